@@ -1,0 +1,1 @@
+"""FAISS made into a database. See `connect`."""

@@ -1,0 +1,283 @@
+"""The shared words: metric, record, hit, result, and the protocol every collection follows.
+
+Knows only values: no storage, no faiss, no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from faissbase.errors import NotReadyError
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+Metric: TypeAlias = Literal["l2", "ip", "cosine"]
+METRICS: tuple[Metric, ...] = ("l2", "ip", "cosine")
+
+Durability: TypeAlias = Literal["full", "relaxed"]
+DURABILITIES: tuple[Durability, ...] = ("full", "relaxed")
+
+Metadata: TypeAlias = Mapping[str, Any]
+Where: TypeAlias = Mapping[str, Any]
+
+Float32: TypeAlias = npt.NDArray[np.float32]
+Slots: TypeAlias = npt.NDArray[np.int64]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+MAX_DIMENSION = 65_535
+
+
+def scores_from_distances(distances: Float32, metric: Metric) -> Float32:
+    """Scores (larger is nearer) of FAISS distances: ``1 / (1 + distance)`` for l2, the distance itself otherwise."""
+    return np.float32(1.0) / (np.float32(1.0) + distances) if metric == "l2" else distances
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored record. ``vector`` is ``float32[d]`` where vectors were asked for, else None."""
+
+    id: str
+    metadata: dict[str, Any]
+    document: str | None = None
+    vector: Float32 | None = None
+
+
+class Hit:
+    """One search hit.
+
+    Attributes
+    ----------
+    id : str
+    score : float
+        Larger is nearer. ``1 / (1 + distance)`` for l2, the inner product or cosine otherwise, BM25 for
+        text search, the fused rank score for hybrid search.
+    distance : float or None
+        As FAISS gives it: squared for l2, the inner product for ip and cosine. None for text search.
+    metadata : dict
+        Decoded when first read.
+    document : str or None
+    """
+
+    __slots__ = ("_metadata", "_metadata_json", "distance", "document", "id", "score")
+
+    def __init__(
+        self, id: str, score: float, distance: float | None, metadata_json: bytes, document: str | None
+    ) -> None:
+        self.id = id
+        self.score = score
+        self.distance = distance
+        self.document = document
+        self._metadata_json = metadata_json
+        self._metadata: dict[str, Any] | None = None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        if self._metadata is None:
+            self._metadata = orjson.loads(self._metadata_json)
+        return self._metadata
+
+    def __repr__(self) -> str:
+        return f"Hit(id={self.id!r}, score={self.score:.6g}, distance={self.distance}, metadata={self.metadata!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Hit):
+            return NotImplemented
+        return (self.id, self.score, self.distance, self.metadata, self.document) == (
+            other.id,
+            other.score,
+            other.distance,
+            other.metadata,
+            other.document,
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # holds a dict
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a hit needs of its record, metadata still encoded."""
+
+    id: str
+    metadata_json: bytes
+    document: str | None
+
+
+class SearchResult(Sequence[list[Hit]]):
+    """Answers to many queries: ``result[i]`` is the list of hits of query i, nearest first.
+
+    Attributes
+    ----------
+    ids : list of list of str
+        Ragged: a query with fewer than k matches has a shorter list.
+    distances, scores : float32[nq, k]
+        Padded with NaN where fewer than k records matched.
+    metadatas : list of list of dict
+    documents : list of list of (str or None)
+    """
+
+    __slots__ = ("_rows", "distances", "scores", "slots")
+
+    def __init__(self, slots: Slots, distances: Float32, scores: Float32, rows: Mapping[int, Row]) -> None:
+        self.slots = slots
+        self.distances = distances
+        self.scores = scores
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @overload
+    def __getitem__(self, index: int) -> list[Hit]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[list[Hit]]: ...
+    def __getitem__(self, index: int | slice) -> list[Hit] | list[list[Hit]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        numbers = zip(
+            self.slots[index].tolist(),
+            self.scores[index].tolist(),
+            self.distances[index].tolist(),
+            strict=True,
+        )
+        hits = []
+        for slot, score, distance in numbers:
+            if slot >= 0:
+                row = self._rows[slot]
+                hits.append(Hit(row.id, score, distance, row.metadata_json, row.document))
+        return hits
+
+    def __iter__(self) -> Iterator[list[Hit]]:
+        return (self[i] for i in range(len(self)))
+
+    def _rows_of(self) -> Iterator[list[Row]]:
+        for slots in self.slots.tolist():
+            yield [self._rows[slot] for slot in slots if slot >= 0]
+
+    @property
+    def ids(self) -> list[list[str]]:
+        return [[row.id for row in rows] for rows in self._rows_of()]
+
+    @property
+    def metadatas(self) -> list[list[dict[str, Any]]]:
+        return [[orjson.loads(row.metadata_json) for row in rows] for rows in self._rows_of()]
+
+    @property
+    def documents(self) -> list[list[str | None]]:
+        return [[row.document for row in rows] for rows in self._rows_of()]
+
+    def _table(self) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {
+            name: [] for name in ("query", "rank", "id", "score", "distance", "metadata", "document")
+        }
+        for query, hits in enumerate(self):
+            for rank, hit in enumerate(hits):
+                metadata = orjson.dumps(hit.metadata).decode()
+                values = (query, rank, hit.id, hit.score, hit.distance, metadata, hit.document)
+                for name, value in zip(columns, values, strict=True):
+                    columns[name].append(value)
+        return columns
+
+    def to_arrow(self) -> pyarrow.Table:
+        """One row per hit: query, rank, id, score, distance, metadata (JSON text), document.
+
+        Raises
+        ------
+        NotReadyError
+            pyarrow is not installed (``pip install "faissbase[arrow]"``).
+        """
+        try:
+            import pyarrow as pa
+        except ImportError as error:
+            raise NotReadyError('to_arrow needs pyarrow: pip install "faissbase[arrow]"') from error
+        types = (pa.int64(), pa.int64(), pa.string(), pa.float32(), pa.float32(), pa.string(), pa.string())
+        columns = self._table()
+        schema = pa.schema(list(zip(columns, types, strict=True)))
+        return pa.table(columns, schema=schema)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table of `to_arrow` as a data frame (extra ``pandas``)."""
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise NotReadyError('to_pandas needs pandas: pip install "faissbase[pandas]"') from error
+        return pd.DataFrame(self._table())
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a scroll; ``cursor`` continues it and is None after the last record."""
+
+    records: list[Record]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records on their way in or out of a file: ``vectors`` is ``float32[n, d]``, the lists have n items.
+
+    ``ids`` is None where the file has none: the loader numbers the rows.
+    """
+
+    vectors: Float32
+    ids: list[str] | None = None
+    metadatas: list[dict[str, Any]] | None = None
+    documents: list[str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing `verify` found wrong. ``where`` names the file, slot or id."""
+
+    kind: str
+    where: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What `verify` checked and found; true when nothing is wrong."""
+
+    rows_checked: int
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What `repair` did. Quarantined records are kept in ``quarantine_path``, one JSON object a line."""
+
+    actions: list[str]
+    quarantined_ids: list[str]
+    quarantine_path: str | None
+
+
+class Collection(Protocol):
+    """What the application layers rely on; local and remote collections both follow it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dimension(self) -> int: ...
+    @property
+    def metric(self) -> Metric: ...
+    @property
+    def ntotal(self) -> int: ...
+    def __len__(self) -> int: ...
+    def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int: ...
+    def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int: ...
+    def delete(self, ids: Any = None, *, where: Where | None = None) -> int: ...
+    def count(self, where: Where | None = None) -> int: ...
