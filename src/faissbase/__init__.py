@@ -1,1 +1,55 @@
-"""FAISS made into a database. See `connect`."""
+"""FAISS made into a database: string ids, metadata, filters, durable writes, exact answers, in one folder.
+
+>>> import faissbase
+>>> db = faissbase.connect(":memory:")
+>>> docs = db.create_collection("docs", dimension=3)
+>>> docs.upsert(ids=["a", "b"], vectors=[[1, 0, 0], [0, 1, 0]], metadatas=[{"n": 1}, {"n": 2}])
+2
+>>> [hit.id for hit in docs.search([0.9, 0.1, 0], k=1, where={"n": {"$lt": 2}})]
+['a']
+"""
+
+from faissbase._version import __version__
+from faissbase.collection.answers import Explanation
+from faissbase.collection.collection import Stats
+from faissbase.database.backup import restore
+from faissbase.database.database import Database, connect
+from faissbase.errors import (
+    AccessError,
+    AlreadyExistsError,
+    ConflictError,
+    CorruptionError,
+    FaissbaseError,
+    InternalError,
+    InvalidInputError,
+    NotFoundError,
+    NotReadyError,
+    UnavailableError,
+)
+from faissbase.types import Collection, Hit, Page, Record, RepairReport, SearchResult, VerifyReport
+
+__all__ = [
+    "AccessError",
+    "AlreadyExistsError",
+    "Collection",
+    "ConflictError",
+    "CorruptionError",
+    "Database",
+    "Explanation",
+    "FaissbaseError",
+    "Hit",
+    "InternalError",
+    "InvalidInputError",
+    "NotFoundError",
+    "NotReadyError",
+    "Page",
+    "Record",
+    "RepairReport",
+    "SearchResult",
+    "Stats",
+    "UnavailableError",
+    "VerifyReport",
+    "__version__",
+    "connect",
+    "restore",
+]

@@ -36,7 +36,7 @@ MAX_DIMENSION = 65_535
 
 
 def scores_from_distances(distances: Float32, metric: Metric) -> Float32:
-    """Scores (larger is nearer) of FAISS distances: ``1 / (1 + distance)`` for l2, the distance itself otherwise."""
+    """Scores (larger is nearer) of FAISS distances: ``1 / (1 + distance)`` for l2, else the distance."""
     return np.float32(1.0) / (np.float32(1.0) + distances) if metric == "l2" else distances
 
 
@@ -85,7 +85,8 @@ class Hit:
         return self._metadata
 
     def __repr__(self) -> str:
-        return f"Hit(id={self.id!r}, score={self.score:.6g}, distance={self.distance}, metadata={self.metadata!r})"
+        numbers = f"score={self.score:.6g}, distance={self.distance}"
+        return f"Hit(id={self.id!r}, {numbers}, metadata={self.metadata!r})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Hit):
@@ -208,7 +209,8 @@ class SearchResult(Sequence[list[Hit]]):
             import pandas as pd
         except ImportError as error:
             raise NotReadyError('to_pandas needs pandas: pip install "faissbase[pandas]"') from error
-        return pd.DataFrame(self._table())
+        frame: pandas.DataFrame = pd.DataFrame(self._table())
+        return frame
 
 
 @dataclass(frozen=True, slots=True)

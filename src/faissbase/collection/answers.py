@@ -1,0 +1,169 @@
+"""What one moment of a collection answers: nearest vectors, text, both, records. Reads only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import orjson
+
+from faissbase.collection import planner
+from faissbase.collection.planner import Plan
+from faissbase.collection.selection import Selection, Selector
+from faissbase.collection.store import Snapshot, Store
+from faissbase.filters.tree import Filter
+from faissbase.storage.records import ReadTransaction, StoredRow
+from faissbase.types import Float32, Hit, Record, SearchResult, Slots, scores_from_distances
+
+# Reciprocal rank fusion. **Source**: Cormack, Clarke, Büttcher, SIGIR 2009, which sets 60.
+_RRF_OFFSET = 60
+_FUSION_DEPTH_MIN = 50
+_FUSION_DEPTH_FACTOR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One snapshot with what reads it; ``transaction`` is set where rows are pinned to it too."""
+
+    store: Store
+    selector: Selector
+    snapshot: Snapshot
+    transaction: ReadTransaction | None = None
+
+    def select(self, where: Filter) -> Selection:
+        return self.selector.select(self.snapshot, where, self.transaction)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a search was run. Prints readably.
+
+    Attributes
+    ----------
+    plan : Plan
+        The path taken and what each path was forecast to cost.
+    times_ms : dict
+        What filter, search and reading rows took, in milliseconds.
+    result : SearchResult
+    """
+
+    plan: Plan
+    times_ms: dict[str, float]
+    result: SearchResult = field(repr=False)
+
+    def __str__(self) -> str:
+        plan = self.plan
+        share = 100 * plan.n_matching / plan.n_slots if plan.n_slots else 0.0
+        forecast = ", ".join(f"{path} {cost:.3f} ms" for path, cost in plan.predicted_ms.items())
+        taken = ", ".join(f"{step} {cost:.3f} ms" for step, cost in self.times_ms.items())
+        return (
+            f"exact search, path: {plan.path}\n"
+            f"  matching   {plan.n_matching} of {plan.n_slots} slots ({share:.3g} %)\n"
+            f"  forecast   {forecast or 'nothing to search'}\n"
+            f"  taken      {taken}\n"
+            f"  returned   {', '.join(str(len(hits)) for hits in self.result[:8])} hits"
+        )
+
+
+def nearest(moment: Moment, queries: Float32, k: int, where: Filter) -> SearchResult:
+    """The k nearest records that match, for each query."""
+    selection = moment.select(where)
+    plan = planner.choose(moment.snapshot.view, len(queries), selection)
+    distances, slots = planner.run(plan, moment.snapshot.view, queries, k, selection)
+    return _result(moment, distances, slots, k)
+
+
+def explained(moment: Moment, queries: Float32, k: int, where: Filter) -> Explanation:
+    """`nearest`, with the plan and the time of each step."""
+    marks = [time.perf_counter()]
+    selection = moment.select(where)
+    marks.append(time.perf_counter())
+    plan = planner.choose(moment.snapshot.view, len(queries), selection)
+    distances, slots = planner.run(plan, moment.snapshot.view, queries, k, selection)
+    marks.append(time.perf_counter())
+    result = _result(moment, distances, slots, k)
+    marks.append(time.perf_counter())
+    steps = zip(("filter", "search", "rows"), np.diff(marks).tolist(), strict=True)
+    return Explanation(plan, {step: 1000 * seconds for step, seconds in steps}, result)
+
+
+def _result(moment: Moment, distances: Float32, slots: Slots, k: int) -> SearchResult:
+    metric = moment.store.config.metric
+    if metric == "cosine":
+        np.clip(distances, -1.0, 1.0, out=distances)
+    n_found = slots.shape[1]
+    if n_found < k:
+        room = ((0, 0), (0, k - n_found))
+        distances = np.pad(distances, room, constant_values=np.nan)
+        slots = np.pad(slots, room, constant_values=-1)
+    wanted = (
+        slots[0, :n_found].tolist() if len(slots) == 1 else list(set(slots[:, :n_found].ravel().tolist()))
+    )
+    rows = moment.store.rows(moment.snapshot, wanted, moment.transaction)
+    return SearchResult(slots, distances, scores_from_distances(distances, metric), rows)
+
+
+def within(moment: Moment, queries: Float32, radius: float, where: Filter) -> SearchResult:
+    """Every matching record nearer than ``radius``, for each query, nearest first."""
+    selection = moment.select(where)
+    view = moment.snapshot.view
+    found = [planner.range_search(view, query[None], radius, selection) for query in queries]
+    width = max((len(slots) for _, slots in found), default=0)
+    distances = np.full((len(queries), width), np.nan, np.float32)
+    slots = np.full((len(queries), width), -1, np.int64)
+    for i, (near, at) in enumerate(found):
+        distances[i, : len(near)], slots[i, : len(at)] = near, at
+    wanted = list(set(slots[slots >= 0].tolist()))
+    rows = moment.store.rows(moment.snapshot, wanted, moment.transaction)
+    return SearchResult(slots, distances, scores_from_distances(distances, moment.store.config.metric), rows)
+
+
+def by_text(moment: Moment, text: str, k: int, where: Filter) -> list[Hit]:
+    """The k matching records whose documents rank highest by BM25."""
+    return _hits(moment, [(slot, score, None) for slot, score in _text_ranking(moment, text, k, where)])
+
+
+def _text_ranking(moment: Moment, text: str, k: int, where: Filter) -> list[tuple[int, float]]:
+    assert moment.transaction is not None
+    mask = moment.select(where).mask
+    ranking: Iterable[tuple[int, float]] = moment.transaction.text_ranking(text)
+    if mask is not None:
+        ranking = (ranked for ranked in ranking if mask[ranked[0]])
+    return list(islice(ranking, k))
+
+
+def by_both(moment: Moment, text: str, query: Float32, k: int, where: Filter) -> list[Hit]:
+    """Reciprocal rank fusion of `by_text` and `nearest`: the sum of ``1 / (60 + rank)``, ranks from 1."""
+    depth = max(_FUSION_DEPTH_MIN, _FUSION_DEPTH_FACTOR * k)
+    ranked_by_text = [slot for slot, _ in _text_ranking(moment, text, depth, where)]
+    near = nearest(moment, query, depth, where)
+    distances = dict(zip(near.slots[0].tolist(), near.distances[0].tolist(), strict=True))
+    distances.pop(-1, None)
+    fused: dict[int, float] = {}
+    for ranking in (ranked_by_text, list(distances)):
+        for rank, slot in enumerate(ranking, 1):
+            fused[slot] = fused.get(slot, 0.0) + 1.0 / (_RRF_OFFSET + rank)
+    best = sorted(fused, key=lambda slot: (-fused[slot], slot))[:k]
+    return _hits(moment, [(slot, fused[slot], distances.get(slot)) for slot in best])
+
+
+def _hits(moment: Moment, found: Sequence[tuple[int, float, float | None]]) -> list[Hit]:
+    rows = moment.store.rows(moment.snapshot, [slot for slot, _, _ in found], moment.transaction)
+    return [
+        Hit(rows[slot].id, score, distance, rows[slot].metadata_json, rows[slot].document)
+        for slot, score, distance in found
+    ]
+
+
+def record(row: StoredRow, snapshot: Snapshot, include_vectors: bool) -> Record:
+    """A stored row as its owner gave it."""
+    vector = given_vector(snapshot.view.vectors[row.slot], row.norm) if include_vectors else None
+    return Record(row.id, orjson.loads(row.metadata_json), row.document, vector)
+
+
+def given_vector(stored: Float32, norm: float) -> Float32:
+    """The vector as it was given, from its stored form; always a copy."""
+    return stored.copy() if norm == 1.0 else (stored * norm).astype(np.float32)

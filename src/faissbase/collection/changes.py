@@ -1,0 +1,94 @@
+"""Changes that look at what is stored before they write: update, delete by filter, reset.
+
+Each runs alone in a write transaction, so what it looked at is what it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from faissbase.collection.inputs import Rows, merge_metadata
+from faissbase.collection.selection import Selector
+from faissbase.collection.store import Store, vectors_path
+from faissbase.collection.writer import Put, Writer
+from faissbase.errors import NotFoundError
+from faissbase.filters.tree import Filter
+from faissbase.storage.checksums import row_checksums
+from faissbase.storage.files import sync_folder
+from faissbase.storage.records import State, StoredRow, WriteTransaction
+from faissbase.storage.vectors import VectorFile
+from faissbase.types import Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """New metadata, documents or vectors for records that exist; None leaves a part as it is."""
+
+    ids: list[str]
+    metadatas: Sequence[dict[str, Any] | None]
+    documents: Sequence[str | None]
+    vectors: tuple[Float32, list[float]] | None
+    replace: bool
+
+    def run(self, writer: Writer, transaction: WriteTransaction, state: State, vectors: VectorFile) -> int:
+        """Write the changed records into new slots, all or none."""
+        slot_of = transaction.slots_of(self.ids) if self.ids else {}
+        unknown = [id for id in self.ids if id not in slot_of]
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise NotFoundError(f"no record with id {unknown[0]!r}{more}; nothing was updated")
+        stored = {row.id: row for row in transaction.stored_rows(list(slot_of.values()))}
+        rows = self._changed([stored[id] for id in self.ids], vectors)
+        return writer.put_within(Put(rows), transaction, state, vectors)
+
+    def _changed(self, stored: list[StoredRow], vectors: VectorFile) -> Rows:
+        metadata_json = [self._metadata(row, at) for at, row in enumerate(stored)]
+        given = zip(self.documents, stored, strict=True)
+        documents = [row.document if document is None else document for document, row in given]
+        if self.vectors is not None:
+            matrix, norms = self.vectors
+        else:
+            norms = [row.norm for row in stored]
+            kept = [vectors.read(row.slot, 1) for row in stored]
+            matrix = np.concatenate(kept) if kept else np.zeros((0, vectors.dimension), np.float32)
+        checksums = row_checksums(self.ids, metadata_json, documents, norms, matrix)
+        return Rows(self.ids, matrix, norms, metadata_json, documents, checksums)
+
+    def _metadata(self, row: StoredRow, at: int) -> bytes:
+        change = self.metadatas[at]
+        if change is None:
+            return row.metadata_json
+        return merge_metadata(b"{}" if self.replace else row.metadata_json, list(change.items()), at)
+
+
+def delete_matching(
+    store: Store, selector: Selector, where: Filter, transaction: WriteTransaction, state: State
+) -> int:
+    """Delete every record that matches; the number of them."""
+    selection = selector.select(store.snapshot_at(transaction), where, transaction)
+    slots = selection.slots.tolist()
+    if slots:
+        transaction.bury(slots, state.next_slot)
+    return len(slots)
+
+
+def start_generation(store: Store, transaction: WriteTransaction, state: State) -> VectorFile:
+    """Begin an empty slot file under the next number; it counts once the transaction commits."""
+    path = vectors_path(store.folder, state.generation + 1)
+    path.unlink(missing_ok=True)
+    file = VectorFile(path, store.config.dimension, writable=True, create=True)
+    sync_folder(store.folder)
+    transaction.set_meta("generation", state.generation + 1)
+    return file
+
+
+def reset(store: Store, transaction: WriteTransaction, state: State) -> int:
+    """Remove every record; the number of them."""
+    n_removed = store.snapshot_at(transaction).n_alive
+    start_generation(store, transaction, state).close()
+    transaction.clear()
+    return n_removed

@@ -1,0 +1,449 @@
+"""One collection as its users see it: checks what it is given, then reads moments or writes changes.
+
+Thread-safe. Files are opened when the collection is first used.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from faissbase.collection import answers, changes, inputs
+from faissbase.collection.answers import Explanation, Moment
+from faissbase.collection.selection import Selector
+from faissbase.collection.store import Config, Snapshot, Store
+from faissbase.collection.writer import Alone, Delete, Put, Writer
+from faissbase.errors import (
+    AccessError,
+    ConflictError,
+    InvalidInputError,
+    NotReadyError,
+)
+from faissbase.filters.tree import Everything, Filter, parse
+from faissbase.storage.records import ReadTransaction
+from faissbase.types import Durability, Float32, Hit, Metric, Page, Record, Where
+
+T = TypeVar("T")
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Sizes and debts of a collection, for people and programs."""
+
+    name: str
+    dimension: int
+    metric: Metric
+    index_type: str
+    ntotal: int
+    slots: int
+    tombstones: int
+    generation: int
+    vectors_bytes: int
+    records_bytes: int
+    filter_cache_bytes: int
+    path: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    store: Store
+    selector: Selector
+    writer: Writer
+    process: int
+
+
+# Collections inherited over a fork: SQLite's connections must be neither used nor closed in the child.
+_left_to_parent: list[_Parts] = []
+
+
+class LocalCollection:
+    """A collection in a folder. Made by ``Database.create_collection``, not by hand."""
+
+    def __init__(self, folder: Path, config: Config, *, read_only: bool, durability: Durability) -> None:
+        self._folder = folder
+        self._config = config
+        self._read_only = read_only
+        self._durability: Durability = durability
+        self._opening = threading.Lock()
+        self._open_parts: _Parts | None = None
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        config = self._config
+        return f"<collection {config.name!r}: d={config.dimension}, {config.metric}, {config.index_type}>"
+
+    @property
+    def name(self) -> str:
+        return self._config.name
+
+    @property
+    def dimension(self) -> int:
+        return self._config.dimension
+
+    @property
+    def metric(self) -> Metric:
+        return self._config.metric
+
+    @property
+    def index_type(self) -> str:
+        return self._config.index_type
+
+    # ---- opening ---------------------------------------------------------------------------------
+
+    def _parts(self) -> _Parts:
+        parts = self._open_parts
+        if parts is not None and parts.process == os.getpid():
+            return parts
+        with self._opening:
+            parts = self._open_parts
+            if parts is not None and parts.process != os.getpid():
+                _left_to_parent.append(parts)
+                parts = None
+            if parts is None:
+                parts = self._open_parts = self._open()
+        return parts
+
+    def _open(self) -> _Parts:
+        if self._is_closed:
+            raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
+        store = Store(self._folder, self._config, read_only=self._read_only, durability=self._durability)
+        return _Parts(store, Selector(store.records), Writer(store), os.getpid())
+
+    def _writable(self) -> _Parts:
+        if self._read_only:
+            raise AccessError(f"collection {self.name!r} is open read-only")
+        return self._parts()
+
+    def close(self) -> None:
+        """Finish writes and close the files. Called by ``Database.close``."""
+        with self._opening:
+            parts, self._open_parts = self._open_parts, None
+            self._is_closed = True
+            if parts is not None and parts.process == os.getpid():
+                parts.writer.close()
+                parts.store.close()
+
+    # ---- reading moments -------------------------------------------------------------------------
+
+    def _pinned(self, read: Callable[[Moment], T]) -> T:
+        """Run ``read`` on one moment, rows and all; again where the slots were numbered anew meanwhile."""
+        parts = self._parts()
+        for attempt in range(_TRIES):
+            try:
+                with parts.store.pinned() as (snapshot, transaction):
+                    return read(Moment(parts.store, parts.selector, snapshot, transaction))
+            except ConflictError:
+                if attempt == _TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _fresh(self, read: Callable[[Moment], T]) -> T:
+        """Run ``read`` on the newest moment; pin it, at some cost, only where a row has gone meanwhile."""
+        parts = self._parts()
+        try:
+            return read(Moment(parts.store, parts.selector, parts.store.snapshot()))
+        except ConflictError:
+            return self._pinned(read)
+
+    def _newest(self) -> Snapshot:
+        return self._fresh(lambda moment: moment.snapshot)
+
+    # ---- writing ---------------------------------------------------------------------------------
+
+    def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+        """Store new records, all or none, and return how many, once they are durable.
+
+        Parameters
+        ----------
+        ids : list of str
+            1 to 1024 bytes each, none twice.
+        vectors : array_like, (n, d)
+            Lists, NumPy of any float or int type, Arrow, torch. Never changed.
+        metadatas : list of dict, optional
+            JSON objects. Dates become ISO strings.
+        documents : list of str or None, optional
+
+        Raises
+        ------
+        AlreadyExistsError
+            An id is stored already (named); nothing was stored.
+        InvalidInputError
+            Anything else that is wrong with the input; nothing was stored.
+        """
+        return self._put(ids, vectors, metadatas, documents, refuse_existing=True)
+
+    def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+        """Store records, replacing those whose ids exist; otherwise as `add`."""
+        return self._put(ids, vectors, metadatas, documents, refuse_existing=False)
+
+    def _put(self, ids: Any, vectors: Any, metadatas: Any, documents: Any, *, refuse_existing: bool) -> int:
+        parts = self._writable()
+        rows = inputs.rows_from_input(ids, vectors, metadatas, documents, self.dimension, self.metric)
+        return parts.writer.run(Put(rows, refuse_existing)) if len(rows) else 0
+
+    def update(
+        self,
+        ids: Any,
+        metadatas: Any = None,
+        documents: Any = None,
+        vectors: Any = None,
+        *,
+        replace: bool = False,
+    ) -> int:
+        """Change parts of stored records, all or none, and return how many.
+
+        ``metadatas`` are merged into the stored ones field by field, as ``dict.update`` does; with
+        ``replace=True`` they take their place. None, or None for one record, leaves that part as it is.
+
+        Raises
+        ------
+        NotFoundError
+            An id is not stored (named); nothing was changed.
+        """
+        parts = self._writable()
+        id_list = inputs.check_ids(ids)
+        n = len(id_list)
+        if metadatas is None and documents is None and vectors is None:
+            raise InvalidInputError("update() needs metadatas, documents or vectors")
+        given = [metadatas] if isinstance(metadatas, Mapping) else metadatas
+        inputs.encode_metadatas(given, n)
+        stored = None
+        if vectors is not None:
+            matrix = inputs.as_matrix(vectors, self.dimension)[0]
+            if len(matrix) != n:
+                raise InvalidInputError(f"expected {n} vectors, one for each id, got {len(matrix)}")
+            stored = inputs.stored_form(matrix, self.metric)
+        texts = inputs.check_documents(documents, n)
+        objects = [None] * n if given is None else inputs.as_list(given, "metadatas")
+        update = changes.Update(id_list, objects, texts, stored, replace)
+        return parts.writer.run(Alone(lambda *write: update.run(parts.writer, *write)))
+
+    def delete(self, ids: Any = None, *, where: Where | None = None) -> int:
+        """Delete records by ids or by filter, and return how many there were.
+
+        Unknown ids are passed over. To remove everything, use `reset`.
+        """
+        parts = self._writable()
+        if (ids is None) == (where is None):
+            raise InvalidInputError("delete() needs either ids or where")
+        if where is None:
+            id_list = inputs.check_ids(ids)
+            return parts.writer.run(Delete(id_list)) if id_list else 0
+        filter = parse(where)
+        if isinstance(filter, Everything):
+            raise InvalidInputError("delete(where={}) would remove every record: use reset() for that")
+        store, selector = parts.store, parts.selector
+        return parts.writer.run(
+            Alone(
+                lambda transaction, state, _: changes.delete_matching(
+                    store, selector, filter, transaction, state
+                )
+            )
+        )
+
+    def reset(self) -> int:
+        """Remove every record and return how many there were. Name, dimension and metric stay."""
+        parts = self._writable()
+        store = parts.store
+        n_removed = parts.writer.run(
+            Alone(lambda transaction, state, _: changes.reset(store, transaction, state))
+        )
+        store.remove_other_generations()
+        return n_removed
+
+    def train(self, xt: Any = None) -> None:
+        """Nothing to learn for an exact index; ``xt`` is checked, as FAISS's flat index does."""
+        if xt is not None:
+            inputs.as_matrix(xt, self.dimension)
+
+    # ---- reading ---------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self._newest().n_alive
+
+    @property
+    def ntotal(self) -> int:
+        """The number of records, under FAISS's name."""
+        return len(self)
+
+    def count(self, where: Where | None = None) -> int:
+        """How many records match."""
+        filter = parse(where)
+        return self._fresh(lambda moment: moment.select(filter).count)
+
+    def get(
+        self,
+        ids: Any = None,
+        *,
+        where: Where | None = None,
+        limit: int | None = None,
+        include_vectors: bool = False,
+    ) -> list[Record]:
+        """Records by ids, in their order (unknown ids are left out), or by filter, oldest first.
+
+        Vectors come as they were given: for cosine, the stored unit vector times its length.
+        """
+        if ids is not None and where is not None:
+            raise InvalidInputError("get() takes ids or where, not both")
+        stop = None if limit is None else inputs.check_count(limit, "limit")
+        if ids is not None:
+            id_list = inputs.check_ids(ids)[:stop]
+            return self._pinned(lambda moment: _by_ids(moment, id_list, include_vectors))
+        filter = parse(where)
+        return self._pinned(lambda moment: _by_filter(moment, filter, 0, stop, include_vectors)[0])
+
+    def scroll(
+        self,
+        where: Where | None = None,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        include_vectors: bool = False,
+    ) -> Page:
+        """One page of matching records, oldest write first; pass ``page.cursor`` on for the next.
+
+        A record written between two pages is met again at the end.
+
+        Raises
+        ------
+        ConflictError
+            The collection was reset or compacted since the cursor was made: start again.
+        """
+        filter, stop = parse(where), inputs.check_count(limit, "limit")
+        generation, first_slot = _parse_cursor(cursor)
+
+        def read(moment: Moment) -> Page | None:
+            now = moment.snapshot.state.generation
+            if generation not in (None, now):
+                return None
+            records, next_slot = _by_filter(moment, filter, first_slot, stop, include_vectors)
+            return Page(records, None if next_slot is None else f"{now}-{next_slot}")
+
+        page = self._pinned(read)
+        if page is None:
+            raise ConflictError(
+                "the collection was reset or compacted since this cursor was made: start again"
+            )
+        return page
+
+    def search(self, xq: Any, k: int = 10, where: Where | None = None, *, recall: float | None = None) -> Any:
+        """The k nearest records, nearest first: exactly, and k of them wherever k match.
+
+        Parameters
+        ----------
+        xq : array_like, (d,) or (nq, d)
+        k : int
+        where : dict, optional
+            Only records whose metadata match, see the filter language in the README.
+        recall : float, optional
+            The share of the true k nearest that must come back, in (0, 1]. This index is exact and meets any.
+
+        Returns
+        -------
+        list of Hit
+            for one vector;
+        SearchResult
+            for a matrix of them.
+        """
+        queries, is_single, filter = self._query(xq, where)
+        n_hits = inputs.check_k(k)
+        if recall is not None:
+            inputs.check_fraction(recall, "recall")
+        result = self._fresh(lambda moment: answers.nearest(moment, queries, n_hits, filter))
+        return result[0] if is_single else result
+
+    def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
+        """Every matching record nearer than ``radius``: distance below it for l2 (squared), else above it.
+
+        Returns hits or a `SearchResult` as `search` does, padded to the longest answer.
+        """
+        queries, is_single, filter = self._query(xq, where)
+        limit = inputs.check_radius(radius)
+        result = self._fresh(lambda moment: answers.within(moment, queries, limit, filter))
+        return result[0] if is_single else result
+
+    def text_search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]:
+        """The k matching records whose documents rank highest for the words of ``query`` (BM25, any word)."""
+        text, n_hits, filter = _check_text(query), inputs.check_k(k), parse(where)
+        return self._pinned(lambda moment: answers.by_text(moment, text, n_hits, filter))
+
+    def hybrid_search(self, text: str, vector: Any, k: int = 10, where: Where | None = None) -> list[Hit]:
+        """The k best by text and vector together, by reciprocal rank fusion of both rankings."""
+        queries, _, filter = self._query(vector, where)
+        if len(queries) != 1:
+            raise InvalidInputError(f"hybrid_search takes one vector, got {len(queries)}")
+        words, n_hits = _check_text(text), inputs.check_k(k)
+        return self._pinned(lambda moment: answers.by_both(moment, words, queries, n_hits, filter))
+
+    def explain(self, xq: Any, k: int = 10, where: Where | None = None) -> Explanation:
+        """Run a search and tell how: the path, its forecast, the time of each step. Prints readably."""
+        queries, _, filter = self._query(xq, where)
+        n_hits = inputs.check_k(k)
+        return self._fresh(lambda moment: answers.explained(moment, queries, n_hits, filter))
+
+    def _query(self, xq: Any, where: Where | None) -> tuple[Float32, bool, Filter]:
+        queries, is_single = inputs.check_queries(xq, self.dimension, self.metric)
+        return queries, is_single, parse(where)
+
+    def stats(self) -> Stats:
+        """Sizes and debts of this collection."""
+        parts, snapshot = self._parts(), self._newest()
+        n, n_alive = snapshot.view.n, snapshot.n_alive
+        return Stats(
+            **{key: value for key, value in asdict(self._config).items() if key != "uuid"},
+            ntotal=n_alive,
+            slots=n,
+            tombstones=n - n_alive,
+            generation=snapshot.state.generation,
+            vectors_bytes=n * self.dimension * 4,
+            records_bytes=parts.store.records.size_bytes(),
+            filter_cache_bytes=parts.selector.size_bytes,
+            path=str(self._folder),
+        )
+
+
+def _check_text(text: Any) -> str:
+    if not isinstance(text, str):
+        raise InvalidInputError(f"text must be a string, got {type(text).__name__}")
+    return text
+
+
+def _parse_cursor(cursor: str | None) -> tuple[int | None, int]:
+    if cursor is None:
+        return None, 0
+    try:
+        generation, slot = cursor.split("-")
+        return int(generation), int(slot)
+    except (ValueError, AttributeError) as error:
+        raise InvalidInputError(f"cursor {cursor!r} was not made by scroll()") from error
+
+
+def _by_ids(moment: Moment, ids: list[str], include_vectors: bool) -> list[Record]:
+    transaction = _transaction(moment)
+    slots = list(transaction.slots_of(ids).values()) if ids else []
+    rows = {row.id: row for row in transaction.stored_rows(slots)}
+    return [answers.record(rows[id], moment.snapshot, include_vectors) for id in ids if id in rows]
+
+
+def _by_filter(
+    moment: Moment, where: Filter, first_slot: int, limit: int | None, include_vectors: bool
+) -> tuple[list[Record], int | None]:
+    slots = moment.select(where).slots
+    slots = slots[slots.searchsorted(first_slot) :]
+    chosen = slots[:limit]
+    rows = _transaction(moment).stored_rows(chosen)
+    next_slot = int(slots[limit]) if limit is not None and limit < len(slots) else None
+    return [answers.record(row, moment.snapshot, include_vectors) for row in rows], next_slot
+
+
+def _transaction(moment: Moment) -> ReadTransaction:
+    assert moment.transaction is not None
+    return moment.transaction

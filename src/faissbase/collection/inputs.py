@@ -1,0 +1,315 @@
+"""What callers hand in, checked whole before anything is touched, and brought into stored form.
+
+Knows arrays, ids and JSON: no storage, no search. The caller's arrays are never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from faissbase.errors import InvalidInputError
+from faissbase.storage.checksums import row_checksums
+from faissbase.types import Float32, Metric
+
+MAX_ID_BYTES = 1024
+MAX_METADATA_BYTES = 1 << 20
+MAX_DOCUMENT_BYTES = 16 << 20
+MAX_K = 1 << 20
+# Two vectors of this squared norm are at most 4 × as far apart, which float32 still holds.
+_MAX_SQUARED_NORM = 8e37
+_UNIT_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Checked records in stored form. ``norms[i] * vectors[i]`` is the vector as it was given."""
+
+    ids: list[str]
+    vectors: Float32
+    norms: list[float]
+    metadata_json: list[bytes]
+    documents: list[str | None]
+    checksums: list[int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def rows_from_input(
+    ids: Any, vectors: Any, metadatas: Any, documents: Any, dimension: int, metric: Metric
+) -> Rows:
+    """Check a batch and encode it.
+
+    Raises
+    ------
+    InvalidInputError
+        Names the row and the value that is wrong.
+    """
+    id_list = check_ids(ids)
+    matrix, _ = as_matrix(vectors, dimension)
+    if len(matrix) != len(id_list):
+        raise InvalidInputError(f"expected {len(id_list)} vectors, one for each id, got {len(matrix)}")
+    stored, norms = stored_form(matrix, metric)
+    metadata_json = encode_metadatas(metadatas, len(id_list))
+    texts = check_documents(documents, len(id_list))
+    checksums = row_checksums(id_list, metadata_json, texts, norms, stored)
+    return Rows(id_list, stored, norms, metadata_json, texts, checksums)
+
+
+def check_ids(ids: Any) -> list[str]:
+    """``ids`` as a list of distinct, storable strings; one string is a list of one."""
+    id_list = [ids] if isinstance(ids, str) else as_list(ids, "ids")
+    for position, id in enumerate(id_list):
+        if not isinstance(id, str):
+            wrong = f"{type(id).__name__} {id!r}"
+            raise InvalidInputError(f"ids must be strings, got {wrong} at position {position}")
+        if not id or "\x00" in id or len(id) > MAX_ID_BYTES or not _is_encodable(id):
+            reason = f"must be 1 to {MAX_ID_BYTES} bytes of text without NUL"
+            raise InvalidInputError(f"id {id[:80]!r} at position {position} {reason}")
+    if len(set(id_list)) != len(id_list):
+        seen: set[str] = set()
+        repeated = next(id for id in id_list if id in seen or seen.add(id))  # type: ignore[func-returns-value]
+        raise InvalidInputError(f"id {repeated!r} is repeated within one call")
+    return id_list
+
+
+def _is_encodable(text: str, limit: int = MAX_ID_BYTES) -> bool:
+    try:
+        return text.isascii() or len(text.encode()) <= limit
+    except UnicodeEncodeError:
+        return False
+
+
+def as_list(values: Any, what: str) -> list[Any]:
+    """A list from any sequence of values, Arrow and NumPy included."""
+    if isinstance(values, list):
+        return values
+    for method in ("to_pylist", "tolist"):
+        if hasattr(values, method):
+            found = getattr(values, method)()
+            return found if isinstance(found, list) else [found]
+    if isinstance(values, Mapping | bytes) or not hasattr(values, "__iter__"):
+        raise InvalidInputError(f"{what} must be a list, got {type(values).__name__}")
+    return list(values)
+
+
+def as_matrix(vectors: Any, dimension: int) -> tuple[Float32, bool]:
+    """``vectors`` as a C-contiguous ``float32[n, d]``, and whether it was one vector.
+
+    Lists, NumPy arrays of any float or int type and strides, Arrow list arrays and torch tensors are taken.
+
+    Raises
+    ------
+    InvalidInputError
+        Not numbers, wrong d, or a value that is not finite in float32 (says which row).
+    """
+    array = _as_array(vectors)
+    is_single = array.ndim == 1 and array.size > 0
+    if array.ndim == 1:
+        array = array.reshape(-1 if is_single else 0, dimension if not is_single else len(array))
+    if array.ndim != 2:
+        raise InvalidInputError(f"expected vectors of shape (n, {dimension}), got shape {array.shape}")
+    if array.shape[1] != dimension:
+        raise InvalidInputError(f"expected vectors of d={dimension}, got d={array.shape[1]}")
+    with np.errstate(over="ignore"):
+        matrix = np.ascontiguousarray(array, dtype=np.float32)
+    _check_finite(matrix, array)
+    return matrix, is_single
+
+
+def _as_array(vectors: Any) -> Any:
+    if hasattr(vectors, "detach"):
+        vectors = vectors.detach().cpu()
+        vectors = vectors.numpy() if str(vectors.dtype) != "torch.bfloat16" else vectors.float().numpy()
+    if hasattr(vectors, "flatten") and hasattr(vectors, "to_pylist"):
+        return _from_arrow(vectors)
+    try:
+        array = np.asarray(vectors)
+    except ValueError as error:
+        raise InvalidInputError(f"vectors must all have the same length: {error}") from error
+    if array.dtype.kind not in "fiu" and array.size:
+        raise InvalidInputError(
+            f"vectors must be numbers, got dtype {array.dtype} (rows of unequal length, or text?)"
+        )
+    return array
+
+
+def _from_arrow(vectors: Any) -> Any:
+    if hasattr(vectors, "combine_chunks"):
+        vectors = vectors.combine_chunks()
+    flat = vectors.flatten()
+    if vectors.null_count or getattr(flat, "null_count", 0):
+        raise InvalidInputError("vectors hold nulls")
+    if not hasattr(flat.type, "bit_width") or not len(vectors):
+        return np.zeros((0, 0), np.float32) if not len(vectors) else np.asarray(vectors.to_pylist())
+    if flat.type == vectors.type:
+        return flat.to_numpy(zero_copy_only=False)
+    numbers = flat.to_numpy(zero_copy_only=False)
+    if len(numbers) % len(vectors):
+        raise InvalidInputError("vectors must all have the same length")
+    return numbers.reshape(len(vectors), -1)
+
+
+def _check_finite(matrix: Float32, given: Any) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspects = np.flatnonzero(~np.isfinite(matrix.sum(axis=1)))
+    for row in suspects:
+        bad = np.flatnonzero(~np.isfinite(matrix[row]))
+        if len(bad):
+            value = given[row, bad[0]]
+            raise InvalidInputError(f"row {row} holds {value} at position {bad[0]}: not finite in float32")
+
+
+def stored_form(matrix: Float32, metric: Metric) -> tuple[Float32, list[float]]:
+    """The vectors as they are stored, and what each must be multiplied by to get the given one back.
+
+    For cosine they are brought to unit length (those that already are, to 1e-6, stay as they are); for the
+    other metrics they stay, and every factor is 1.
+
+    Raises
+    ------
+    InvalidInputError
+        A zero vector with cosine; a length whose square float32 cannot hold.
+    """
+    squared = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64)
+    too_long = np.flatnonzero(squared > _MAX_SQUARED_NORM)
+    if len(too_long):
+        row = too_long[0]
+        raise InvalidInputError(
+            f"row {row} has a squared norm of {squared[row]:.3g}, more than {_MAX_SQUARED_NORM:.0e}: scale it"
+        )
+    if metric != "cosine":
+        return matrix, [1.0] * len(matrix)
+    return _unit_rows(matrix, np.sqrt(squared))
+
+
+def _unit_rows(
+    matrix: Float32, lengths: np.ndarray[Any, np.dtype[np.float64]]
+) -> tuple[Float32, list[float]]:
+    zero = np.flatnonzero(lengths == 0)
+    if len(zero):
+        raise InvalidInputError(
+            f"row {zero[0]} is the zero vector, which has no direction: cosine refuses it"
+        )
+    lengths[np.abs(lengths - 1.0) <= _UNIT_TOLERANCE] = 1.0
+    if (lengths == 1.0).all():
+        return matrix, lengths.tolist()
+    return (matrix / lengths[:, None]).astype(np.float32), lengths.tolist()
+
+
+def encode_metadatas(metadatas: Any, n: int) -> list[bytes]:
+    """The JSON text of each of ``n`` metadata objects; None stands for an empty object."""
+    if metadatas is None:
+        return [b"{}"] * n
+    given = [metadatas] if isinstance(metadatas, Mapping) else as_list(metadatas, "metadatas")
+    if len(given) != n:
+        raise InvalidInputError(f"expected {n} metadatas, one for each id, got {len(given)}")
+    return [_encode_metadata(metadata, row) for row, metadata in enumerate(given)]
+
+
+def _encode_metadata(metadata: Any, row: int) -> bytes:
+    if metadata is None:
+        return b"{}"
+    if not isinstance(metadata, dict):
+        if not isinstance(metadata, Mapping):
+            raise InvalidInputError(
+                f"metadata of row {row} must be an object (dict), got {type(metadata).__name__}"
+            )
+        metadata = dict(metadata)
+    try:
+        encoded = orjson.dumps(metadata, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError as error:
+        raise InvalidInputError(f"metadata of row {row} cannot be stored as JSON: {error}") from error
+    if len(encoded) > MAX_METADATA_BYTES:
+        raise InvalidInputError(
+            f"metadata of row {row} takes {len(encoded)} bytes, at most {MAX_METADATA_BYTES} are allowed"
+        )
+    _check_metadata(metadata, encoded, row)
+    return encoded
+
+
+def _check_metadata(metadata: dict[str, Any], encoded: bytes, row: int) -> None:
+    if b"null" in encoded:  # what NaN and infinity turn into
+        _check_numbers(metadata, row)
+    if b'"$' in encoded:
+        wrong = next((key for key in metadata if key.startswith("$")), None)
+        if wrong is not None:
+            raise InvalidInputError(
+                f"metadata of row {row}: field {wrong!r} starts with $, kept for operators"
+            )
+
+
+def _check_numbers(value: Any, row: int) -> None:
+    if isinstance(value, float | np.floating) and not np.isfinite(value):
+        raise InvalidInputError(f"metadata of row {row} holds {value}, which JSON cannot: use None")
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            _check_numbers(item, row)
+
+
+def check_documents(documents: Any, n: int) -> list[str | None]:
+    """``n`` documents, each text or None."""
+    if documents is None:
+        return [None] * n
+    given = [documents] if isinstance(documents, str) else as_list(documents, "documents")
+    if len(given) != n:
+        raise InvalidInputError(f"expected {n} documents, one for each id, got {len(given)}")
+    for row, document in enumerate(given):
+        if document is not None and not isinstance(document, str):
+            raise InvalidInputError(f"document of row {row} must be text, got {type(document).__name__}")
+        if document and (
+            not _is_encodable(document, MAX_DOCUMENT_BYTES) or len(document) > MAX_DOCUMENT_BYTES
+        ):
+            raise InvalidInputError(
+                f"document of row {row} must be valid text of {MAX_DOCUMENT_BYTES} bytes at most"
+            )
+    return given
+
+
+def check_queries(vectors: Any, dimension: int, metric: Metric) -> tuple[Float32, bool]:
+    """Query vectors as they are searched, ``float32[nq, d]``, and whether it was one vector."""
+    matrix, is_single = as_matrix(vectors, dimension)
+    return stored_form(matrix, metric)[0], is_single
+
+
+def check_k(k: Any) -> int:
+    """``k`` as an int of 1 or more."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer):
+        raise InvalidInputError(f"k must be a whole number, got {k!r}")
+    if not 1 <= k <= MAX_K:
+        raise InvalidInputError(f"k must be between 1 and {MAX_K}, got {k}")
+    return int(k)
+
+
+def check_count(value: Any, name: str) -> int:
+    """``value`` as an int of 1 or more; ``name`` is what the caller calls it."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise InvalidInputError(f"{name} must be a whole number of 1 or more, got {value!r}")
+    return int(value)
+
+
+def check_fraction(value: Any, name: str) -> None:
+    """Refuse what is not in (0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise InvalidInputError(f"{name} must be above 0 and at most 1, got {value!r}")
+
+
+def check_radius(radius: Any) -> float:
+    """``radius`` as a finite float."""
+    if isinstance(radius, bool) or not isinstance(radius, int | float | np.number) or not np.isfinite(radius):
+        raise InvalidInputError(f"radius must be a finite number, got {radius!r}")
+    return float(radius)
+
+
+def merge_metadata(stored: bytes, changes: Sequence[tuple[str, Any]], row: int) -> bytes:
+    """Stored metadata with top-level fields set anew, as ``dict.update`` does."""
+    return _encode_metadata({**orjson.loads(stored), **dict(changes)}, row)

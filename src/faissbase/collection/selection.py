@@ -1,0 +1,106 @@
+"""Which slots a search may return: what a filter matches, less what is dead, at one moment.
+
+A slot's metadata never changes, so a mask once made is only ever extended; each moment then takes its own
+dead slots away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import numpy as np
+
+from faissbase.collection.store import Snapshot
+from faissbase.errors import ConflictError
+from faissbase.filters.columns import Columns
+from faissbase.filters.tree import Everything, Filter
+from faissbase.storage.records import ReadTransaction, Records
+from faissbase.types import Mask, Slots
+
+_KEPT = 64
+
+
+class Selection:
+    """Slots that may be returned. ``mask`` is ``bool[n]``, or None where every slot may."""
+
+    def __init__(self, mask: Mask | None, n: int, count: int) -> None:
+        self.mask = mask
+        self.n = n
+        self.count = count
+        self._slots: Slots | None = None
+
+    @property
+    def slots(self) -> Slots:
+        """The slots themselves, ascending; made once."""
+        if self._slots is None:
+            self._slots = np.arange(self.n) if self.mask is None else np.flatnonzero(self.mask)
+        return self._slots
+
+
+class Selector:
+    """Makes selections, and keeps those that are asked for again."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._columns = Columns()
+        self._columns_lock = threading.Lock()
+        self._generation = 0
+        self._read_seq = 0
+        self._kept: OrderedDict[Filter, tuple[Snapshot, Selection]] = OrderedDict()
+
+    def select(
+        self, snapshot: Snapshot, where: Filter, transaction: ReadTransaction | None = None
+    ) -> Selection:
+        """The slots alive in ``snapshot`` that match.
+
+        Raises
+        ------
+        ConflictError
+            Metadata had to be read and records had gone since: take a new snapshot.
+        """
+        if isinstance(where, Everything):
+            return Selection(snapshot.alive, snapshot.view.n, snapshot.n_alive)
+        kept = self._kept.get(where)
+        if kept is not None and kept[0] is snapshot:
+            return kept[1]
+        mask = self._mask(snapshot, where, transaction)
+        if snapshot.alive is not None:
+            mask = mask & snapshot.alive
+        selection = Selection(mask, snapshot.view.n, int(np.count_nonzero(mask)))
+        with self._columns_lock:
+            self._kept[where] = snapshot, selection
+            self._kept.move_to_end(where)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return selection
+
+    def _mask(self, snapshot: Snapshot, where: Filter, transaction: ReadTransaction | None) -> Mask:
+        state = snapshot.state
+
+        def read(first_slot: int, stop_slot: int) -> Iterator[tuple[int, bytes]]:
+            source = nullcontext(transaction) if transaction else self._records.read_transaction()
+            with source as moment:
+                now = moment.state()
+                if now.generation != state.generation:
+                    raise ConflictError("slots were numbered anew while their metadata was read")
+                self._read_seq = max(self._read_seq, now.last_seq)
+                yield from moment.metadata_of(first_slot, stop_slot)
+
+        with self._columns_lock:
+            if self._generation != state.generation:
+                self._columns.clear()
+                self._kept.clear()
+                self._generation, self._read_seq = state.generation, 0
+            mask = self._columns.mask(where, snapshot.view.n, read)
+            # What was deleted before it was read is missing from the mask, and must be dead in the snapshot.
+            if state.last_seq < self._read_seq:
+                raise ConflictError("records were deleted while their metadata was read")
+        return mask
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that columns and remembered answers take."""
+        return self._columns.size_bytes

@@ -1,0 +1,290 @@
+"""Durable writes. Callers that arrive together share one commit, and so one sync.
+
+The order of a write: everything was checked before; take the folder's write lock; put the vectors into the
+next slots; insert the rows; commit. Small writes carry redo copies of their vectors inside the commit; large
+ones sync the slot file first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from faissbase.collection.inputs import Rows
+from faissbase.collection.store import Store
+from faissbase.errors import AlreadyExistsError, FaissbaseError, UnavailableError
+from faissbase.storage.checksums import block_checksums, block_slots
+from faissbase.storage.records import State, WriteTransaction
+from faissbase.storage.vectors import VectorFile
+from faissbase.types import Float32
+
+_REDO_BYTES_A_COMMIT = 256 << 10
+_REDO_BYTES_KEPT = 4 << 20
+_GROUP_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Store records under their ids. ``progress`` is how far the load of a file has come with them."""
+
+    rows: Rows
+    refuse_existing: bool = False
+    progress: tuple[str, int] | None = None
+
+    @property
+    def ids(self) -> list[str]:
+        return self.rows.ids
+
+    @property
+    def n_bytes(self) -> int:
+        return self.rows.vectors.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove the records with these ids; unknown ids are passed over."""
+
+    ids: list[str]
+    n_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """A change that needs the transaction for itself, such as a delete by filter."""
+
+    run: Callable[[WriteTransaction, State, VectorFile], int]
+    ids: Sequence[str] = ()
+    n_bytes: int = _GROUP_BYTES
+
+
+Change = Put | Delete | Alone
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """A caller's change on its way through a commit."""
+
+    change: Change
+    result: int = 0
+    error: BaseException | None = None
+    is_done: bool = False
+    woken: threading.Event = field(default_factory=threading.Event)
+
+
+class Writer:
+    """Runs changes, many callers at once: whoever comes first commits for all who wait."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._mutex = threading.Lock()
+        self._queue: list[_Ticket] = []
+        self._is_led = False
+        self._redo_bytes = _REDO_BYTES_KEPT  # unknown: the first commit clears what others left
+        self._must_recover = False
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="faissbase-disk")
+
+    def run(self, change: Change) -> int:
+        """Run ``change`` and return its count once it is durable, sharing the commit with others."""
+        ticket = _Ticket(change)
+        with self._mutex:
+            self._queue.append(ticket)
+            leads, self._is_led = not self._is_led, True
+        if not leads:
+            self._wait(ticket)
+        if not ticket.is_done:
+            self._lead()
+        if ticket.error is not None:
+            raise ticket.error
+        return ticket.result
+
+    def _wait(self, ticket: _Ticket) -> None:
+        try:
+            ticket.woken.wait()
+        except BaseException:  # interrupted: leave the queue, and hand on the lead if it has just come to us
+            with self._mutex:
+                if ticket in self._queue:
+                    self._queue.remove(ticket)
+                    if ticket.woken.is_set():
+                        self._hand_on()
+            raise
+
+    def _hand_on(self) -> None:
+        self._is_led = bool(self._queue)
+        if self._queue:
+            self._queue[0].woken.set()
+
+    def _lead(self) -> None:
+        with self._mutex:
+            group = self._next_group()
+        try:
+            self._commit(group)
+        finally:
+            for ticket in group:
+                ticket.is_done = True
+                ticket.woken.set()
+            with self._mutex:
+                self._hand_on()
+
+    def _next_group(self) -> list[_Ticket]:
+        n, n_bytes = 0, 0
+        for ticket in self._queue:
+            n_bytes += ticket.change.n_bytes
+            if n and (n_bytes > _GROUP_BYTES or isinstance(ticket.change, Alone)):
+                break
+            n += 1
+            if isinstance(ticket.change, Alone):
+                break
+        group, self._queue = self._queue[:n], self._queue[n:]
+        return group
+
+    def _commit(self, group: list[_Ticket]) -> None:
+        try:
+            if self._must_recover:
+                self._store.rewrite_redo()
+                self._must_recover = False
+            with self._store.records.write_transaction() as transaction:
+                state = transaction.state()
+                vectors = self._store.vector_file(state.generation)
+                first = group[0].change
+                if isinstance(first, Alone):
+                    group[0].result = first.run(transaction, state, vectors)
+                else:
+                    _Group(self, transaction, vectors, state.next_slot).apply(group)
+                self._add_blocks(transaction, state, vectors)
+        except BaseException as error:
+            if isinstance(error, UnavailableError):
+                # A sync may have failed: what the kernel still holds cannot be trusted to reach the disk.
+                self._must_recover = True
+                self._store.records.end_writer()
+            for ticket in group:
+                ticket.error = ticket.error or error
+            if not isinstance(error, FaissbaseError):
+                raise
+
+    def put_within(self, put: Put, transaction: WriteTransaction, state: State, vectors: VectorFile) -> int:
+        """Run a put inside a change that already holds the transaction."""
+        ticket = _Ticket(put)
+        _Group(self, transaction, vectors, state.next_slot).apply([ticket])
+        return ticket.result
+
+    def _add_blocks(self, transaction: WriteTransaction, before: State, vectors: VectorFile) -> None:
+        """Record the checksums of the blocks that this commit has completed."""
+        after = transaction.state()
+        span = block_slots(vectors.row_bytes)
+        stop = after.next_slot // span
+        if after.generation == before.generation and stop > before.next_slot // span:
+            transaction.insert_blocks(block_checksums(vectors, transaction.n_blocks(), stop))
+
+    def write_vectors(
+        self, transaction: WriteTransaction, vectors: VectorFile, first_slot: int, rows: Float32
+    ) -> Future[None] | None:
+        """Put vectors into slots: with redo copies where small, else begin a sync that the caller awaits."""
+        if rows.nbytes > _REDO_BYTES_A_COMMIT:
+            return self._disk.submit(_write_and_sync, vectors, first_slot, rows)
+        if self._redo_bytes >= _REDO_BYTES_KEPT:
+            self._store.checkpoint(transaction)
+            self._redo_bytes = 0
+        vectors.write(first_slot, rows)
+        raw, size = memoryview(rows.data).cast("B"), vectors.row_bytes
+        copies = (raw[start : start + size] for start in range(0, len(raw), size))
+        transaction.insert_redo(enumerate(copies, first_slot))
+        self._redo_bytes += rows.nbytes
+        return None
+
+    def checkpoint(self) -> None:
+        """Make derived state durable and drop redo copies; called when a writer closes."""
+        if self._must_recover:
+            return
+        with self._store.records.write_transaction() as transaction:
+            self._store.checkpoint(transaction)
+        self._redo_bytes = 0
+
+    def close(self) -> None:
+        self._disk.shutdown()
+
+
+def _write_and_sync(vectors: VectorFile, first_slot: int, rows: Float32) -> None:
+    vectors.write(first_slot, rows)
+    vectors.sync()
+
+
+class _Group:
+    """Puts and deletes by id that go into one commit, in the order in which they came."""
+
+    def __init__(
+        self, writer: Writer, transaction: WriteTransaction, vectors: VectorFile, first_slot: int
+    ) -> None:
+        self._writer = writer
+        self._transaction = transaction
+        self._vectors = vectors
+        self._first_slot = first_slot
+        self._next_slot = first_slot
+        self._puts: list[Put] = []
+        self._dead: list[int] = []
+        self._slot_of: dict[str, int] = {}
+
+    def apply(self, group: list[_Ticket]) -> None:
+        ids = [id for ticket in group for id in ticket.change.ids]
+        self._slot_of = self._transaction.slots_of(ids) if ids else {}
+        for ticket in group:
+            self._take(ticket)
+        self._write()
+
+    def _take(self, ticket: _Ticket) -> None:
+        change = ticket.change
+        if isinstance(change, Put):
+            taken = [id for id in change.ids if id in self._slot_of] if self._slot_of else []
+            if taken and change.refuse_existing:
+                more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+                ticket.error = AlreadyExistsError(
+                    f"id {taken[0]!r}{more} exists already; upsert() replaces it"
+                )
+                return
+            self._dead.extend(self._slot_of[id] for id in taken)
+            stop = self._next_slot + len(change.rows)
+            self._slot_of.update(zip(change.ids, range(self._next_slot, stop), strict=True))
+            self._next_slot = stop
+            self._puts.append(change)
+            ticket.result = len(change.rows)
+        elif isinstance(change, Delete):
+            slots = [self._slot_of.pop(id) for id in change.ids if id in self._slot_of]
+            self._dead.extend(slots)
+            ticket.result = len(slots)
+
+    def _write(self) -> None:
+        transaction = self._transaction
+        synced = self._write_vectors()
+        try:
+            if self._dead:
+                transaction.bury(self._dead, self._next_slot)
+            self._insert_rows()
+        finally:
+            if synced is not None:
+                synced.result()
+
+    def _write_vectors(self) -> Future[None] | None:
+        matrices = [put.rows.vectors for put in self._puts if len(put.rows)]
+        if not matrices:
+            return None
+        rows = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
+        return self._writer.write_vectors(self._transaction, self._vectors, self._first_slot, rows)
+
+    def _insert_rows(self) -> None:
+        slot, replaced = self._first_slot, set(self._dead)
+        for put in self._puts:
+            rows, stop = put.rows, slot + len(put.rows)
+            fields: tuple[Sequence[Any], ...] = (rows.ids, rows.checksums, rows.norms)
+            columns = zip(range(slot, stop), *fields, rows.metadata_json, rows.documents, strict=True)
+            self._transaction.insert(row for row in columns if row[0] not in replaced)
+            texts = zip(range(slot, stop), rows.documents, strict=True)
+            documents = [(at, text) for at, text in texts if text is not None and at not in replaced]
+            if documents:
+                self._transaction.index_documents(documents)
+            if put.progress is not None:
+                self._transaction.set_progress(*put.progress)
+            slot = stop

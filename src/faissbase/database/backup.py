@@ -1,0 +1,203 @@
+"""One file that holds every collection, and the way back.
+
+A backup is a plain tar: per collection a copy of its SQLite file and exactly the slots that copy speaks of,
+and last a manifest with the SHA-256 of each. Slots never change once committed, so they are copied after
+the rows, while writers go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from faissbase._version import __version__
+from faissbase.collection.store import Config, vectors_path
+from faissbase.database.catalog import FILE_NAME as CATALOG_NAME
+from faissbase.database.catalog import Catalog
+from faissbase.errors import AlreadyExistsError, ConflictError, CorruptionError, NotFoundError
+from faissbase.storage.files import os_errors, publish, sync_folder
+from faissbase.storage.records import FILE_NAME as RECORDS_NAME
+from faissbase.storage.records import Records, State
+from faissbase.storage.vectors import VectorFile
+
+_MANIFEST = "manifest.json"
+_FORMAT = 1
+_PIECE_BYTES = 4 << 20
+_TRIES = 5
+
+
+class _Hashing(io.RawIOBase):
+    """Hashes what is read through it."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source = source
+        self.sha256 = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self.sha256.update(data)
+        return data
+
+
+def write_backup(catalog: Catalog, path: Path) -> None:
+    """Write every collection of the catalog to ``path``, which must not exist."""
+    if path.exists():
+        raise AlreadyExistsError(f"{path} exists already: a backup never overwrites")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with os_errors(f"cannot write backup {path}"):
+            with open(draft, "wb") as out:
+                with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                    members = [_add_collection(tar, catalog, *live) for live in catalog.all_live()]
+                    _add_manifest(tar, members)
+                out.flush()
+                os.fsync(out.fileno())
+            publish(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _add_collection(tar: tarfile.TarFile, catalog: Catalog, tenant: str, config: Config) -> dict[str, Any]:
+    folder = catalog.folder(tenant, config)
+    base = f"{tenant}/{config.uuid}"
+    with tempfile.TemporaryDirectory(dir=Path(str(tar.name)).parent if tar.name else None) as scratch:
+        copy = Path(scratch) / RECORDS_NAME
+        state, vectors = _copy_records(folder, config, copy)
+        try:
+            with open(copy, "rb") as rows, open(vectors.path, "rb") as slots:
+                files = {
+                    f"{base}/{RECORDS_NAME}": _add(tar, f"{base}/{RECORDS_NAME}", rows, copy.stat().st_size)
+                }
+                name = f"{base}/{vectors.path.name}"
+                files[name] = _add(tar, name, slots, state.next_slot * vectors.row_bytes)
+        finally:
+            vectors.close()
+    return {"tenant": tenant, "name": config.name, "files": files}
+
+
+def _copy_records(folder: Path, config: Config, copy: Path) -> tuple[State, VectorFile]:
+    """A copy of the rows, its state, and the open slot file that belongs to it."""
+    for _ in range(_TRIES):
+        original = Records(folder, synchronous="FULL")
+        try:
+            with original.read_transaction() as transaction:
+                generation = transaction.state().generation
+            vectors = VectorFile(vectors_path(folder, generation), config.dimension, writable=False)
+            original.copy_to(copy)
+        finally:
+            original.close()
+        copied = Records(copy.parent, synchronous="FULL")
+        try:
+            with copied.read_transaction() as transaction:
+                state = transaction.state()
+        finally:
+            copied.close()
+        if state.generation == generation:
+            return state, vectors
+        vectors.close()
+        copy.unlink()
+    raise ConflictError(
+        f"collection {config.name!r} is being rewritten again and again: try the backup later"
+    )
+
+
+def _add(tar: tarfile.TarFile, name: str, source: IO[bytes], size: int) -> str:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    hashing = _Hashing(source)
+    tar.addfile(member, hashing)
+    return hashing.sha256.hexdigest()
+
+
+def _add_manifest(tar: tarfile.TarFile, collections: list[dict[str, Any]]) -> None:
+    manifest = {"format": _FORMAT, "faissbase": __version__, "collections": collections}
+    data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2)
+    _add(tar, _MANIFEST, io.BytesIO(data), len(data))
+
+
+def restore(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Path:
+    """Make a new database folder from a backup; nothing appears at ``into`` unless all of it is right.
+
+    Raises
+    ------
+    AlreadyExistsError
+        ``into`` exists and is not an empty folder.
+    CorruptionError
+        The backup is damaged, cut short, or not a backup.
+    """
+    source, target = Path(path), Path(into)
+    if not source.is_file():
+        raise NotFoundError(f"no backup at {source}")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise AlreadyExistsError(f"{target} exists already and is not empty: restore into a new folder")
+    with os_errors(f"cannot restore into {target}"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        try:
+            _extract(source, draft)
+            Catalog(draft, read_only=False).close()
+            os.chmod(draft, 0o755)
+            os.replace(draft, target)
+            sync_folder(target.parent)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def _extract(source: Path, draft: Path) -> None:
+    found: dict[str, str] = {}
+    manifest: dict[str, Any] | None = None
+    try:
+        with tarfile.open(source, mode="r:") as tar:
+            for member in tar:
+                stream = tar.extractfile(member)
+                if stream is None:
+                    raise CorruptionError(f"{source}: {member.name!r} is not a file")
+                if member.name == _MANIFEST:
+                    manifest = orjson.loads(stream.read())
+                else:
+                    found[member.name] = _extract_file(stream, draft / _safe(member.name, source))
+    except (tarfile.TarError, orjson.JSONDecodeError, EOFError) as error:
+        raise CorruptionError(f"{source} is not a whole backup: {error}") from error
+    _check_manifest(source, manifest, found)
+
+
+def _extract_file(stream: IO[bytes], target: Path) -> str:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sha256 = hashlib.sha256()
+    with open(target, "wb") as out:
+        while data := stream.read(_PIECE_BYTES):
+            sha256.update(data)
+            out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    sync_folder(target.parent)
+    return sha256.hexdigest()
+
+
+def _safe(name: str, source: Path) -> str:
+    parts = name.split("/")
+    if len(parts) != 3 or any(part in ("", ".", "..") for part in parts) or parts[0] == CATALOG_NAME:
+        raise CorruptionError(f"{source} names a file {name!r} that no backup holds")
+    return name
+
+
+def _check_manifest(source: Path, manifest: dict[str, Any] | None, found: dict[str, str]) -> None:
+    if manifest is None:
+        raise CorruptionError(f"{source} has no manifest: it is cut short, or not a backup")
+    if manifest.get("format") != _FORMAT:
+        raise CorruptionError(
+            f"{source} has backup format {manifest.get('format')}, this version reads {_FORMAT}"
+        )
+    wanted = {name: digest for part in manifest["collections"] for name, digest in part["files"].items()}
+    for name in wanted.keys() | found.keys():
+        if wanted.get(name) != found.get(name):
+            raise CorruptionError(f"{source}: {name} does not match its SHA-256")

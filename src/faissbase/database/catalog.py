@@ -1,0 +1,218 @@
+"""``catalog.sqlite``: which collections there are, by tenant and name.
+
+It can be lost: every collection also keeps its own facts, and a missing catalog is made again from them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from faissbase.collection.store import Config, vectors_path
+from faissbase.errors import AlreadyExistsError, CorruptionError, FaissbaseError, NotFoundError
+from faissbase.storage import records, sqlite
+from faissbase.storage.files import os_errors, sync_folder
+from faissbase.storage.sqlite import sqlite_errors
+from faissbase.storage.vectors import VectorFile
+
+FILE_NAME = "catalog.sqlite"
+# Marks a folder whose collection is not in the catalog yet: what it holds was never acknowledged.
+_UNFINISHED = "unfinished"
+
+_SCHEMA = """
+CREATE TABLE collections(
+    uuid TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    dimension INTEGER NOT NULL,
+    metric TEXT NOT NULL,
+    index_type TEXT NOT NULL,
+    is_deleting INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX live_names ON collections(tenant, name) WHERE NOT is_deleting;
+"""
+_COLUMNS = "uuid, name, dimension, metric, index_type"
+
+
+class Catalog:
+    """The collections of a folder. Thread-safe; several processes may use one folder."""
+
+    def __init__(self, root: Path, *, read_only: bool) -> None:
+        self.root = root
+        self._path = root / FILE_NAME
+        self._lock = threading.Lock()
+        if not read_only:
+            self._create_if_missing()
+        self._connection = sqlite.connect(self._path, read_only=read_only)
+        self._process = os.getpid()
+        self._read_only = read_only
+        if not read_only:
+            self._finish_interrupted()
+
+    def _create_if_missing(self) -> None:
+        """Make the catalog under another name first, so that of two processes one simply comes second."""
+        if self._path.exists():
+            return
+        draft = self.root / f"{FILE_NAME}.{uuid.uuid4().hex}"
+        try:
+            sqlite.create(draft, _SCHEMA)
+            _adopt_collections(self.root, draft)
+            os.link(draft, self._path)
+            sync_folder(self.root)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise FaissbaseError(f"cannot create {self._path}: {error}") from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+    @contextmanager
+    def _use(self) -> Iterator[Any]:
+        with self._lock, sqlite_errors(self._path):
+            if self._process != os.getpid():  # forked: the connection is the parent's
+                self._parents = self._connection
+                self._connection = sqlite.connect(self._path, read_only=self._read_only)
+                self._process = os.getpid()
+            yield self._connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Any]:
+        with self._use() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def folder(self, tenant: str, config: Config) -> Path:
+        return self.root / tenant / config.uuid
+
+    def find(self, tenant: str, name: str) -> Config | None:
+        statement = f"SELECT {_COLUMNS} FROM collections WHERE tenant = ? AND name = ? AND NOT is_deleting"
+        with self._use() as connection:
+            row = connection.execute(statement, (tenant, name)).fetchone()
+        return Config(*row) if row else None
+
+    def names(self, tenant: str) -> list[str]:
+        statement = "SELECT name FROM collections WHERE tenant = ? AND NOT is_deleting ORDER BY name"
+        with self._use() as connection:
+            return [name for (name,) in connection.execute(statement, (tenant,))]
+
+    def all_live(self) -> list[tuple[str, Config]]:
+        """(tenant, config) of every collection."""
+        statement = f"SELECT tenant, {_COLUMNS} FROM collections WHERE NOT is_deleting ORDER BY tenant, name"
+        with self._use() as connection:
+            return [(row[0], Config(*row[1:])) for row in connection.execute(statement)]
+
+    def create(self, tenant: str, config: Config) -> None:
+        """Make an empty collection; it exists once the catalog commits.
+
+        Raises
+        ------
+        AlreadyExistsError
+            The name is taken.
+        """
+        folder = self.folder(tenant, config)
+        taken = "SELECT 1 FROM collections WHERE tenant = ? AND name = ? AND NOT is_deleting"
+        with self._writing() as connection:
+            if connection.execute(taken, (tenant, config.name)).fetchone():
+                raise AlreadyExistsError(f"collection {config.name!r} exists already")
+            make_folder(folder, tenant, config)
+            _insert(connection, tenant, config)
+        (folder / _UNFINISHED).unlink()
+
+    def delete(self, tenant: str, name: str) -> Config:
+        """Delete a collection, first in the catalog, then on disk; what is interrupted is finished later."""
+        config = self.find(tenant, name)
+        if config is None:
+            raise NotFoundError(f"no collection {name!r}")
+        with self._writing() as connection:
+            connection.execute("UPDATE collections SET is_deleting = 1 WHERE uuid = ?", (config.uuid,))
+        self._remove(tenant, config.uuid)
+        return config
+
+    def _remove(self, tenant: str, uuid_text: str) -> None:
+        folder = self.root / tenant / uuid_text
+        _tell_other_processes(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        with self._writing() as connection:
+            connection.execute("DELETE FROM collections WHERE uuid = ?", (uuid_text,))
+
+    def _finish_interrupted(self) -> None:
+        """Finish deletions and undo creations that a crash cut short."""
+        with self._use() as connection:
+            deleting = connection.execute("SELECT tenant, uuid FROM collections WHERE is_deleting").fetchall()
+        for tenant, uuid_text in deleting:
+            self._remove(tenant, uuid_text)
+        if not any(self.root.glob(f"*/*/{_UNFINISHED}")):
+            return
+        with self._writing() as connection:
+            known = {row[0] for row in connection.execute("SELECT uuid FROM collections")}
+            for mark in self.root.glob(f"*/*/{_UNFINISHED}"):
+                if mark.parent.name in known:
+                    mark.unlink(missing_ok=True)
+                else:
+                    shutil.rmtree(mark.parent, ignore_errors=True)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._process == os.getpid():
+                self._connection.close(True)
+
+
+def make_folder(folder: Path, tenant: str, config: Config) -> None:
+    """The files of an empty collection, marked unfinished, on disk when this returns."""
+    with os_errors(f"cannot create {folder}"):
+        folder.mkdir(parents=True)
+        (folder / _UNFINISHED).touch()
+    facts = {"uuid": config.uuid, "tenant": tenant, "name": config.name, "dimension": config.dimension}
+    records.create_file(folder, {**facts, "metric": config.metric, "index_type": config.index_type})
+    VectorFile(vectors_path(folder, 0), config.dimension, writable=True, create=True).close()
+    with os_errors(f"cannot create {folder}"):
+        for level in (folder, folder.parent, folder.parent.parent):
+            sync_folder(level)
+
+
+def _insert(connection: Any, tenant: str, config: Config) -> None:
+    values = (config.uuid, tenant, config.name, config.dimension, config.metric, config.index_type)
+    connection.execute("INSERT INTO collections VALUES(?, ?, ?, ?, ?, ?, 0)", values)
+
+
+def _tell_other_processes(folder: Path) -> None:
+    """Commit a mark that whoever has the collection open sees at its next call."""
+    try:
+        opened = records.Records(folder, synchronous="NORMAL")
+    except (NotFoundError, CorruptionError):
+        return
+    try:
+        with opened.write_transaction() as transaction:
+            transaction.set_meta("deleted", 1)
+    except CorruptionError:
+        pass
+    finally:
+        opened.close()
+
+
+def _adopt_collections(root: Path, draft: Path) -> None:
+    """Enter the collections that lie in the folder already, as when the catalog was lost."""
+    connection = sqlite.connect(draft)
+    try:
+        with sqlite_errors(draft), connection:
+            for file in sorted(root.glob(f"*/*/{records.FILE_NAME}")):
+                if (file.parent / _UNFINISHED).exists():
+                    continue
+                facts = records.read_meta(file.parent)
+                if not facts.get("deleted"):
+                    keys = ("uuid", "name", "dimension", "metric", "index_type")
+                    _insert(connection, facts["tenant"], Config(*(facts[key] for key in keys)))
+    finally:
+        connection.close()

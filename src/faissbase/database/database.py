@@ -1,0 +1,284 @@
+"""A folder of collections. Composes catalog and collections; checks names and settings."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import threading
+import uuid
+import weakref
+from pathlib import Path
+from types import TracebackType
+
+from faissbase.ann.spec import check_index_type
+from faissbase.collection.collection import LocalCollection
+from faissbase.collection.store import Config
+from faissbase.database.backup import write_backup
+from faissbase.database.catalog import FILE_NAME, Catalog
+from faissbase.errors import (
+    AccessError,
+    AlreadyExistsError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    NotReadyError,
+)
+from faissbase.storage.files import os_errors
+from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Metric
+
+DEFAULT_TENANT = "default"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+_MEMORY_PREFIX = "faissbase-memory-"
+
+
+def connect(
+    path: str | os.PathLike[str], *, read_only: bool = False, durability: Durability = "full"
+) -> Database:
+    """Open a folder as a database, making it where there is none.
+
+    Parameters
+    ----------
+    path : path or ":memory:"
+        ``":memory:"`` keeps everything in a temporary folder that goes away with the database.
+    read_only : bool
+        Never write: any number of readers beside writers of other processes.
+    durability : {"full", "relaxed"}
+        With ``"full"`` an acknowledged write is on the device. With ``"relaxed"`` small writes are not
+        synced: a killed process loses nothing, a crash of the machine may lose the last writes, never
+        consistency.
+
+    Raises
+    ------
+    InvalidInputError
+        Not a folder, or a folder with something else in it.
+    NotFoundError
+        ``read_only`` and no database there.
+    """
+    if durability not in DURABILITIES:
+        raise InvalidInputError(f"durability must be one of {', '.join(DURABILITIES)}, got {durability!r}")
+    text = os.fspath(path)
+    if "://" in text:
+        raise InvalidInputError(f"cannot connect to {text!r}: this version opens folders and ':memory:'")
+    if text == ":memory:":
+        if read_only:
+            raise InvalidInputError("':memory:' starts empty: read_only makes no sense with it")
+        return Database(_temporary_folder(), read_only=False, durability="relaxed", is_temporary=True)
+    root = Path(text)
+    _check_root(root, read_only)
+    return Database(root, read_only=read_only, durability=durability)
+
+
+def _check_root(root: Path, read_only: bool) -> None:
+    if root.exists() and not root.is_dir():
+        raise InvalidInputError(f"{root} is a file, a database is a folder")
+    if (root / FILE_NAME).exists():
+        return
+    if read_only:
+        raise NotFoundError(f"no database at {root}")
+    with os_errors(f"cannot create {root}"):
+        root.mkdir(parents=True, exist_ok=True)
+        strangers = [entry.name for entry in root.iterdir() if not _is_ours(entry)]
+    if strangers:
+        raise InvalidInputError(
+            f"{root} is no database and holds other things ({strangers[0]!r}, ...): give it its own folder"
+        )
+
+
+def _is_ours(entry: Path) -> bool:
+    is_tenant = entry.is_dir() and any(entry.glob("*/records.sqlite"))
+    return is_tenant or entry.name.startswith((FILE_NAME, "."))
+
+
+def _temporary_folder() -> Path:
+    """A new folder named after this process; folders of processes that are no more are removed."""
+    base = Path(tempfile.gettempdir())
+    for leftover in base.glob(f"{_MEMORY_PREFIX}*-*"):
+        owner = leftover.name.removeprefix(_MEMORY_PREFIX).split("-")[0]
+        if owner.isdigit() and not _is_running(int(owner)):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_MEMORY_PREFIX}{os.getpid()}-"))
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def check_name(name: object, what: str = "collection name") -> str:
+    """``name`` itself, where it may name something."""
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise InvalidInputError(
+            f"{what} must be 1 to 128 letters, digits, '.', '_' or '-', starting with a letter or digit, "
+            f"got {name!r}"
+        )
+    return name
+
+
+class Database:
+    """The collections of one folder and tenant. Made by `connect`; use it with ``with`` or `close` it."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        read_only: bool,
+        durability: Durability,
+        tenant: str = DEFAULT_TENANT,
+        is_temporary: bool = False,
+    ) -> None:
+        self.path = root
+        self.tenant = check_name(tenant, "tenant")
+        self.read_only = read_only
+        self._durability: Durability = durability
+        self._catalog = Catalog(root, read_only=read_only)
+        self._lock = threading.Lock()
+        self._collections: dict[str, LocalCollection] = {}
+        self._is_closed = False
+        if is_temporary:
+            self._remover = weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
+
+    def __repr__(self) -> str:
+        return f"<faissbase database at {self.path}>"
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def create_collection(
+        self, name: str, dimension: int, metric: Metric = "cosine", index_type: str = "auto"
+    ) -> LocalCollection:
+        """Make an empty collection.
+
+        Parameters
+        ----------
+        name : str
+            1 to 128 letters, digits, ``.``, ``_`` or ``-``.
+        dimension : int
+            1 to 65,535.
+        metric : {"cosine", "l2", "ip"}
+            ``l2`` is the squared distance, as FAISS has it.
+        index_type : str
+            ``"auto"``, or a flat FAISS type that fits the metric.
+
+        Raises
+        ------
+        AlreadyExistsError
+            The name is taken.
+        """
+        self._check_writable()
+        config = _config(name, dimension, metric, index_type)
+        self._catalog.create(self.tenant, config)
+        return self._collection(config)
+
+    def get_collection(self, name: str) -> LocalCollection:
+        """The collection of that name, or `NotFoundError`, which names those there are."""
+        self._check_open()
+        config = self._catalog.find(self.tenant, check_name(name))
+        if config is None:
+            names = ", ".join(self.list_collections()[:20]) or "none"
+            raise NotFoundError(f"no collection {name!r}; there are: {names}")
+        return self._collection(config)
+
+    def get_or_create_collection(
+        self, name: str, dimension: int, metric: Metric = "cosine", index_type: str = "auto"
+    ) -> LocalCollection:
+        """The collection of that name, made where there is none.
+
+        Raises
+        ------
+        ConflictError
+            It exists with another dimension, metric or index type.
+        """
+        self._check_open()
+        wanted = _config(name, dimension, metric, index_type)
+        found = self._catalog.find(self.tenant, name)
+        if found is None:
+            try:
+                return self.create_collection(name, dimension, metric, index_type)
+            except AlreadyExistsError:  # another process was faster
+                return self.get_or_create_collection(name, dimension, metric, index_type)
+        for what in ("dimension", "metric", "index_type"):
+            has, asked = getattr(found, what), getattr(wanted, what)
+            if has != asked:
+                raise ConflictError(f"collection {name!r} exists with {what}={has!r}, not {asked!r}")
+        return self._collection(found)
+
+    def list_collections(self) -> list[str]:
+        """The names there are, sorted."""
+        self._check_open()
+        return self._catalog.names(self.tenant)
+
+    def delete_collection(self, name: str) -> None:
+        """Delete a collection and all its files. `NotFoundError` where there is none."""
+        self._check_writable()
+        config = self._catalog.delete(self.tenant, check_name(name))
+        with self._lock:
+            collection = self._collections.pop(config.uuid, None)
+        if collection is not None:
+            collection.close()
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write every collection to one file, each as of one moment, while others go on writing.
+
+        Raises
+        ------
+        AlreadyExistsError
+            ``path`` exists.
+        """
+        self._check_open()
+        write_backup(self._catalog, Path(path))
+
+    def close(self) -> None:
+        """Finish what runs and close all files. A ``":memory:"`` database is gone then."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            collections, self._collections = list(self._collections.values()), {}
+        for collection in collections:
+            collection.close()
+        self._catalog.close()
+        if hasattr(self, "_remover"):
+            self._remover()
+
+    def _collection(self, config: Config) -> LocalCollection:
+        with self._lock:
+            if config.uuid not in self._collections:
+                self._collections[config.uuid] = LocalCollection(
+                    self._catalog.folder(self.tenant, config),
+                    config,
+                    read_only=self.read_only,
+                    durability=self._durability,
+                )
+            return self._collections[config.uuid]
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise NotReadyError("the database is closed: connect() again")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self.read_only:
+            raise AccessError(f"{self.path} is open read-only")
+
+
+def _config(name: str, dimension: int, metric: Metric, index_type: str) -> Config:
+    check_name(name)
+    if isinstance(dimension, bool) or not isinstance(dimension, int) or not 1 <= dimension <= MAX_DIMENSION:
+        raise InvalidInputError(
+            f"dimension must be a whole number from 1 to {MAX_DIMENSION}, got {dimension!r}"
+        )
+    if metric not in METRICS:
+        raise InvalidInputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+    return Config(uuid.uuid4().hex, name, dimension, metric, check_index_type(index_type, metric))

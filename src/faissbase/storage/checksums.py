@@ -1,0 +1,54 @@
+"""Checksums of rows and of blocks of the slot file. Knows bytes only.
+
+**Source**: XXH3, 64 bits (xxhash.com), stored as SQLite's signed integer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from xxhash import xxh3_64_intdigest
+
+from faissbase.storage.vectors import VectorFile
+from faissbase.types import Float32
+
+BLOCK_BYTES = 1 << 20
+_SIGN = 1 << 63
+
+
+def _signed(digest: int) -> int:
+    return digest - (_SIGN << 1) if digest >= _SIGN else digest
+
+
+def row_checksum(
+    id: str, metadata_json: bytes, document: str | None, norm: float, vector: bytes | memoryview
+) -> int:
+    """One number for all that a row holds: id, metadata, document, norm and the vector's bytes."""
+    text = b"" if document is None else b"\x01" + document.encode()
+    facts = b"\x00".join((id.encode(), metadata_json, repr(norm).encode(), text))
+    return _signed(xxh3_64_intdigest(facts, xxh3_64_intdigest(vector)))
+
+
+def row_checksums(
+    ids: Sequence[str],
+    metadata_json: Sequence[bytes],
+    documents: Sequence[str | None],
+    norms: Sequence[float],
+    vectors: Float32,
+) -> list[int]:
+    """`row_checksum` of each row of a batch; ``vectors`` is C-contiguous ``float32[n, d]``."""
+    raw, size = memoryview(vectors.data).cast("B"), vectors.shape[1] * 4
+    pieces = (raw[start : start + size] for start in range(0, len(raw), size))
+    return [row_checksum(*row) for row in zip(ids, metadata_json, documents, norms, pieces, strict=True)]
+
+
+def block_slots(row_bytes: int) -> int:
+    """How many slots one checksummed block spans."""
+    return max(1, BLOCK_BYTES // row_bytes)
+
+
+def block_checksums(vectors: VectorFile, first_block: int, stop_block: int) -> Iterator[tuple[int, int]]:
+    """(block, checksum) of whole blocks of the slot file, read without mapping them."""
+    span = block_slots(vectors.row_bytes)
+    for block in range(first_block, stop_block):
+        yield block, _signed(xxh3_64_intdigest(vectors.read(block * span, span).data))

@@ -1,0 +1,373 @@
+"""``records.sqlite``: ids, metadata, documents, checksums, tombstones, redo copies of one collection.
+
+Knows rows and slots; not vectors as numbers, not filters, not FAISS.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+import numpy as np
+
+from faissbase.errors import ConflictError, FaissbaseError
+from faissbase.storage import sqlite
+from faissbase.storage.sqlite import sqlite_errors
+from faissbase.types import Row, Slots
+
+FILE_NAME = "records.sqlite"
+_IDLE_READERS = 4
+
+SCHEMA = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE records(
+    slot INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    checksum INTEGER NOT NULL,
+    norm REAL NOT NULL,
+    metadata BLOB NOT NULL,
+    document TEXT
+);
+CREATE TABLE redo(slot INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE TABLE tombstones(seq INTEGER PRIMARY KEY, slot INTEGER NOT NULL, next_slot INTEGER NOT NULL);
+CREATE TABLE blocks(block INTEGER PRIMARY KEY, checksum INTEGER NOT NULL);
+CREATE TABLE progress(source TEXT PRIMARY KEY, rows_done INTEGER NOT NULL) WITHOUT ROWID;
+CREATE VIRTUAL TABLE documents USING fts5(
+    document, content='', contentless_delete=1, tokenize='unicode61 remove_diacritics 2'
+);
+"""
+
+_COLUMNS = "slot, id, checksum, norm, metadata, document"
+
+# A slot is never reused: the next one is above every stored row and above every slot that was ever buried.
+_NEXT_SLOT = """
+SELECT max(
+    ifnull((SELECT max(slot) + 1 FROM records), 0),
+    ifnull((SELECT next_slot FROM tombstones ORDER BY seq DESC LIMIT 1), 0)
+)
+"""
+_STATE = f"""
+SELECT
+    (SELECT value FROM meta WHERE key = 'generation'),
+    ({_NEXT_SLOT}),
+    (SELECT ifnull(max(seq), 0) FROM tombstones),
+    (SELECT value FROM meta WHERE key = 'deleted')
+"""
+
+
+_ROWS_IN_GENERATION = """
+SELECT slot, id, metadata, document FROM records
+WHERE (SELECT value FROM meta WHERE key = 'generation') = ? AND slot IN carray(?)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a collection stands after a commit; two equal states hold the same records."""
+
+    generation: int
+    next_slot: int
+    last_seq: int
+    is_deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """A row as it is kept. ``norm`` times the stored vector is the vector as it was given."""
+
+    slot: int
+    id: str
+    checksum: int
+    norm: float
+    metadata_json: bytes
+    document: str | None
+
+
+def _int64s(slots: Slots | Sequence[int]) -> Any:
+    """Bind int64s as one value for ``IN carray(?)``, which takes no empty array."""
+    values = np.ascontiguousarray(slots, dtype=np.int64)
+    return apsw.carray(values if len(values) else array("q", [-1]))
+
+
+def _texts(ids: Sequence[str]) -> Any:
+    return apsw.carray(tuple(ids), flags=apsw.SQLITE_CARRAY_TEXT)
+
+
+def _all(connection: apsw.Connection, statement: str, *bindings: Any) -> list[Any]:
+    return connection.execute(statement, bindings).fetchall()
+
+
+def _stream(connection: apsw.Connection, statement: str, *bindings: Any) -> Iterator[Any]:
+    cursor = connection.cursor()
+    try:
+        yield from cursor.execute(statement, bindings)
+    finally:
+        cursor.close()
+
+
+def create_file(folder: Path, meta: dict[str, Any]) -> None:
+    """Make the records file of a new, empty collection."""
+    path = folder / FILE_NAME
+    sqlite.create(path, SCHEMA)
+    connection = sqlite.connect(path)
+    try:
+        with sqlite_errors(path), connection:
+            facts = {"generation": 0, **meta}
+            connection.executemany("INSERT INTO meta VALUES(?, ?)", facts.items())
+    finally:
+        connection.close()
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The facts a collection keeps about itself: name, dimension, metric and so on."""
+    path = folder / FILE_NAME
+    connection = sqlite.connect(path, read_only=True)
+    try:
+        with sqlite_errors(path):
+            return dict(_all(connection, "SELECT key, value FROM meta"))
+    finally:
+        connection.close()
+
+
+def match_expression(text: str) -> str:
+    """An FTS5 expression that finds documents with any word of ``text``; empty where it has no word."""
+    return " OR ".join(f'"{word}"' for word in re.findall(r"\w+", text))
+
+
+class ReadTransaction:
+    """One moment of the file: every call sees the same commit, whatever others write meanwhile."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def _all(self, statement: str, *bindings: Any) -> list[Any]:
+        return _all(self._connection, statement, *bindings)
+
+    def state(self) -> State:
+        [(generation, next_slot, last_seq, deleted)] = self._all(_STATE)
+        return State(generation, next_slot, last_seq, bool(deleted))
+
+    def buried_since(self, seq: int) -> Slots:
+        """The slots buried after tombstone ``seq``, in that order."""
+        return np.array(
+            self._all("SELECT slot FROM tombstones WHERE seq > ? ORDER BY seq", seq), dtype=np.int64
+        ).reshape(-1)
+
+    def slots_of(self, ids: Sequence[str]) -> dict[str, int]:
+        """The slot of each id that is stored."""
+        if len(ids) == 1:
+            return dict(self._all("SELECT id, slot FROM records WHERE id = ?", ids[0]))
+        return dict(self._all("SELECT id, slot FROM records WHERE id IN carray(?)", _texts(ids)))
+
+    def rows(self, slots: Slots | Sequence[int]) -> dict[int, Row]:
+        """Row by slot; slots that hold no record any more are left out."""
+        statement = "SELECT slot, id, metadata, document FROM records WHERE slot IN carray(?)"
+        return {found[0]: Row(*found[1:]) for found in self._all(statement, _int64s(slots))}
+
+    def stored_rows(self, slots: Slots | Sequence[int]) -> list[StoredRow]:
+        """The rows in ``slots``, ascending by slot."""
+        statement = f"SELECT {_COLUMNS} FROM records WHERE slot IN carray(?) ORDER BY slot"
+        return [StoredRow(*row) for row in self._all(statement, _int64s(slots))]
+
+    def stored_range(self, first_slot: int, stop_slot: int) -> Iterator[StoredRow]:
+        """Every row of a range of slots, ascending."""
+        statement = f"SELECT {_COLUMNS} FROM records WHERE slot >= ? AND slot < ? ORDER BY slot"
+        for row in _stream(self._connection, statement, first_slot, stop_slot):
+            yield StoredRow(*row)
+
+    def metadata_of(self, first_slot: int, stop_slot: int) -> Iterator[tuple[int, bytes]]:
+        """(slot, metadata JSON) of every row of a range of slots, ascending."""
+        statement = "SELECT slot, metadata FROM records WHERE slot >= ? AND slot < ? ORDER BY slot"
+        yield from _stream(self._connection, statement, first_slot, stop_slot)
+
+    def text_ranking(self, text: str) -> Iterator[tuple[int, float]]:
+        """(slot, BM25 score) of the documents with any word of ``text``, best first.
+
+        **Source**: SQLite FTS5 ``bm25()``, k1 = 1.2 and b = 0.75, its sign turned so that larger is nearer.
+        """
+        expression = match_expression(text)
+        if expression:
+            statement = "SELECT rowid, -rank FROM documents WHERE documents MATCH ? ORDER BY rank, rowid"
+            yield from _stream(self._connection, statement, expression)
+
+    def redo_rows(self) -> list[tuple[int, bytes]]:
+        return self._all("SELECT slot, vector FROM redo")
+
+    def block_checksums(self) -> list[tuple[int, int]]:
+        return self._all("SELECT block, checksum FROM blocks ORDER BY block")
+
+    def rows_done(self, source: str) -> int:
+        """How many rows of a file an interrupted load has already committed."""
+        found = self._all("SELECT rows_done FROM progress WHERE source = ?", source)
+        return int(found[0][0]) if found else 0
+
+    def integrity_problems(self) -> list[str]:
+        """What SQLite's own check finds: pages, indexes, the full-text index."""
+        found = [str(text) for (text,) in self._all("PRAGMA integrity_check")]
+        return [] if found == ["ok"] else found
+
+
+class WriteTransaction(ReadTransaction):
+    """The one open write transaction. Sees its own changes; nobody else does before the commit."""
+
+    def insert(self, rows: Iterable[tuple[int, str, int, float, bytes, str | None]]) -> None:
+        """Insert rows (slot, id, checksum, norm, metadata JSON, document); ids must be free."""
+        self._connection.executemany("INSERT INTO records VALUES(?, ?, ?, ?, ?, ?)", rows)
+
+    def index_documents(self, documents: Iterable[tuple[int, str]]) -> None:
+        self._connection.executemany("INSERT INTO documents(rowid, document) VALUES(?, ?)", documents)
+
+    def insert_redo(self, rows: Iterable[tuple[int, Any]]) -> None:
+        self._connection.executemany("INSERT INTO redo VALUES(?, ?)", rows)
+
+    def clear_redo(self) -> None:
+        self._connection.execute("DELETE FROM redo")
+
+    def bury(self, slots: Sequence[int], next_slot: int) -> None:
+        """Delete the rows in ``slots`` and mark the slots dead; ``next_slot`` follows this commit."""
+        statement = "DELETE FROM records WHERE slot IN carray(?) RETURNING slot, document NOTNULL"
+        buried = self._all(statement, _int64s(slots))
+        with_document = [slot for slot, has_document in buried if has_document]
+        if with_document:
+            self._all("DELETE FROM documents WHERE rowid IN carray(?)", _int64s(with_document))
+        tombstones = ((slot, next_slot) for slot in slots)
+        self._connection.executemany("INSERT INTO tombstones(slot, next_slot) VALUES(?, ?)", tombstones)
+
+    def n_blocks(self) -> int:
+        return int(self._all("SELECT ifnull(max(block) + 1, 0) FROM blocks")[0][0])
+
+    def insert_blocks(self, blocks: Iterable[tuple[int, int]]) -> None:
+        self._connection.executemany("INSERT INTO blocks VALUES(?, ?)", blocks)
+
+    def set_progress(self, source: str, rows_done: int) -> None:
+        """Remember how far the load of a file has come; 0 forgets it."""
+        if rows_done:
+            self._all("INSERT OR REPLACE INTO progress VALUES(?, ?)", source, rows_done)
+        else:
+            self._all("DELETE FROM progress WHERE source = ?", source)
+
+    def set_meta(self, key: str, value: Any) -> None:
+        self._all("INSERT OR REPLACE INTO meta VALUES(?, ?)", key, value)
+
+    def clear(self) -> None:
+        """Remove every row and all that hangs on rows."""
+        for table in ("records", "redo", "tombstones", "blocks", "progress"):
+            self._all(f"DELETE FROM {table}")
+        self._all("INSERT INTO documents(documents) VALUES('delete-all')")
+
+    def reindex_documents(self) -> None:
+        """Make the full-text index anew from the stored documents."""
+        self._all("INSERT INTO documents(documents) VALUES('delete-all')")
+        self._all(
+            "INSERT INTO documents(rowid, document) SELECT slot, document FROM records WHERE document NOTNULL"
+        )
+
+
+class Records:
+    """The open file. Any number of read transactions at once, one write transaction at a time."""
+
+    def __init__(self, folder: Path, *, synchronous: str) -> None:
+        self.path = folder / FILE_NAME
+        self._synchronous = synchronous
+        self._watch = sqlite.connect(self.path, read_only=True)
+        self._idle: list[apsw.Connection] = []
+        self._writer: apsw.Connection | None = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = sqlite.connect(self.path, read_only=True)
+        try:
+            with sqlite_errors(self.path):
+                yield connection
+        except FaissbaseError:
+            connection.close(True)  # a damaged or refused read; the next one starts afresh
+            raise
+        except BaseException:
+            self._give_back(connection)
+            raise
+        self._give_back(connection)
+
+    def _give_back(self, connection: apsw.Connection) -> None:
+        if len(self._idle) < _IDLE_READERS:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def version(self) -> int:
+        """A number that differs whenever somebody has committed. Call it under one lock."""
+        with sqlite_errors(self.path):
+            return int(_all(self._watch, "PRAGMA data_version")[0][0])
+
+    def rows(self, slots: Sequence[int], generation: int) -> dict[int, Row]:
+        """Row by slot, without the cost of a transaction.
+
+        Raises
+        ------
+        ConflictError
+            A slot holds no record any more, or the slots were numbered anew.
+        """
+        with self._reading() as connection:
+            found = _all(connection, _ROWS_IN_GENERATION, generation, _int64s(slots))
+        if len(found) != len(slots):
+            raise ConflictError("records were deleted or moved while they were read")
+        return {row[0]: Row(*row[1:]) for row in found}
+
+    @contextmanager
+    def read_transaction(self) -> Iterator[ReadTransaction]:
+        with self._reading() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield ReadTransaction(connection)
+            finally:
+                connection.execute("COMMIT")
+
+    @contextmanager
+    def write_transaction(self) -> Iterator[WriteTransaction]:
+        """Hold the folder's write lock: committed at the end, undone on an error.
+
+        Any error of SQLite ends the connection, so that nothing of a failed commit is ever carried over.
+        """
+        with sqlite_errors(self.path):
+            if self._writer is None:
+                self._writer = sqlite.connect(self.path, synchronous=self._synchronous)
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield WriteTransaction(self._writer)
+                self._writer.execute("COMMIT")
+            except apsw.Error:
+                self.end_writer()
+                raise
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+
+    def end_writer(self) -> None:
+        """Close the write connection, undoing what it had open; the next transaction opens a new one."""
+        if self._writer is not None:
+            self._writer.close(True)
+            self._writer = None
+
+    def copy_to(self, path: Path) -> None:
+        """Write one consistent copy to ``path`` while others go on reading and writing."""
+        with self._reading() as connection:
+            _all(connection, "VACUUM INTO ?", str(path))
+
+    def size_bytes(self) -> int:
+        beside = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(path.stat().st_size for path in beside if path.exists())
+
+    def close(self) -> None:
+        """Close every connection; the last one in any process empties the WAL."""
+        self.end_writer()
+        for connection in (*self._idle, self._watch):
+            connection.close(True)
+        self._idle = []

@@ -1,0 +1,141 @@
+"""SQLite as we use it: its own build (apsw), page checksums, WAL, our errors. Knows no schema.
+
+Every page carries a checksum (SQLite's ``cksumvfs``), verified whenever the page is read from the file,
+so a flipped bit in an index or a row is an error and not another answer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+import apsw.sqlite_extra
+
+from faissbase.errors import (
+    AccessError,
+    CorruptionError,
+    FaissbaseError,
+    InternalError,
+    NotFoundError,
+    UnavailableError,
+)
+
+APPLICATION_ID = 0x46424153  # "FBAS"
+FORMAT_VERSION = 1
+PAGE_BYTES = 4096  # docs/decisions/002: a small commit writes three pages
+_CHECKSUM_BYTES = 8
+_WAL_PAGES = 4000
+BUSY_TIMEOUT_S = 30.0
+
+_vfs_lock = threading.Lock()
+_vfs_name: str | None = None
+
+
+def checksum_vfs() -> str:
+    """The name of the VFS that keeps page checksums, loaded once per process."""
+    global _vfs_name
+    with _vfs_lock:
+        if _vfs_name is None:
+            loader = apsw.Connection("")
+            apsw.sqlite_extra.load(loader, "cksumvfs")
+            loader.close()
+            _vfs_name = "cksmvfs"
+    return _vfs_name
+
+
+def _translate(error: apsw.Error, path: Path) -> FaissbaseError:
+    extended = getattr(error, "extendedresult", 0)
+    text = f"{path}: {error}"
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError) or extended == apsw.SQLITE_IOERR_DATA:
+        return CorruptionError(f"{text}; run verify() and repair()")
+    if isinstance(error, apsw.FullError):
+        return UnavailableError(f"{text}; nothing was stored, free some space and try again")
+    if isinstance(error, apsw.BusyError):
+        return UnavailableError(f"{text}: another process held the write lock for {BUSY_TIMEOUT_S:g} s")
+    if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError):
+        return AccessError(f"{text}: not writable")
+    if isinstance(error, apsw.IOError | apsw.CantOpenError | apsw.NoMemError):
+        return UnavailableError(f"{text} (extended result {extended})")
+    return InternalError(f"{text} (result {getattr(error, 'result', 0)})")
+
+
+@contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Turn every apsw error of the block into one of ours."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise _translate(error, path) from error
+
+
+def create(path: Path, schema: str) -> None:
+    """Make a new database file with page checksums and ``schema``, in WAL mode."""
+    with sqlite_errors(path):
+        connection = apsw.Connection(str(path), vfs=checksum_vfs())
+        try:
+            reserve = ctypes.c_int(_CHECKSUM_BYTES)
+            connection.file_control("main", apsw.SQLITE_FCNTL_RESERVE_BYTES, ctypes.addressof(reserve))
+            connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            with connection:
+                connection.execute(
+                    f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT_VERSION}"
+                )
+                connection.execute(schema)
+        finally:
+            connection.close()
+
+
+def connect(path: Path, *, read_only: bool = False, synchronous: str = "FULL") -> apsw.Connection:
+    """Open an existing database made by `create`.
+
+    Raises
+    ------
+    NotFoundError
+        No such file.
+    CorruptionError
+        Not a database of ours, damaged, or of a format newer than this version knows.
+    """
+    if not path.exists():
+        raise NotFoundError(f"no database at {path}")
+    with sqlite_errors(path):
+        connection = _open(path, read_only)
+        try:
+            _check_format(connection, path)
+            connection.set_busy_timeout(int(BUSY_TIMEOUT_S * 1000))
+            if not read_only:
+                connection.execute(f"PRAGMA synchronous={synchronous}")
+                connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def _open(path: Path, read_only: bool) -> apsw.Connection:
+    vfs = checksum_vfs()
+    if not read_only:
+        return apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    # A WAL database on a medium that cannot be written has no shared-memory file, and nobody changes it.
+    frozen = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro" + ("&immutable=1" if frozen else "")
+    return apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI, vfs=vfs)
+
+
+def _check_format(connection: apsw.Connection, path: Path) -> None:
+    connection.set_busy_timeout(int(BUSY_TIMEOUT_S * 1000))
+    application = connection.pragma("application_id")
+    version = connection.pragma("user_version")
+    if application != APPLICATION_ID:
+        raise CorruptionError(f"{path} is not a faissbase file (application id {application:#x})")
+    if version > FORMAT_VERSION:
+        raise CorruptionError(
+            f"{path} has format {version}, this version of faissbase reads up to {FORMAT_VERSION}: upgrade it"
+        )

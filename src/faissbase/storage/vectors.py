@@ -1,0 +1,111 @@
+"""The slot file: ``float32[slots, d]``, one fixed-size row per slot, append-only, memory-mapped for reading.
+
+Knows only slots and bytes: not which slots are alive, not what a commit is.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+import numpy as np
+
+from faissbase.errors import CorruptionError
+from faissbase.storage.files import os_errors, sync_data, write_at
+from faissbase.types import Float32
+
+_GROW_BYTES_MIN = 64 << 10
+_GROW_BYTES_MAX = 64 << 20
+FLOAT_BYTES = 4
+
+
+class VectorFile:
+    """One generation of a collection's vectors.
+
+    The file is longer than its contents: it grows in steps (sparse, so unused room takes no disk), so that
+    readers need not map it anew after every write. Readers never see a row before it is written, because
+    they only ask for slots that a commit has announced.
+    """
+
+    def __init__(self, path: Path, dimension: int, *, writable: bool, create: bool = False) -> None:
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_CREAT if create else 0)
+        with os_errors(f"cannot open {path}"):
+            self._fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
+        self.path = path
+        self.dimension = dimension
+        self.row_bytes = dimension * FLOAT_BYTES
+        self._map: mmap.mmap | None = None
+        self._file_bytes = self._stat_bytes()
+
+    def _stat_bytes(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def write(self, first_slot: int, vectors: Float32) -> None:
+        """Put C-contiguous ``float32[n, d]`` into slots ``first_slot ..``. Not durable before `sync`."""
+        start = first_slot * self.row_bytes
+        with os_errors(f"cannot write vectors to {self.path}"):
+            self._grow(start + vectors.nbytes)
+            write_at(self._fd, memoryview(vectors.data).cast("B"), start)
+
+    def _grow(self, needed_bytes: int) -> None:
+        if needed_bytes <= self._file_bytes:
+            return
+        self._file_bytes = self._stat_bytes()  # another process may have grown it already
+        if needed_bytes <= self._file_bytes:
+            return
+        step = min(max(needed_bytes, _GROW_BYTES_MIN), _GROW_BYTES_MAX)
+        size = -(-(needed_bytes + step) // _GROW_BYTES_MIN) * _GROW_BYTES_MIN
+        os.ftruncate(self._fd, size)
+        self._file_bytes = size
+
+    def sync(self) -> None:
+        """Return once every row written so far, by any process, is on the device."""
+        with os_errors(f"cannot sync {self.path}"):
+            sync_data(self._fd)
+
+    def read(self, first_slot: int, n_slots: int) -> Float32:
+        """A copy of slots ``first_slot .. first_slot + n_slots`` that adds nothing to mapped memory."""
+        size = n_slots * self.row_bytes
+        with os_errors(f"cannot read vectors from {self.path}"):
+            data = os.pread(self._fd, size, first_slot * self.row_bytes)
+        if len(data) < size:
+            self._too_short(first_slot + n_slots)
+        return np.frombuffer(data, dtype=np.float32).reshape(n_slots, self.dimension)
+
+    def view(self, n_slots: int) -> Float32:
+        """``float32[n_slots, d]`` straight from the mapped file, read-only.
+
+        Raises
+        ------
+        CorruptionError
+            The file is shorter than that many slots.
+        """
+        needed = n_slots * self.row_bytes
+        if self._map is None or len(self._map) < needed:
+            self._remap(n_slots)
+        assert self._map is not None
+        flat = np.frombuffer(self._map, dtype=np.float32, count=n_slots * self.dimension)
+        return flat.reshape(n_slots, self.dimension)
+
+    def _remap(self, n_slots: int) -> None:
+        size = self._stat_bytes()
+        if size < n_slots * self.row_bytes or size == 0:
+            self._too_short(n_slots)
+        with os_errors(f"cannot map {self.path}"):
+            self._map = mmap.mmap(self._fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+
+    def _too_short(self, n_slots: int) -> None:
+        needed, found = n_slots * self.row_bytes, self._stat_bytes()
+        raise CorruptionError(
+            f"{self.path} holds {found} bytes, {needed} are needed for its {n_slots} slots; run repair()"
+        )
+
+    def is_shorter_than(self, n_slots: int) -> bool:
+        """True where the file has lost rows: reading the map there would kill the process."""
+        return self._stat_bytes() < n_slots * self.row_bytes
+
+    def close(self) -> None:
+        """Close the file. Views handed out stay valid: the map lives as long as they do."""
+        self._map = None
+        os.close(self._fd)
