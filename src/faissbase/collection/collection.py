@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from faissbase.collection import answers, changes, inputs
+from faissbase.collection import answers, changes, inputs, transfer, verify
 from faissbase.collection.answers import Explanation, Moment
+from faissbase.collection.optimizer import OptimizeReport, compact
 from faissbase.collection.selection import Selector
 from faissbase.collection.store import Config, Snapshot, Store
+from faissbase.collection.transfer import LoadReport
 from faissbase.collection.writer import Alone, Delete, Put, Writer
 from faissbase.errors import (
     AccessError,
@@ -25,7 +27,17 @@ from faissbase.errors import (
 )
 from faissbase.filters.tree import Everything, Filter, parse
 from faissbase.storage.records import ReadTransaction
-from faissbase.types import Durability, Float32, Hit, Metric, Page, Record, Where
+from faissbase.types import (
+    Durability,
+    Float32,
+    Hit,
+    Metric,
+    Page,
+    Record,
+    RepairReport,
+    VerifyReport,
+    Where,
+)
 
 T = TypeVar("T")
 _TRIES = 20
@@ -388,6 +400,86 @@ class LocalCollection:
         queries, _, filter = self._query(xq, where)
         n_hits = inputs.check_k(k)
         return self._fresh(lambda moment: answers.explained(moment, queries, n_hits, filter))
+
+    # ---- files and care --------------------------------------------------------------------------
+
+    def load_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rows: str | os.PathLike[str] | None = None,
+        id_column: str = "id",
+        vector_column: str = "vector",
+        document_column: str = "document",
+        batch_rows: int | None = None,
+        restart: bool = False,
+        progress: bool = False,
+    ) -> LoadReport:
+        """Upsert every record of a file, in constant memory; run again after an interruption, it goes on.
+
+        Parameters
+        ----------
+        path : path
+            ``.npy``, ``.npz:key``, ``.fvecs``, ``.bvecs``, ``.parquet``, ``.arrow``, ``.feather``,
+            ``.jsonl``, ``.csv``, ``.tsv`` (the text formats also with ``.gz``).
+        rows : path, optional
+            Ids, metadata and documents for the vectors of npy, npz, fvecs or bvecs, row by row; by default
+            ``<path>.rows.jsonl`` where that exists. Without ids the row numbers are the ids.
+        id_column, vector_column, document_column : str
+            Where the columns have other names. All other columns become metadata.
+        restart : bool
+            Load from the first row, also where an earlier load was interrupted.
+        progress : bool
+            Show a progress bar.
+        """
+        parts = self._writable()
+        rows_path = None if rows is None else Path(rows)
+        columns = (id_column, vector_column, document_column)
+        source = transfer.Source(Path(path), rows_path, *columns, batch_rows)
+        return transfer.load(
+            source,
+            parts.writer,
+            parts.store.records,
+            self.dimension,
+            self.metric,
+            restart=restart,
+            progress=progress,
+        )
+
+    def export(
+        self, path: str | os.PathLike[str], where: Where | None = None, *, progress: bool = False
+    ) -> int:
+        """Write the matching records of this moment to a file of any format `load_file` reads; how many."""
+        filter, target = parse(where), Path(path)
+        return self._pinned(lambda moment: transfer.export(moment, target, filter, progress=progress))
+
+    def optimize(self) -> OptimizeReport:
+        """Rewrite the files without deleted and replaced records. Searches go on, writers wait."""
+        parts = self._writable()
+        before = self._newest().view.n
+        n_dropped = parts.writer.run(
+            Alone(lambda transaction, state, _: compact(parts.store, transaction, state))
+        )
+        parts.store.remove_other_generations()
+        return OptimizeReport(before, before - n_dropped, n_dropped * self.dimension * 4)
+
+    def verify(self) -> VerifyReport:
+        """Read every byte, check every checksum and that the files agree; tells what is wrong, and where."""
+        return verify.verify(self._folder, self._config)
+
+    def repair(self) -> RepairReport:
+        """Rebuild what is derived and quarantine records that are damaged; never makes anything up.
+
+        No other process may have the collection open meanwhile.
+        """
+        if self._read_only:
+            raise AccessError(f"collection {self.name!r} is open read-only")
+        with self._opening:
+            parts, self._open_parts = self._open_parts, None
+            if parts is not None and parts.process == os.getpid():
+                parts.writer.close()
+                parts.store.close()
+            return verify.repair(self._folder, self._config)
 
     def _query(self, xq: Any, where: Where | None) -> tuple[Float32, bool, Filter]:
         queries, is_single = inputs.check_queries(xq, self.dimension, self.metric)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 from faissbase.errors import InvalidInputError
 from faissbase.filters.values import MAX_DEPTH, MISSING, plain_operand, shown, value_key
@@ -168,6 +168,17 @@ TESTS: Final[Mapping[Operator, Callable[[Any, Any], bool]]] = MappingProxyType(
 
 _NEGATED: Final[Mapping[str, Operator]] = {"$ne": "$eq", "$neq": "$eq", "$nin": "$in"}
 _FIELD_OPERATORS: Final = (*TESTS, *_NEGATED, "$not")
+_ORDERED = ("a number or a string", lambda plain: isinstance(plain, str) or _is_number(plain))
+_WANTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
+    "$gt": _ORDERED,
+    "$gte": _ORDERED,
+    "$lt": _ORDERED,
+    "$lte": _ORDERED,
+    "$in": ("a list", lambda plain: isinstance(plain, list)),
+    "$exists": ("True or False", lambda plain: isinstance(plain, bool)),
+    "$contains": ("a string, number, boolean or None", lambda plain: not isinstance(plain, list | dict)),
+}
+
 _canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
@@ -256,14 +267,14 @@ class _Parser:
         if operator == "$not":
             if not isinstance(operand, Mapping) or not _has_operator(operand):
                 raise InvalidInputError(
-                    f"field {name!r}: $not needs a mapping of operators such as {{'$gt': 3}}, "
+                    f"field {shown(name)}: $not needs a mapping of operators such as {{'$gt': 3}}, "
                     f"got {shown(operand)}; use $ne for a value"
                 )
             return Not(self._conditions(name, operand, depth + 1))
         if operator in _NEGATED:
             return Not(_comparison(name, _NEGATED[operator], operand, written=operator))
         if operator not in TESTS:
-            raise _unknown(operator, f"field {name!r}: ")
+            raise _unknown(operator, name)
         return _comparison(name, operator, operand)
 
     def _count(self) -> None:
@@ -275,24 +286,12 @@ class _Parser:
 
 
 def _comparison(name: str, operator: Operator, operand: Any, written: str | None = None) -> Comparison:
-    place = f"field {name!r}: {written or operator}"
+    place = f"field {shown(name)}: {written or operator}"
     plain = plain_operand(operand, place)
     wanted = _WANTED.get(operator)
     if wanted and not wanted[1](plain):
         raise InvalidInputError(f"{place} needs {wanted[0]}, got {shown(operand)}")
     return Comparison(name, operator, _canonical_json(plain), _prepared(operator, plain))
-
-
-_ORDERED = ("a number or a string", lambda plain: isinstance(plain, str) or _is_number(plain))
-_WANTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
-    "$gt": _ORDERED,
-    "$gte": _ORDERED,
-    "$lt": _ORDERED,
-    "$lte": _ORDERED,
-    "$in": ("a list", lambda plain: isinstance(plain, list)),
-    "$exists": ("True or False", lambda plain: isinstance(plain, bool)),
-    "$contains": ("a string, number, boolean or None", lambda plain: not isinstance(plain, list | dict)),
-}
 
 
 def _prepared(operator: Operator, plain: Any) -> Any:
@@ -313,14 +312,17 @@ def _has_operator(mapping: Mapping[Any, Any]) -> bool:
 def _check_is_object(name: str, value: Mapping[Any, Any]) -> None:
     """Refuse what was probably meant as operators; ``$eq`` says without doubt that an object is meant."""
     if not value:
-        raise InvalidInputError(f"field {name!r} has no operator; use {{'$eq': {{}}}} for an empty object")
+        raise InvalidInputError(
+            f"field {shown(name)} has no operator; use {{'$eq': {{}}}} for an empty object"
+        )
     for key in value:
         if f"${key}" in _FIELD_OPERATORS:
             raise InvalidInputError(
-                f"field {name!r}: did you mean ${key}? Use {{'$eq': {shown(dict(value))}}} for an object"
+                f"field {shown(name)}: did you mean ${key}? For an object use {{'$eq': {shown(dict(value))}}}"
             )
 
 
-def _unknown(operator: object, place: str = "") -> InvalidInputError:
-    allowed = ", ".join(cast("Iterable[str]", (*_FIELD_OPERATORS, "$and", "$or")))
-    return InvalidInputError(f"{place}unknown operator {shown(operator)}; allowed are {allowed}")
+def _unknown(operator: object, name: str | None = None) -> InvalidInputError:
+    allowed = (*_FIELD_OPERATORS, "$and", "$or") if name is None else _FIELD_OPERATORS
+    place = "" if name is None else f"field {shown(name)}: "
+    return InvalidInputError(f"{place}unknown operator {shown(operator)}; allowed are {', '.join(allowed)}")

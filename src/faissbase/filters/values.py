@@ -32,6 +32,9 @@ MISSING: Final = _Missing()
 
 _TOO_DEEP: Final = object()
 
+_shortened = reprlib.Repr()
+_shortened.maxstring = 120
+
 
 def value_key(value: Any, depth: int = 0) -> Hashable:
     """A hashable stand-in for a JSON value: two values are equal exactly when their keys are.
@@ -90,7 +93,7 @@ def plain_operand(value: Any, place: str, depth: int = 0) -> Any:
 
 def shown(value: object) -> str:
     """The value as a message shows it: its repr, shortened."""
-    return reprlib.repr(value)
+    return _shortened.repr(value)
 
 
 def _unwrap(value: np.generic, place: str) -> Any:

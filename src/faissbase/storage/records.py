@@ -5,7 +5,9 @@ Knows rows and slots; not vectors as numbers, not filters, not FAISS.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ import numpy as np
 
 from faissbase.errors import ConflictError, FaissbaseError
 from faissbase.storage import sqlite
+from faissbase.storage.files import os_errors, publish
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.types import Row, Slots
 
@@ -207,6 +210,12 @@ class ReadTransaction:
         found = self._all("SELECT rows_done FROM progress WHERE source = ?", source)
         return int(found[0][0]) if found else 0
 
+    def document_slots(self) -> tuple[set[int], set[int]]:
+        """The slots that have a document, and those that the full-text index knows."""
+        stored = self._all("SELECT slot FROM records WHERE document NOTNULL")
+        indexed = self._all("SELECT id FROM documents_docsize")
+        return {slot for (slot,) in stored}, {slot for (slot,) in indexed}
+
     def integrity_problems(self) -> list[str]:
         """What SQLite's own check finds: pages, indexes, the full-text index."""
         found = [str(text) for (text,) in self._all("PRAGMA integrity_check")]
@@ -245,6 +254,16 @@ class WriteTransaction(ReadTransaction):
     def insert_blocks(self, blocks: Iterable[tuple[int, int]]) -> None:
         self._connection.executemany("INSERT INTO blocks VALUES(?, ?)", blocks)
 
+    def clear_blocks(self) -> None:
+        self._all("DELETE FROM blocks")
+
+    def rebury(self, n_slots: int) -> None:
+        """Make the tombstones anew: one for every slot below ``n_slots`` that holds no record."""
+        held = {slot for (slot,) in self._all("SELECT slot FROM records")}
+        self._all("DELETE FROM tombstones")
+        empty = ((slot, n_slots) for slot in range(n_slots) if slot not in held)
+        self._connection.executemany("INSERT INTO tombstones(slot, next_slot) VALUES(?, ?)", empty)
+
     def set_progress(self, source: str, rows_done: int) -> None:
         """Remember how far the load of a file has come; 0 forgets it."""
         if rows_done:
@@ -260,6 +279,14 @@ class WriteTransaction(ReadTransaction):
         for table in ("records", "redo", "tombstones", "blocks", "progress"):
             self._all(f"DELETE FROM {table}")
         self._all("INSERT INTO documents(documents) VALUES('delete-all')")
+
+    def renumber(self, slots: Slots) -> None:
+        """Move the row in ``slots[i]`` to slot i, for all i; ``slots`` ascends and names every row."""
+        moves = ((new, old) for new, old in enumerate(slots.tolist()) if new != old)
+        self._connection.executemany("UPDATE records SET slot = ? WHERE slot = ?", moves)
+        for table in ("redo", "tombstones", "blocks"):
+            self._all(f"DELETE FROM {table}")
+        self.reindex_documents()
 
     def reindex_documents(self) -> None:
         """Make the full-text index anew from the stored documents."""
@@ -328,7 +355,8 @@ class Records:
             try:
                 yield ReadTransaction(connection)
             finally:
-                connection.execute("COMMIT")
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
 
     @contextmanager
     def write_transaction(self) -> Iterator[WriteTransaction]:
@@ -359,7 +387,11 @@ class Records:
     def copy_to(self, path: Path) -> None:
         """Write one consistent copy to ``path`` while others go on reading and writing."""
         with self._reading() as connection:
-            _all(connection, "VACUUM INTO ?", str(path))
+            connection.execute("BEGIN")  # pins the moment: the copy is never begun anew
+            try:
+                sqlite.copy(connection, path)
+            finally:
+                connection.execute("COMMIT")
 
     def size_bytes(self) -> int:
         beside = (self.path, self.path.with_name(self.path.name + "-wal"))
@@ -371,3 +403,66 @@ class Records:
         for connection in (*self._idle, self._watch):
             connection.close(True)
         self._idle = []
+
+
+def salvage(folder: Path, facts: dict[str, Any], n_slots: int) -> int:
+    """Replace a damaged records file by a new one that holds every row which can still be read.
+
+    The page checksums are passed over while reading, for each row has its own; whether a row is sound is for
+    the caller to check. The damaged file is kept as ``records.sqlite.damaged``. Returns the number of rows.
+    """
+    path = folder / FILE_NAME
+    rows = list(_readable_rows(path, n_slots)) if path.exists() else []
+    draft = folder / "salvage"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    create_file(draft, facts)
+    fresh = Records(draft, synchronous="FULL")
+    try:
+        with fresh.write_transaction() as transaction:
+            transaction.insert(
+                (row.slot, row.id, row.checksum, row.norm, row.metadata_json, row.document) for row in rows
+            )
+            transaction.rebury(n_slots if not rows else max(rows[-1].slot + 1, 0))
+    finally:
+        fresh.close()
+    with os_errors(f"cannot replace {path}"):
+        for suffix in ("", "-wal", "-shm"):
+            damaged = path.with_name(path.name + suffix)
+            if damaged.exists():
+                os.replace(damaged, path.with_name(f"{path.name}.damaged{suffix}"))
+        publish(draft / FILE_NAME, path)
+        shutil.rmtree(draft)
+    return len(rows)
+
+
+def _readable_rows(path: Path, n_slots: int) -> Iterator[StoredRow]:
+    connection = apsw.Connection(str(path), vfs=sqlite.checksum_vfs())
+    seen: set[str] = set()
+    slot = 0
+    try:
+        connection.execute("PRAGMA checksum_verification=OFF")
+        while slot < n_slots:
+            try:
+                statement = f"SELECT {_COLUMNS} FROM records WHERE slot >= ? AND slot < ? ORDER BY slot"
+                for found in _stream(connection, statement, slot, n_slots):
+                    row = _as_stored_row(found)
+                    slot = found[0] + 1
+                    if row is not None and row.id not in seen:
+                        seen.add(row.id)
+                        yield row
+                return
+            except apsw.Error:
+                slot += 1
+    except apsw.Error:
+        return
+    finally:
+        connection.close(True)
+
+
+def _as_stored_row(found: Sequence[Any]) -> StoredRow | None:
+    """A row whose values still have their types; damage can leave any value in any column."""
+    slot, id, checksum, norm, metadata_json, document = found
+    is_typed = isinstance(id, str) and isinstance(checksum, int) and isinstance(norm, int | float)
+    is_typed = is_typed and isinstance(metadata_json, bytes) and isinstance(document, str | None)
+    return StoredRow(slot, id, checksum, float(norm), metadata_json, document) if is_typed else None

@@ -77,11 +77,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
 def create(path: Path, schema: str) -> None:
     """Make a new database file with page checksums and ``schema``, in WAL mode."""
     with sqlite_errors(path):
-        connection = apsw.Connection(str(path), vfs=checksum_vfs())
+        connection = _new_file(path)
         try:
-            reserve = ctypes.c_int(_CHECKSUM_BYTES)
-            connection.file_control("main", apsw.SQLITE_FCNTL_RESERVE_BYTES, ctypes.addressof(reserve))
-            connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             with connection:
@@ -91,6 +88,29 @@ def create(path: Path, schema: str) -> None:
                 connection.execute(schema)
         finally:
             connection.close()
+
+
+def _new_file(path: Path) -> apsw.Connection:
+    connection = apsw.Connection(str(path), vfs=checksum_vfs())
+    reserve = ctypes.c_int(_CHECKSUM_BYTES)
+    connection.file_control("main", apsw.SQLITE_FCNTL_RESERVE_BYTES, ctypes.addressof(reserve))
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+    return connection
+
+
+def copy(source: apsw.Connection, path: Path) -> None:
+    """Copy the moment that ``source`` has pinned to a new file, synced, its page checksums with it.
+
+    Not by ``VACUUM INTO``, which writes the first page last, so that ``cksumvfs`` learns too late that the
+    pages want checksums.
+    """
+    target = _new_file(path)
+    try:
+        target.execute("PRAGMA synchronous=FULL")
+        with target.backup("main", source, "main") as backup:
+            backup.step(-1)
+    finally:
+        target.close()
 
 
 def connect(path: Path, *, read_only: bool = False, synchronous: str = "FULL") -> apsw.Connection:

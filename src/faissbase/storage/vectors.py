@@ -59,6 +59,11 @@ class VectorFile:
         os.ftruncate(self._fd, size)
         self._file_bytes = size
 
+    def extend(self, n_slots: int) -> None:
+        """Make the file long enough for ``n_slots``; new slots read as zeros."""
+        with os_errors(f"cannot extend {self.path}"):
+            self._grow(n_slots * self.row_bytes)
+
     def sync(self) -> None:
         """Return once every row written so far, by any process, is on the device."""
         with os_errors(f"cannot sync {self.path}"):

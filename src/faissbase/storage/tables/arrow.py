@@ -31,6 +31,7 @@ from faissbase.types import Batch
 
 IPC_FILE_MAGIC = b"ARROW1"
 FEATHER_V1_MAGIC = b"FEA1"
+READ_BUFFER_BYTES = 2**20
 
 
 class _ArrowReader(ABC):
@@ -67,7 +68,7 @@ class _ArrowReader(ABC):
 
 
 class ParquetReader(_ArrowReader):
-    """A parquet file, read one row group at a time; whole row groups are skipped unread."""
+    """A parquet file, read as a stream; whole row groups are skipped unread."""
 
     def _read_schema(self) -> Any:
         with pq.ParquetFile(self._request.path) as file:
@@ -75,8 +76,8 @@ class ParquetReader(_ArrowReader):
             return file.schema_arrow
 
     def _record_batches(self, skip_rows: int) -> Iterator[Any]:
-        # pre_buffer would hold every column of a row group in memory at once.
-        with pq.ParquetFile(self._request.path, pre_buffer=False) as file:
+        # Otherwise the columns of a row group, which can be the whole file, are held in memory at once.
+        with pq.ParquetFile(self._request.path, pre_buffer=False, buffer_size=READ_BUFFER_BYTES) as file:
             groups, n_left = _groups_after(file.metadata, skip_rows)
             tables = file.iter_batches(self._request.batch_rows, row_groups=groups)
             yield from _drop(tables, n_left)

@@ -157,9 +157,11 @@ def test_what_does_not_fit_is_refused_by_row_or_column(
 
 def test_fixed_size_vectors_that_are_null_are_refused(tmp_path: Path, read_all: ReadAll) -> None:
     table = pa.table({"vector": pa.array([[1, 2], [3, 4], None], pa.list_(pa.float32(), 2))})
-    for suffix in ("parquet", "arrow"):
-        with pytest.raises(ValueError, match=r"the vector is null .*row 2\)"):
-            read_all(save(tmp_path / f"a.{suffix}", table), dimension=2)
+    with pytest.raises(ValueError, match=r"the vector is null .*row 2\)"):
+        read_all(save(tmp_path / "a.arrow", table), dimension=2)
+    # Older pyarrow refuses such a parquet column itself, without the row.
+    with pytest.raises(ValueError, match=r"the vector is null .*row 2\)|a\.parquet: Expected all lists"):
+        read_all(save(tmp_path / "a.parquet", table), dimension=2)
 
 
 def test_ids_may_be_integers_and_columns_may_have_other_names(tmp_path: Path, read_all: ReadAll) -> None:

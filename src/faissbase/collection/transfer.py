@@ -1,0 +1,158 @@
+"""Records from files and into files, in constant memory. Knows batches; the formats are `storage.tables`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from tqdm import tqdm
+
+from faissbase.collection import inputs
+from faissbase.collection.answers import Moment
+from faissbase.collection.writer import Alone, Put, Writer
+from faissbase.errors import InvalidInputError
+from faissbase.filters.tree import Filter
+from faissbase.storage.records import Records
+from faissbase.storage.tables.open import open_reader, open_writer
+from faissbase.types import Batch, Float32, Metric
+
+_EXPORT_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What a load did. ``n_resumed`` rows had been committed by an earlier run that was interrupted."""
+
+    n_rows: int
+    n_resumed: int
+    seconds: float
+    vectors_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A record file and how to read it; see `storage.tables.open_reader`."""
+
+    path: Path
+    rows_path: Path | None = None
+    id_column: str = "id"
+    vector_column: str = "vector"
+    document_column: str = "document"
+    batch_rows: int | None = None
+
+    def fingerprint(self) -> str:
+        """Tells this very file, read this way, from any other; a changed file is another."""
+        files = [path for path in (self.path, self.rows_path) if path is not None and path.exists()]
+        facts: list[object] = [self.id_column, self.vector_column, self.document_column]
+        for path in files:
+            stat = os.stat(path)
+            facts += [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+        return orjson.dumps(facts).decode()
+
+
+def load(
+    source: Source,
+    writer: Writer,
+    records: Records,
+    dimension: int,
+    metric: Metric,
+    *,
+    restart: bool = False,
+    progress: bool = False,
+) -> LoadReport:
+    """Upsert every row of a file. Interrupted, it goes on where it stopped when it is called again.
+
+    While one batch is being committed, the next is read and checked.
+    """
+    started = time.perf_counter()
+    reader = open_reader(
+        source.path,
+        dimension=dimension,
+        batch_rows=source.batch_rows,
+        id_column=source.id_column,
+        vector_column=source.vector_column,
+        document_column=source.document_column,
+        rows_path=source.rows_path,
+    )
+    name = source.fingerprint()
+    with records.read_transaction() as transaction:
+        n_resumed = 0 if restart else transaction.rows_done(name)
+    rows_done = n_resumed
+    bar = _bar(f"load {source.path.name}", reader.n_rows, n_resumed, progress)
+    with bar, ThreadPoolExecutor(1, thread_name_prefix="faissbase-load") as commits:
+        pending: Future[int] | None = None
+        try:
+            for batch in reader.batches(skip_rows=n_resumed):
+                rows = _rows(batch, rows_done, source, dimension, metric)
+                rows_done += len(batch.vectors)
+                if pending is not None:
+                    pending.result()
+                pending = commits.submit(writer.run, Put(rows, progress=(name, rows_done)))
+                bar.update(len(batch.vectors))
+        finally:
+            if pending is not None:
+                pending.result()
+    writer.run(Alone(lambda transaction, *_: _forget(transaction.set_progress, name)))
+    n_loaded = rows_done - n_resumed
+    return LoadReport(n_loaded, n_resumed, time.perf_counter() - started, n_loaded * dimension * 4)
+
+
+def _forget(set_progress: Callable[[str, int], None], name: str) -> int:
+    set_progress(name, 0)
+    return 0
+
+
+def _rows(batch: Batch, first_row: int, source: Source, dimension: int, metric: Metric) -> inputs.Rows:
+    """A checked batch; of rows with one id, the last stays, as if they had been upserted in turn."""
+    ids = batch.ids or [str(row) for row in range(first_row, first_row + len(batch.vectors))]
+    vectors, metadatas, documents = batch.vectors, batch.metadatas, batch.documents
+    last = {id: row for row, id in enumerate(ids)}
+    if len(last) < len(ids):
+        kept = sorted(last.values())
+        ids, vectors = [ids[row] for row in kept], vectors[kept]
+        metadatas = metadatas and [metadatas[row] for row in kept]
+        documents = documents and [documents[row] for row in kept]
+    try:
+        return inputs.rows_from_input(ids, vectors, metadatas, documents, dimension, metric)
+    except InvalidInputError as error:
+        rows = f"rows {first_row} to {first_row + len(batch.vectors) - 1}"
+        raise InvalidInputError(f"{source.path}, {rows}: {error}") from error
+
+
+def export(moment: Moment, path: Path, where: Filter, *, progress: bool = False) -> int:
+    """Write the matching records of one moment to a file; the number of them."""
+    slots = moment.select(where).slots
+    dimension = moment.snapshot.view.d
+    step = max(1, _EXPORT_BYTES // (4 * dimension))
+    bar = _bar(f"export {path.name}", len(slots), 0, progress)
+    with bar, open_writer(path, dimension=dimension) as out:
+        for start in range(0, len(slots), step):
+            batch = _batch(moment, slots[start : start + step])
+            out.write(batch)
+            bar.update(len(batch.vectors))
+    return len(slots)
+
+
+def _batch(moment: Moment, slots: np.ndarray[Any, np.dtype[np.int64]]) -> Batch:
+    assert moment.transaction is not None
+    rows = moment.transaction.stored_rows(slots)
+    vectors = _given_vectors(moment.snapshot.view.vectors[slots], np.array([row.norm for row in rows]))
+    metadatas = [orjson.loads(row.metadata_json) for row in rows]
+    return Batch(vectors, [row.id for row in rows], metadatas, [row.document for row in rows])
+
+
+def _given_vectors(stored: Float32, norms: np.ndarray[Any, np.dtype[np.float64]]) -> Float32:
+    scaled = norms != 1.0
+    stored[scaled] = (stored[scaled] * norms[scaled, None]).astype(np.float32)
+    return stored
+
+
+def _bar(title: str, total: int | None, done: int, progress: bool) -> Any:
+    return tqdm(total=total, initial=done, desc=title, unit=" rows", unit_scale=True, disable=not progress)
