@@ -35,9 +35,9 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 MAX_DIMENSION = 65_535
 
 
-def scores_from_distances(distances: Float32, metric: Metric) -> Float32:
-    """Scores (larger is nearer) of FAISS distances: ``1 / (1 + distance)`` for l2, else the distance."""
-    return np.float32(1.0) / (np.float32(1.0) + distances) if metric == "l2" else distances
+def score_of(distance: float, metric: Metric) -> float:
+    """The score (larger is nearer) of a FAISS distance: ``1 / (1 + distance)`` for l2, else the distance."""
+    return 1.0 / (1.0 + distance) if metric == "l2" else distance
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,17 @@ class Row:
     document: str | None
 
 
+def hits_of(slots: list[int], distances: list[float], metric: Metric, rows: Mapping[int, Row]) -> list[Hit]:
+    """The hits of one query, from its slots and distances, nearest first; slot −1 is none."""
+    hits = []
+    for slot, distance in zip(slots, distances, strict=True):
+        if slot >= 0:
+            row = rows[slot]
+            score = score_of(distance, metric)
+            hits.append(Hit(row.id, score, distance, row.metadata_json, row.document))
+    return hits
+
+
 class SearchResult(Sequence[list[Hit]]):
     """Answers to many queries: ``result[i]`` is the list of hits of query i, nearest first.
 
@@ -124,16 +135,21 @@ class SearchResult(Sequence[list[Hit]]):
     documents : list of list of (str or None)
     """
 
-    __slots__ = ("_rows", "distances", "scores", "slots")
+    __slots__ = ("_metric", "_rows", "distances", "slots")
 
-    def __init__(self, slots: Slots, distances: Float32, scores: Float32, rows: Mapping[int, Row]) -> None:
+    def __init__(self, slots: Slots, distances: Float32, metric: Metric, rows: Mapping[int, Row]) -> None:
         self.slots = slots
         self.distances = distances
-        self.scores = scores
+        self._metric = metric
         self._rows = rows
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    @property
+    def scores(self) -> Float32:
+        one = np.float32(1)
+        return one / (one + self.distances) if self._metric == "l2" else self.distances
 
     @overload
     def __getitem__(self, index: int) -> list[Hit]: ...
@@ -142,18 +158,8 @@ class SearchResult(Sequence[list[Hit]]):
     def __getitem__(self, index: int | slice) -> list[Hit] | list[list[Hit]]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        numbers = zip(
-            self.slots[index].tolist(),
-            self.scores[index].tolist(),
-            self.distances[index].tolist(),
-            strict=True,
-        )
-        hits = []
-        for slot, score, distance in numbers:
-            if slot >= 0:
-                row = self._rows[slot]
-                hits.append(Hit(row.id, score, distance, row.metadata_json, row.document))
-        return hits
+        slots, distances = self.slots[index].tolist(), self.distances[index].tolist()
+        return hits_of(slots, distances, self._metric, self._rows)
 
     def __iter__(self) -> Iterator[list[Hit]]:
         return (self[i] for i in range(len(self)))

@@ -14,44 +14,56 @@ from faissbase.filters.columns import Columns
 from faissbase.filters.tree import matches, parse
 from faissbase.filters.values import value_key
 
-SCALARS: list[Any] = [
-    *(None, True, False, 0, 1, 2, 1.0, -0.0, 0.5, -1, "", "a", "b", "ab", "1", "é"),
-    *(2**53 - 1, 2**53, 2**53 + 1, float(2**53), 2**53 + 2, 2**60, 2**63, 2**64 - 1, float(2**64), -(2**63)),
-    *(1e308, 5e-324),
+BIG = 2**53
+
+# Few values, most of them easily taken for another one of the list, so that filters meet them often.
+CONFUSABLE_SCALARS: list[Any] = [
+    *(True, 1, 1.0, "1", "true", "True", False, 0, -0.0, None, "null", "None", "", "a", "ab"),
+    *(BIG, BIG + 1, BIG + 2, float(BIG), 2**63, 2**63 + 1, 2**64 - 1, float(2**64)),
 ]
-NAMES = ["a", "b", "a.b", "c", "b.c", "a.b.c"]
+CONFUSABLE: list[Any] = [
+    *CONFUSABLE_SCALARS,
+    *([], [1], [True], [1.0], ["a"], [[1]], "[1]", [BIG + 1], [float(BIG)], {}, {"b": 1}, {"b": True}),
+]
+STRINGS = ["a", "ab", "1", "true", "[1]"]
+NAMES = ["a", "b", "a.b"]
 
-scalars = st.sampled_from(SCALARS) | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False)
-finite = st.sampled_from(SCALARS) | scalars.filter(lambda value: value not in (float("inf"), float("-inf")))
-values = st.recursive(
-    finite,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
-    max_leaves=5,
+any_scalar = (
+    st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3)
 )
-metadatas = st.dictionaries(st.sampled_from(NAMES), values, max_size=4)
+any_value = st.recursive(
+    any_scalar,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+    max_leaves=4,
+)
+scalars = st.one_of(*[st.sampled_from(CONFUSABLE_SCALARS)] * 4, any_scalar)
+values = st.one_of(*[st.sampled_from(CONFUSABLE)] * 6, any_value)
+ordered = scalars.filter(lambda value: isinstance(value, (int, float, str)) and not isinstance(value, bool))
+metadatas = st.fixed_dictionaries({}, optional={"a": values, "b": values, "a.b": values})
+dense_metadatas = st.fixed_dictionaries({"a": values}, optional={"b": values})
 
-ordered = finite.filter(lambda value: isinstance(value, (int, float, str)) and not isinstance(value, bool))
+
+def one_of_operators(
+    operators: list[str], operands: st.SearchStrategy[Any]
+) -> st.SearchStrategy[dict[str, Any]]:
+    return st.builds(lambda operator, operand: {operator: operand}, st.sampled_from(operators), operands)
+
+
 conditions = st.one_of(
-    st.builds(lambda operator, x: {operator: x}, st.sampled_from(["$eq", "$ne", "$neq"]), values),
-    st.builds(
-        lambda operator, x: {operator: x},
-        st.sampled_from(["$gt", "$gte", "$lt", "$lte"]),
-        ordered | st.just(2**70) | st.just(-(2**1023) - 1),
-    ),
-    st.builds(
-        lambda operator, x: {operator: x}, st.sampled_from(["$in", "$nin"]), st.lists(values, max_size=4)
-    ),
-    st.builds(lambda x: {"$in": x}, st.lists(st.sampled_from(["a", "b", "1"]), max_size=3)),
-    st.builds(lambda x: {"$contains": x}, finite),
-    st.builds(lambda x: {"$exists": x}, st.booleans()),
+    one_of_operators(["$eq", "$ne", "$neq"], values),
+    one_of_operators(["$gt", "$gte", "$lt", "$lte"], ordered | st.just(2**70) | st.just(-(2**1023) - 1)),
+    one_of_operators(["$in", "$nin"], st.lists(values, max_size=4)),
+    one_of_operators(["$in", "$nin"], st.lists(st.sampled_from(STRINGS), max_size=3)),
+    one_of_operators(["$contains"], scalars),
+    one_of_operators(["$exists"], st.booleans()),
 )
 comparisons = st.builds(
     lambda name, condition, negated: {name: {"$not": condition} if negated else condition},
-    st.sampled_from(NAMES),
+    st.sampled_from(["a", *NAMES]),
     conditions,
     st.booleans(),
 )
-wheres = st.recursive(
+wheres = comparisons | st.recursive(
     comparisons,
     lambda inner: st.one_of(
         st.lists(inner, min_size=1, max_size=3).map(lambda parts: {"$and": parts}),
@@ -64,9 +76,9 @@ wheres = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    rows=st.lists(st.none() | metadatas, max_size=12),
+    rows=st.lists(st.one_of(st.none(), metadatas, dense_metadatas, dense_metadatas), max_size=12),
     filters=st.lists(wheres, min_size=1, max_size=4),
-    steps=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), min_size=1, max_size=10),
+    steps=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3)), max_size=6),
     budget_bytes=st.sampled_from([0, 2_000, 6_000, 1 << 28]),
     few_slots=st.sampled_from([0, 2]),
 )
@@ -85,7 +97,7 @@ def test_masks_equal_the_plain_definition_however_slots_grow(
     loaded = [row if row is None else orjson.loads(orjson.dumps(row)) for row in rows]
     trees = [parse(where) for where in filters]
     columns = Columns(budget_bytes, few_slots=few_slots)
-    for wanted, choice in steps:
+    for wanted, choice in [*steps, *((len(rows), choice) for choice in range(len(trees)))]:
         n, tree = min(wanted, len(rows)), trees[choice % len(trees)]
         mask = columns.mask(tree, n, read)
         assert mask.shape == (n,)
@@ -93,6 +105,22 @@ def test_masks_equal_the_plain_definition_however_slots_grow(
         for slot, metadata in enumerate(loaded[:n]):
             if metadata is not None:
                 assert bool(mask[slot]) is matches(tree, metadata), (tree, metadata)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    stored=st.lists(values, min_size=5, max_size=20),
+    asked=st.lists(conditions, min_size=5, max_size=10),
+)
+def test_every_comparison_of_a_column_equals_the_plain_definition(
+    stored: list[Any], asked: list[dict[str, Any]]
+) -> None:
+    texts = [b"{}", *(orjson.dumps({"a": value}) for value in stored)]
+    columns = Columns(few_slots=0)
+    for condition in asked:
+        tree = parse({"a": condition})
+        mask = columns.mask(tree, len(texts), lambda first, stop: enumerate(texts[first:stop], first))
+        assert mask.tolist() == [matches(tree, orjson.loads(text)) for text in texts], condition
 
 
 def as_text(value: Any) -> str:
@@ -108,7 +136,7 @@ def as_text(value: Any) -> str:
     return f"{{{', '.join(f'{key!r}: {as_text(value[key])}' for key in sorted(value))}}}"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(left=values, right=values)
 def test_values_are_equal_exactly_when_their_exact_texts_are(left: Any, right: Any) -> None:
     equal = as_text(left) == as_text(right)

@@ -7,8 +7,6 @@ so any number of threads may search one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import faiss
@@ -36,19 +34,23 @@ def _foreign_owner() -> tuple[Any, Any]:
 _OWNER, _OWNER_KEPT = _foreign_owner()
 
 
-@contextmanager
-def _threads(nq: int) -> Iterator[None]:
-    """One OpenMP thread for a few queries, all for a batch; the caller's own setting comes back after."""
-    before = faiss.omp_get_max_threads()
-    wanted = MAX_THREADS if nq > 1 else 1
-    if wanted == before:
-        yield
-        return
-    faiss.omp_set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
+class _threads:
+    """One OpenMP thread for one query, all for more; the caller's own setting comes back after."""
+
+    __slots__ = ("_before", "_wanted")
+
+    def __init__(self, nq: int) -> None:
+        self._wanted = MAX_THREADS if nq > 1 else 1
+        self._before = self._wanted
+
+    def __enter__(self) -> None:
+        self._before = faiss.omp_get_max_threads()
+        if self._before != self._wanted:
+            faiss.omp_set_num_threads(self._wanted)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before != self._wanted:
+            faiss.omp_set_num_threads(self._before)
 
 
 def _faiss_metric(metric: Metric) -> int:

@@ -16,7 +16,7 @@ from faissbase.collection.selection import Selection, Selector
 from faissbase.collection.store import Snapshot, Store
 from faissbase.filters.tree import Filter
 from faissbase.storage.records import ReadTransaction, StoredRow
-from faissbase.types import Float32, Hit, Record, SearchResult, Slots, scores_from_distances
+from faissbase.types import Float32, Hit, Record, SearchResult, Slots, hits_of
 
 # Reciprocal rank fusion. **Source**: Cormack, Clarke, Büttcher, SIGIR 2009, which sets 60.
 _RRF_OFFSET = 60
@@ -76,6 +76,18 @@ def nearest(moment: Moment, queries: Float32, k: int, where: Filter) -> SearchRe
     return _result(moment, distances, slots, k)
 
 
+def nearest_to_one(moment: Moment, query: Float32, k: int, where: Filter) -> list[Hit]:
+    """The k nearest records that match one query ``float32[1, d]``: `nearest` without arrays of results."""
+    selection = moment.select(where)
+    view, store = moment.snapshot.view, moment.store
+    found, at = planner.run(planner.choose(view, 1, selection), view, query, k, selection)
+    slots, distances = at[0].tolist(), found[0].tolist()
+    metric = store.config.metric
+    if metric == "cosine":
+        distances = [max(-1.0, min(1.0, distance)) for distance in distances]
+    return hits_of(slots, distances, metric, store.rows(moment.snapshot, slots, moment.transaction))
+
+
 def explained(moment: Moment, queries: Float32, k: int, where: Filter) -> Explanation:
     """`nearest`, with the plan and the time of each step."""
     marks = [time.perf_counter()]
@@ -103,7 +115,7 @@ def _result(moment: Moment, distances: Float32, slots: Slots, k: int) -> SearchR
         slots[0, :n_found].tolist() if len(slots) == 1 else list(set(slots[:, :n_found].ravel().tolist()))
     )
     rows = moment.store.rows(moment.snapshot, wanted, moment.transaction)
-    return SearchResult(slots, distances, scores_from_distances(distances, metric), rows)
+    return SearchResult(slots, distances, metric, rows)
 
 
 def within(moment: Moment, queries: Float32, radius: float, where: Filter) -> SearchResult:
@@ -118,7 +130,7 @@ def within(moment: Moment, queries: Float32, radius: float, where: Filter) -> Se
         distances[i, : len(near)], slots[i, : len(at)] = near, at
     wanted = list(set(slots[slots >= 0].tolist()))
     rows = moment.store.rows(moment.snapshot, wanted, moment.transaction)
-    return SearchResult(slots, distances, scores_from_distances(distances, moment.store.config.metric), rows)
+    return SearchResult(slots, distances, moment.store.config.metric, rows)
 
 
 def by_text(moment: Moment, text: str, k: int, where: Filter) -> list[Hit]:

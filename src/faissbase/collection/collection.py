@@ -369,8 +369,9 @@ class LocalCollection:
         n_hits = inputs.check_k(k)
         if recall is not None:
             inputs.check_fraction(recall, "recall")
-        result = self._fresh(lambda moment: answers.nearest(moment, queries, n_hits, filter))
-        return result[0] if is_single else result
+        if is_single:
+            return self._fresh(lambda moment: answers.nearest_to_one(moment, queries, n_hits, filter))
+        return self._fresh(lambda moment: answers.nearest(moment, queries, n_hits, filter))
 
     def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
         """Every matching record nearer than ``radius``: distance below it for l2 (squared), else above it.

@@ -5,6 +5,7 @@ Knows arrays, ids and JSON: no storage, no search. The caller's arrays are never
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ MAX_DOCUMENT_BYTES = 16 << 20
 MAX_K = 1 << 20
 # Two vectors of this squared norm are at most 4 × as far apart, which float32 still holds.
 _MAX_SQUARED_NORM = 8e37
+_MIN_SQUARED_NORM = 1e-30  # below, float32 squares lose digits
 _UNIT_TOLERANCE = 1e-6
 
 
@@ -116,9 +118,11 @@ def as_matrix(vectors: Any, dimension: int) -> tuple[Float32, bool]:
         raise InvalidInputError(f"expected vectors of shape (n, {dimension}), got shape {array.shape}")
     if array.shape[1] != dimension:
         raise InvalidInputError(f"expected vectors of d={dimension}, got d={array.shape[1]}")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         matrix = np.ascontiguousarray(array, dtype=np.float32)
-    _check_finite(matrix, array)
+        # The sum of numbers is a number, unless it overflows: then the rows are looked at one by one.
+        if not np.isfinite(matrix.sum()):
+            _check_finite(matrix, array)
     return matrix, is_single
 
 
@@ -156,9 +160,7 @@ def _from_arrow(vectors: Any) -> Any:
 
 
 def _check_finite(matrix: Float32, given: Any) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        suspects = np.flatnonzero(~np.isfinite(matrix.sum(axis=1)))
-    for row in suspects:
+    for row in np.flatnonzero(~np.isfinite(matrix.sum(axis=1))):
         bad = np.flatnonzero(~np.isfinite(matrix[row]))
         if len(bad):
             value = given[row, bad[0]]
@@ -176,30 +178,27 @@ def stored_form(matrix: Float32, metric: Metric) -> tuple[Float32, list[float]]:
     InvalidInputError
         A zero vector with cosine; a length whose square float32 cannot hold.
     """
-    squared = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64)
-    too_long = np.flatnonzero(squared > _MAX_SQUARED_NORM)
-    if len(too_long):
-        row = too_long[0]
+    squares: list[float] = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64).tolist()
+    longest = max(squares, default=0.0)
+    if longest > _MAX_SQUARED_NORM:
+        row = squares.index(longest)
         raise InvalidInputError(
-            f"row {row} has a squared norm of {squared[row]:.3g}, more than {_MAX_SQUARED_NORM:.0e}: scale it"
+            f"row {row} has a squared norm of {longest:.3g}, more than {_MAX_SQUARED_NORM:.0e}: scale it"
         )
     if metric != "cosine":
         return matrix, [1.0] * len(matrix)
-    return _unit_rows(matrix, np.sqrt(squared))
+    return _unit_rows(matrix, squares)
 
 
-def _unit_rows(
-    matrix: Float32, lengths: np.ndarray[Any, np.dtype[np.float64]]
-) -> tuple[Float32, list[float]]:
-    zero = np.flatnonzero(lengths == 0)
-    if len(zero):
-        raise InvalidInputError(
-            f"row {zero[0]} is the zero vector, which has no direction: cosine refuses it"
-        )
-    lengths[np.abs(lengths - 1.0) <= _UNIT_TOLERANCE] = 1.0
-    if (lengths == 1.0).all():
-        return matrix, lengths.tolist()
-    return (matrix / lengths[:, None]).astype(np.float32), lengths.tolist()
+def _unit_rows(matrix: Float32, squares: list[float]) -> tuple[Float32, list[float]]:
+    if 0.0 in squares:
+        row = squares.index(0.0)
+        raise InvalidInputError(f"row {row} is the zero vector, which has no direction: cosine refuses it")
+    lengths = map(math.sqrt, squares)
+    norms = [1.0 if abs(length - 1.0) <= _UNIT_TOLERANCE else length for length in lengths]
+    if norms.count(1.0) == len(norms):
+        return matrix, norms
+    return (matrix / np.array(norms)[:, None]).astype(np.float32), norms
 
 
 def encode_metadatas(metadatas: Any, n: int) -> list[bytes]:
@@ -245,14 +244,18 @@ def _check_metadata(metadata: dict[str, Any], encoded: bytes, row: int) -> None:
 
 
 def _check_numbers(value: Any, row: int) -> None:
-    if isinstance(value, float | np.floating) and not np.isfinite(value):
-        raise InvalidInputError(f"metadata of row {row} holds {value}, which JSON cannot: use None")
-    if isinstance(value, np.ndarray):
-        value = value.tolist()
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
+    """Refuse NaN and infinities at any depth; quick, for a plain null brings every record here."""
+    items = value.values() if isinstance(value, dict) else value
+    for item in items:
+        kind = type(item)
+        if kind is str or item is None:
+            continue
+        if kind is float or isinstance(item, np.floating):
+            if not math.isfinite(item):
+                raise InvalidInputError(f"metadata of row {row} holds {item}, which JSON cannot: use None")
+        elif isinstance(item, np.ndarray):
+            _check_numbers(item.ravel().tolist(), row)
+        elif isinstance(item, (dict, list, tuple)):  # several times as fast as a union
             _check_numbers(item, row)
 
 
@@ -277,8 +280,22 @@ def check_documents(documents: Any, n: int) -> list[str | None]:
 
 def check_queries(vectors: Any, dimension: int, metric: Metric) -> tuple[Float32, bool]:
     """Query vectors as they are searched, ``float32[nq, d]``, and whether it was one vector."""
+    if isinstance(vectors, np.ndarray) and vectors.shape == (dimension,) and vectors.dtype == np.float32:
+        query = _ready_query(vectors, metric)
+        if query is not None:
+            return query, True
     matrix, is_single = as_matrix(vectors, dimension)
     return stored_form(matrix, metric)[0], is_single
+
+
+def _ready_query(vector: Float32, metric: Metric) -> Float32 | None:
+    """The short way for one float32 vector: one product tells its length and that it is finite."""
+    square = float(vector.dot(vector))
+    if not _MIN_SQUARED_NORM < square < _MAX_SQUARED_NORM or not vector.flags.c_contiguous:
+        return None
+    if metric == "cosine" and abs(square - 1.0) > _UNIT_TOLERANCE:
+        vector = vector / np.float32(math.sqrt(square))
+    return vector.reshape(1, -1)
 
 
 def check_k(k: Any) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,11 @@ class _Ticket:
     result: int = 0
     error: BaseException | None = None
     is_done: bool = False
-    woken: threading.Event = field(default_factory=threading.Event)
+    woken: threading.Event | None = None
+
+    def wake(self) -> None:
+        if self.woken is not None:
+            self.woken.set()
 
 
 class Writer:
@@ -93,30 +97,32 @@ class Writer:
         ticket = _Ticket(change)
         with self._mutex:
             self._queue.append(ticket)
-            leads, self._is_led = not self._is_led, True
-        if not leads:
-            self._wait(ticket)
+            if self._is_led:
+                ticket.woken = threading.Event()
+            self._is_led = True
+        if ticket.woken is not None:
+            self._wait(ticket, ticket.woken)
         if not ticket.is_done:
             self._lead()
         if ticket.error is not None:
             raise ticket.error
         return ticket.result
 
-    def _wait(self, ticket: _Ticket) -> None:
+    def _wait(self, ticket: _Ticket, woken: threading.Event) -> None:
         try:
-            ticket.woken.wait()
+            woken.wait()
         except BaseException:  # interrupted: leave the queue, and hand on the lead if it has just come to us
             with self._mutex:
                 if ticket in self._queue:
                     self._queue.remove(ticket)
-                    if ticket.woken.is_set():
+                    if woken.is_set():
                         self._hand_on()
             raise
 
     def _hand_on(self) -> None:
         self._is_led = bool(self._queue)
         if self._queue:
-            self._queue[0].woken.set()
+            self._queue[0].wake()
 
     def _lead(self) -> None:
         with self._mutex:
@@ -126,7 +132,7 @@ class Writer:
         finally:
             for ticket in group:
                 ticket.is_done = True
-                ticket.woken.set()
+                ticket.wake()
             with self._mutex:
                 self._hand_on()
 
@@ -155,7 +161,6 @@ class Writer:
                     group[0].result = first.run(transaction, state, vectors)
                 else:
                     _Group(self, transaction, vectors, state.next_slot).apply(group)
-                self._add_blocks(transaction, state, vectors)
         except BaseException as error:
             if isinstance(error, UnavailableError):
                 # A sync may have failed: what the kernel still holds cannot be trusted to reach the disk.
@@ -171,14 +176,6 @@ class Writer:
         ticket = _Ticket(put)
         _Group(self, transaction, vectors, state.next_slot).apply([ticket])
         return ticket.result
-
-    def _add_blocks(self, transaction: WriteTransaction, before: State, vectors: VectorFile) -> None:
-        """Record the checksums of the blocks that this commit has completed."""
-        after = transaction.state()
-        span = block_slots(vectors.row_bytes)
-        stop = after.next_slot // span
-        if after.generation == before.generation and stop > before.next_slot // span:
-            transaction.insert_blocks(block_checksums(vectors, transaction.n_blocks(), stop))
 
     def write_vectors(
         self, transaction: WriteTransaction, vectors: VectorFile, first_slot: int, rows: Float32
@@ -266,6 +263,7 @@ class _Group:
         finally:
             if synced is not None:
                 synced.result()
+        self._add_blocks()
 
     def _write_vectors(self) -> Future[None] | None:
         matrices = [put.rows.vectors for put in self._puts if len(put.rows)]
@@ -273,6 +271,14 @@ class _Group:
             return None
         rows = matrices[0] if len(matrices) == 1 else np.concatenate(matrices)
         return self._writer.write_vectors(self._transaction, self._vectors, self._first_slot, rows)
+
+    def _add_blocks(self) -> None:
+        """Record the checksums of the blocks that this commit has completed."""
+        span = block_slots(self._vectors.row_bytes)
+        stop = self._next_slot // span
+        if stop > self._first_slot // span:
+            first = self._transaction.n_blocks()
+            self._transaction.insert_blocks(block_checksums(self._vectors, first, stop))
 
     def _insert_rows(self) -> None:
         slot, replaced = self._first_slot, set(self._dead)

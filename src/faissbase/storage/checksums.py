@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 
 from xxhash import xxh3_64_intdigest
@@ -13,11 +14,8 @@ from faissbase.storage.vectors import VectorFile
 from faissbase.types import Float32
 
 BLOCK_BYTES = 1 << 20
-_SIGN = 1 << 63
-
-
-def _signed(digest: int) -> int:
-    return digest - (_SIGN << 1) if digest >= _SIGN else digest
+_SIGN, _WRAP = 1 << 63, 1 << 64
+_DOUBLE = struct.Struct("<d")
 
 
 def row_checksum(
@@ -25,8 +23,9 @@ def row_checksum(
 ) -> int:
     """One number for all that a row holds: id, metadata, document, norm and the vector's bytes."""
     text = b"" if document is None else b"\x01" + document.encode()
-    facts = b"\x00".join((id.encode(), metadata_json, repr(norm).encode(), text))
-    return _signed(xxh3_64_intdigest(facts, xxh3_64_intdigest(vector)))
+    facts = b"\x00".join((id.encode(), metadata_json, _DOUBLE.pack(norm), text))
+    digest = xxh3_64_intdigest(facts, xxh3_64_intdigest(vector))
+    return digest - _WRAP if digest >= _SIGN else digest
 
 
 def row_checksums(
@@ -51,4 +50,5 @@ def block_checksums(vectors: VectorFile, first_block: int, stop_block: int) -> I
     """(block, checksum) of whole blocks of the slot file, read without mapping them."""
     span = block_slots(vectors.row_bytes)
     for block in range(first_block, stop_block):
-        yield block, _signed(xxh3_64_intdigest(vectors.read(block * span, span).data))
+        digest = xxh3_64_intdigest(vectors.read(block * span, span).data)
+        yield block, digest - _WRAP if digest >= _SIGN else digest

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 from faissbase.errors import AccessError, FaissbaseError, UnavailableError
 
@@ -24,13 +23,22 @@ def from_os_error(error: OSError, what: str) -> FaissbaseError:
     return UnavailableError(f"{what}: {reason}")
 
 
-@contextmanager
-def os_errors(what: str) -> Iterator[None]:
-    """Turn every `OSError` of the block into one of ours."""
-    try:
-        yield
-    except OSError as error:
-        raise from_os_error(error, what) from error
+class os_errors:
+    """Turn every `OSError` of the block into one of ours. A class, for it is entered on every write."""
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise from_os_error(error, self._what) from error
 
 
 def write_at(fd: int, data: memoryview, offset: int) -> None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from urllib.parse import quote
 
 import apsw
@@ -65,13 +64,22 @@ def _translate(error: apsw.Error, path: Path) -> FaissbaseError:
     return InternalError(f"{text} (result {getattr(error, 'result', 0)})")
 
 
-@contextmanager
-def sqlite_errors(path: Path) -> Iterator[None]:
-    """Turn every apsw error of the block into one of ours."""
-    try:
-        yield
-    except apsw.Error as error:
-        raise _translate(error, path) from error
+class sqlite_errors:
+    """Turn every apsw error of the block into one of ours. A class, for it is entered on every call."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, apsw.Error):
+            raise _translate(error, self._path) from error
 
 
 def create(path: Path, schema: str) -> None:

@@ -1,0 +1,1 @@
+"""Measurements of faissbase beside FAISS, the disk and other embedded databases. See ``README.md`` here."""

@@ -1,0 +1,53 @@
+"""Recall against the exact answers, ties allowed. Knows arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.datasets import Dataset, Rows
+
+# Nearness closer together than this is a tie: the sets' own READMEs allow 1e-5 for cosine, l2 is exact.
+_TIE = {"cosine": 1e-5, "ip": 1e-5, "l2": 0.0}
+
+
+class WrongAnswerError(Exception):
+    """More records came back than can match."""
+
+
+def recall(dataset: Dataset, found: Sequence[Sequence[int]], truth: Rows, k: int) -> float:
+    """The share of the true k nearest that came back.
+
+    A row that is not among the true ones counts where it is as near as the k-th.
+
+    Parameters
+    ----------
+    found : per query, the rows that came back
+    truth : int[nq, at least k]
+        Exact answers; −1 where fewer match.
+    """
+    n_right, n_true = 0, 0
+    for query, (rows, exact) in enumerate(zip(found, truth[: len(found), :k], strict=True)):
+        wanted = exact[exact >= 0]
+        if len(rows) > len(wanted):
+            raise WrongAnswerError(f"query {query}: {len(rows)} hits where {len(wanted)} can match")
+        n_true += len(wanted)
+        n_right += _n_right(dataset, query, set(rows), wanted)
+    return n_right / n_true if n_true else 1.0
+
+
+def _n_right(dataset: Dataset, query: int, rows: set[int], wanted: Rows) -> int:
+    others = rows - set(wanted.tolist())
+    n_right = len(rows) - len(others)
+    if others:
+        limit = _nearness(dataset, query, wanted)[-1] - _TIE[dataset.metric]
+        n_right += int(np.count_nonzero(_nearness(dataset, query, np.array(sorted(others))) >= limit))
+    return n_right
+
+
+def _nearness(dataset: Dataset, query: int, rows: Rows) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    xb, xq = dataset.xb[rows].astype(np.float64), dataset.xq[query].astype(np.float64)
+    if dataset.metric == "l2":
+        return -np.square(xb - xq).sum(axis=1)
+    return xb @ xq
