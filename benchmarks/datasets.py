@@ -47,13 +47,15 @@ class Dataset:
 
     @property
     def d(self) -> int:
-        return self.xb.shape[1]
+        return int(self.xb.shape[1])
 
     def searched_form(self, vectors: Float32) -> Float32:
         """Vectors as FAISS must get them to rank by this metric: of unit length for cosine."""
         if self.metric != "cosine":
             return vectors
-        return (vectors / np.linalg.norm(vectors.astype(np.float64), axis=1)[:, None]).astype(np.float32)
+        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
+        unit: Float32 = (vectors / lengths[:, None]).astype(np.float32)
+        return unit
 
 
 def demo() -> Dataset:
@@ -65,7 +67,7 @@ def demo() -> Dataset:
         for name, truth in data.filter_truth.items()
     ]
     return Dataset(
-        "demo 42k × 384, cosine",
+        "demo 42k x 384, cosine",
         "cosine",
         data.ids,
         data.vectors,
@@ -97,7 +99,7 @@ def debian(folder: Path) -> Dataset:
             for spec in specs
         ]
     return Dataset(
-        "debian 42k × 384, cosine",
+        "debian 42k x 384, cosine",
         "cosine",
         [row["name"] for row in rows],
         np.load(folder / "vectors.f16.npy").astype(np.float32),
@@ -117,7 +119,7 @@ def fashion(folder: Path) -> Dataset:
         xq = arrays["test"][: len(truth)].astype(np.float32)
         labels = arrays["base_labels"].tolist()
     return Dataset(
-        "fashion 60k × 784, l2",
+        "fashion 60k x 784, l2",
         "l2",
         [f"picture-{row}" for row in range(len(xb))],
         xb,

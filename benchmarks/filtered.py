@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,9 @@ def _measured(dataset: Dataset, folder: Path, one: Filter) -> Iterator[Figure]:
         dataset, f"{one.name}: one query", "ms", [1e3 * taken for taken in filtered_s], range="quartiles"
     )
     name = f"{one.name} ({100 * share:.3g} % match): times faster than the scan"
-    yield _figure(dataset, name, "×", gain, target=met, recall=right, range="quartiles")
+    yield _figure(dataset, name, "x", gain, target=met, recall=right, range="quartiles")
     if batch:
-        yield _figure(dataset, f"{one.name}: the same, batch of {BATCH}", "×", batch[0], recall=batch[1])
+        yield _figure(dataset, f"{one.name}: the same, batch of {BATCH}", "x", batch[0], recall=batch[1])
 
 
 def _pairs(dataset: Dataset, collection: Any, one: Filter) -> tuple[list[float], list[float]]:
@@ -70,8 +71,8 @@ def _pairs(dataset: Dataset, collection: Any, one: Filter) -> tuple[list[float],
     for query in range(min(_QUERIES, len(dataset.xq))):
         xq, where = dataset.xq[query], one.wheres[query]
         arms = {
-            "scan": lambda xq=xq: seconds(lambda: read_hits(collection, xq)),
-            "filtered": lambda xq=xq, where=where: seconds(lambda: read_hits(collection, xq, where)),
+            "scan": partial(seconds, partial(read_hits, collection, xq)),
+            "filtered": partial(seconds, partial(read_hits, collection, xq, where)),
         }
         taken = interleaved(arms if query % 2 else dict(reversed(arms.items())), 1)
         scan_s += taken["scan"]

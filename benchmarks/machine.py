@@ -11,7 +11,17 @@ from typing import Any
 
 import apsw
 
-PACKAGES = ("faissbase", "faiss-cpu", "numpy", "apsw", "orjson", "lancedb", "chromadb", "sqlite-vec", "pyarrow")
+PACKAGES = (
+    "faissbase",
+    "faiss-cpu",
+    "numpy",
+    "apsw",
+    "orjson",
+    "lancedb",
+    "chromadb",
+    "sqlite-vec",
+    "pyarrow",
+)
 
 
 def cores() -> int:

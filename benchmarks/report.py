@@ -23,7 +23,7 @@ def number(value: float) -> str:
 def cells(figure: Figure) -> tuple[str, ...]:
     """A figure as the cells of one line."""
     spread, target = figure.spread, figure.target
-    span = f"{number(spread.low)} – {number(spread.high)}" if spread.n > 1 else ""
+    span = f"{number(spread.low)} - {number(spread.high)}" if spread.n > 1 else ""
     return (
         figure.data,
         figure.name,

@@ -95,8 +95,8 @@ def _batch(dataset: Dataset, raw: Raw, folder: Path) -> Iterator[Figure]:
     yield _figure(dataset, f"raw FAISS, batch of {len(xq)}", "queries/s", per_s["raw"], recall=raw_right)
     yield _figure(dataset, f"faissbase, batch of {len(xq)}", "queries/s", per_s["ours"], recall=right)
     met = at_least(0.95, spread(share).median)
-    yield _figure(dataset, "batch: faissbase / raw FAISS", "×", share, target=met, recall=right)
-    yield _figure(dataset, "batch with .ids read: faissbase / raw FAISS", "×", with_ids, recall=right)
+    yield _figure(dataset, "batch: faissbase / raw FAISS", "x", share, target=met, recall=right)
+    yield _figure(dataset, "batch with .ids read: faissbase / raw FAISS", "x", with_ids, recall=right)
     yield _figure(
         dataset, "first batch after opening", "queries/s", [len(xq) / first], note="checksums, rows and all"
     )
@@ -141,9 +141,7 @@ def _pass(dataset: Dataset, raw: Raw, collection: Any, queries: range) -> _Pass:
 
 
 def _added(dataset: Dataset, name: str, passes: list[_Pass], right: float) -> Figure:
-    added = [
-        1e6 * (ours - raw) for each in passes for ours, raw in zip(each.ours_s, each.raw_s, strict=True)
-    ]
+    added = [1e6 * (ours - raw) for each in passes for ours, raw in zip(each.ours_s, each.raw_s, strict=True)]
     met: Target = at_most(60, spread(added).median)
     note = "ids and metadata of all 10 hits read; each query beside the same one asked of FAISS"
     return _figure(dataset, name, "µs", added, target=met, recall=right, range="quartiles", note=note)

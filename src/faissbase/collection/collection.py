@@ -79,8 +79,17 @@ _left_to_parent: list[_Parts] = []
 class LocalCollection:
     """A collection in a folder. Made by ``Database.create_collection``, not by hand."""
 
-    def __init__(self, folder: Path, config: Config, *, read_only: bool, durability: Durability) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        *,
+        read_only: bool,
+        durability: Durability,
+        on_open: Callable[[LocalCollection], None],
+    ) -> None:
         self._folder = folder
+        self._on_open = on_open
         self._config = config
         self._read_only = read_only
         self._durability: Durability = durability
@@ -121,6 +130,7 @@ class LocalCollection:
                 parts = None
             if parts is None:
                 parts = self._open_parts = self._open()
+        self._on_open(self)
         return parts
 
     def _open(self) -> _Parts:
@@ -133,6 +143,12 @@ class LocalCollection:
         if self._read_only:
             raise AccessError(f"collection {self.name!r} is open read-only")
         return self._parts()
+
+    def release(self) -> None:
+        """Let go of the open files, until the next use; whoever is using them now keeps them to the end."""
+        with self._opening:
+            if self._open_parts is not None and self._open_parts.process == os.getpid():
+                self._open_parts = None
 
     def close(self) -> None:
         """Finish writes and close the files. Called by ``Database.close``."""

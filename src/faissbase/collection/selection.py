@@ -21,6 +21,8 @@ from faissbase.storage.records import ReadTransaction, Records
 from faissbase.types import Mask, Slots
 
 _KEPT = 64
+_KEPT_BYTES = 64 << 20
+_SLOT_BYTES = 9  # one for the mask, eight for the slot
 
 
 class Selection:
@@ -49,6 +51,7 @@ class Selector:
         self._columns_lock = threading.Lock()
         self._generation = 0
         self._read_seq = 0
+        self._kept_of: Snapshot | None = None
         self._kept: OrderedDict[Filter, tuple[Snapshot, Selection]] = OrderedDict()
 
     def select(
@@ -70,12 +73,18 @@ class Selector:
         if snapshot.alive is not None:
             mask = mask & snapshot.alive
         selection = Selection(mask, snapshot.view.n, int(np.count_nonzero(mask)))
-        with self._columns_lock:
-            self._kept[where] = snapshot, selection
-            self._kept.move_to_end(where)
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+        self._keep(snapshot, where, selection)
         return selection
+
+    def _keep(self, snapshot: Snapshot, where: Filter, selection: Selection) -> None:
+        most = max(1, min(_KEPT, _KEPT_BYTES // (_SLOT_BYTES * (selection.n + 1))))
+        with self._columns_lock:
+            if self._kept_of is not snapshot:
+                self._kept.clear()
+                self._kept_of = snapshot
+            self._kept[where] = snapshot, selection
+            while len(self._kept) > most:
+                self._kept.popitem(last=False)
 
     def _mask(self, snapshot: Snapshot, where: Filter, transaction: ReadTransaction | None) -> Mask:
         state = snapshot.state

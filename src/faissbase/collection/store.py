@@ -92,6 +92,7 @@ class Store:
         self.read_only = read_only
         self.records = Records(folder, synchronous="FULL" if durability == "full" else "NORMAL")
         self._lock = threading.Lock()
+        self._files = threading.RLock()
         self._version = -1
         self._snapshot: Snapshot | None = None
         self._vectors: tuple[int, VectorFile] | None = None
@@ -119,15 +120,17 @@ class Store:
         CorruptionError
             The file is missing.
         """
-        if self._vectors is None or self._vectors[0] != generation:
-            path = vectors_path(self.folder, generation)
-            if not path.exists():
-                self._explain_missing(path, generation)
-            opened = VectorFile(path, self.config.dimension, writable=not self.read_only)
-            if self._vectors is not None:
-                self._vectors[1].close()
-            self._vectors = (generation, opened)
-        return self._vectors[1]
+        with self._files:
+            if self._vectors is None or self._vectors[0] < generation:
+                path = vectors_path(self.folder, generation)
+                if not path.exists():
+                    self._explain_missing(path, generation)
+                # Whoever still reads the older file keeps it alive; it closes with its last reader.
+                opened = VectorFile(path, self.config.dimension, writable=not self.read_only)
+                self._vectors = (generation, opened)
+            elif self._vectors[0] > generation:
+                raise ConflictError(f"generation {generation} of the slots has been replaced")
+            return self._vectors[1]
 
     def _explain_missing(self, path: Path, generation: int) -> None:
         with self.records.read_transaction() as transaction:
@@ -235,9 +238,7 @@ class Store:
 
     def close(self) -> None:
         self.records.close()
-        if self._vectors is not None:
-            self._vectors[1].close()
-            self._vectors = None
+        self._vectors = None
 
     def checkpoint(self, transaction: WriteTransaction) -> None:
         """Make the slots of all redo copies durable, then drop the copies."""

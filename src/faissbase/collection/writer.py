@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,7 @@ class Writer:
         self._queue: list[_Ticket] = []
         self._is_led = False
         self._redo_bytes = _REDO_BYTES_KEPT  # unknown: the first commit clears what others left
+        self._has_redo = False
         self._must_recover = False
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="faissbase-disk")
 
@@ -191,18 +193,15 @@ class Writer:
         copies = (raw[start : start + size] for start in range(0, len(raw), size))
         transaction.insert_redo(enumerate(copies, first_slot))
         self._redo_bytes += rows.nbytes
+        self._has_redo = True
         return None
 
-    def checkpoint(self) -> None:
-        """Make derived state durable and drop redo copies; called when a writer closes."""
-        if self._must_recover:
-            return
-        with self._store.records.write_transaction() as transaction:
-            self._store.checkpoint(transaction)
-        self._redo_bytes = 0
-
     def close(self) -> None:
+        """Leave no redo copies behind where this writer made some; where that fails, they do no harm."""
         self._disk.shutdown()
+        if self._has_redo and not self._must_recover:
+            with suppress(FaissbaseError), self._store.records.write_transaction() as transaction:
+                self._store.checkpoint(transaction)
 
 
 def _write_and_sync(vectors: VectorFile, first_slot: int, rows: Float32) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import tempfile
 import threading
 import uuid
 import weakref
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 
@@ -31,6 +33,8 @@ from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Me
 DEFAULT_TENANT = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _MEMORY_PREFIX = "faissbase-memory-"
+_FILES_A_COLLECTION = 16
+_MAX_OPEN = max(8, min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _FILES_A_COLLECTION))
 
 
 def connect(
@@ -140,6 +144,7 @@ class Database:
         self._catalog = Catalog(root, read_only=read_only)
         self._lock = threading.Lock()
         self._collections: dict[str, LocalCollection] = {}
+        self._opened: deque[LocalCollection] = deque()
         self._is_closed = False
         if is_temporary:
             self._remover = weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
@@ -246,6 +251,7 @@ class Database:
                 return
             self._is_closed = True
             collections, self._collections = list(self._collections.values()), {}
+            self._opened.clear()
         for collection in collections:
             collection.close()
         self._catalog.close()
@@ -260,8 +266,17 @@ class Database:
                     config,
                     read_only=self.read_only,
                     durability=self._durability,
+                    on_open=self._note_open,
                 )
             return self._collections[config.uuid]
+
+    def _note_open(self, collection: LocalCollection) -> None:
+        """Keep the number of collections with open files below what the process may have open."""
+        with self._lock:
+            self._opened.append(collection)
+            oldest = self._opened.popleft() if len(self._opened) > _MAX_OPEN else None
+        if oldest is not None and oldest is not collection:
+            oldest.release()
 
     def _check_open(self) -> None:
         if self._is_closed:

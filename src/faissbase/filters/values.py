@@ -47,10 +47,12 @@ def value_key(value: Any, depth: int = 0) -> Hashable:
     >>> value_key(1) == value_key(1.0), value_key(1) == value_key(True), value_key([1]) == value_key([True])
     (True, False, False)
     """
+    if type(value) is str:  # the commonest, first
+        return value
     if isinstance(value, bool):
         return (value,)  # alone in a tuple, which 1 is not
     if not isinstance(value, (list, dict)):
-        return value  # type: ignore[no-any-return]  # str, int, float, None or MISSING
+        return value  # type: ignore[no-any-return]  # int, float, None or MISSING
     if depth == MAX_DEPTH:
         return _TOO_DEEP
     if isinstance(value, list):

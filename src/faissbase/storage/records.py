@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -305,6 +306,7 @@ class Records:
         self._watch = sqlite.connect(self.path, read_only=True)
         self._idle: list[apsw.Connection] = []
         self._writer: apsw.Connection | None = None
+        self._write_lock = threading.Lock()
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
@@ -364,7 +366,7 @@ class Records:
 
         Any error of SQLite ends the connection, so that nothing of a failed commit is ever carried over.
         """
-        with sqlite_errors(self.path):
+        with self._write_lock, sqlite_errors(self.path):
             if self._writer is None:
                 self._writer = sqlite.connect(self.path, synchronous=self._synchronous)
             try:
@@ -398,11 +400,11 @@ class Records:
         return sum(path.stat().st_size for path in beside if path.exists())
 
     def close(self) -> None:
-        """Close every connection; the last one in any process empties the WAL."""
-        self.end_writer()
+        """Close every connection, the writing one last: if nobody else is left it empties the WAL."""
         for connection in (*self._idle, self._watch):
             connection.close(True)
         self._idle = []
+        self.end_writer()
 
 
 def salvage(folder: Path, facts: dict[str, Any], n_slots: int) -> int:

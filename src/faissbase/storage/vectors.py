@@ -29,13 +29,14 @@ class VectorFile:
     """
 
     def __init__(self, path: Path, dimension: int, *, writable: bool, create: bool = False) -> None:
+        self._fd = -1
+        self._map: mmap.mmap | None = None
         flags = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_CREAT if create else 0)
         with os_errors(f"cannot open {path}"):
             self._fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
         self.path = path
         self.dimension = dimension
         self.row_bytes = dimension * FLOAT_BYTES
-        self._map: mmap.mmap | None = None
         self._file_bytes = self._stat_bytes()
 
     def _stat_bytes(self) -> int:
@@ -113,4 +114,9 @@ class VectorFile:
     def close(self) -> None:
         """Close the file. Views handed out stay valid: the map lives as long as they do."""
         self._map = None
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,0 +1,26 @@
+"""Memory of this process, and measurements made in a fresh one. Linux only."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_FIELDS = {"VmRSS": "rss", "RssAnon": "anonymous", "RssFile": "file"}
+
+
+def memory_kb() -> dict[str, int]:
+    """Resident memory in kB: all of it, the part that is nobody's file, the part that is mapped files."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    values = dict(line.split(":", 1) for line in lines)
+    return {name: int(values[field].split()[0]) for field, name in _FIELDS.items()}
+
+
+def in_fresh_process(task: str, *arguments: object) -> dict[str, Any]:
+    """What `benchmarks.child` prints about one task, run in a new process."""
+    command = [sys.executable, "-m", "benchmarks.child", task, *map(str, arguments)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    answer: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return answer

@@ -1,0 +1,146 @@
+"""What commands share on their command lines: the parser, common options, and words turned into values."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+import orjson
+
+from faissbase.cli.console import Answer, Console
+from faissbase.database.database import Database, connect
+from faissbase.errors import InvalidInputError, NotFoundError
+from faissbase.types import Durability
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = argparse._SubParsersAction["Parser"]
+
+Run: TypeAlias = Callable[[argparse.Namespace, Console], Answer]
+
+DATA_VARIABLE = "FAISSBASE_DATA"
+DEFAULT_DATA = "./data"
+
+COLLECTION_HELP = "name of the collection"
+WHERE_HELP = """filter on metadata, as JSON: '{"section": "games", "size": {"$lt": 100}}'"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains by raising, so that a wrong option is reported like any other error."""
+
+    def __init__(self, **settings: Any) -> None:
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidInputError(f"{message}; see {self.prog} --help")
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Run,
+    *,
+    summary: str,
+    about: str,
+    examples: Sequence[str],
+    exit_codes: str,
+) -> Parser:
+    """A command with its help: ``summary`` in the list of commands, the rest in its own."""
+    shown = "\n".join(f"  {line}" for line in examples)
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=about,
+        epilog=f"examples:\n{shown}\n\nexit codes:\n  {exit_codes}\n  (all of them: faissbase --help)",
+    )
+    parser.set_defaults(run=run)
+    add_output_options(parser, argparse.SUPPRESS)
+    return parser
+
+
+def add_output_options(parser: argparse.ArgumentParser, default: Any) -> None:
+    """``--json`` and ``--quiet``, which may stand before and after the command."""
+    parser.add_argument(
+        "--json", action="store_true", default=default, help="print one JSON document, for programs"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", default=default, help="no progress bars and no remarks on stderr"
+    )
+
+
+def add_data_option(
+    parser: argparse.ArgumentParser,
+    default: Any = argparse.SUPPRESS,
+    shown: str = f"${DATA_VARIABLE}, else {DEFAULT_DATA}",
+) -> None:
+    """``--data``, which may stand before and after the command; ``shown`` is its default in words."""
+    about = f"the database's folder (default: {shown})"
+    parser.add_argument("--data", metavar="FOLDER", type=data_folder, default=default, help=about)
+
+
+def default_data() -> Path:
+    """The folder where no ``--data`` was given."""
+    return data_folder(os.environ.get(DATA_VARIABLE) or DEFAULT_DATA)
+
+
+def data_folder(text: str) -> Path:
+    """A database's folder from the command line."""
+    if not text or text == ":memory:" or "://" in text:
+        raise InvalidInputError(f"--data must name a folder, got {text!r}")
+    return Path(text)
+
+
+def add_yes_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask first")
+
+
+def open_database(folder: Path, *, read_only: bool, durability: Durability = "full") -> Database:
+    """The database in ``folder``, which must be there.
+
+    Raises
+    ------
+    NotFoundError
+        No database there; says how to come by one.
+    """
+    try:
+        connect(folder, read_only=True).close()
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"{error}: give --data FOLDER or set {DATA_VARIABLE} (faissbase demo makes one to try)"
+        ) from error
+    return connect(folder, read_only=read_only, durability=durability)
+
+
+def where(text: str) -> dict[str, Any]:
+    """A filter from the command line."""
+    value = parse_json(text, "--where")
+    if not isinstance(value, dict):
+        raise InvalidInputError(f"--where must be a JSON object, got {text!r}")
+    return value
+
+
+def parse_json(text: str, option: str) -> Any:
+    """The value of an option that takes JSON; ``-`` reads it from stdin."""
+    source = sys.stdin.read() if text == "-" else text
+    try:
+        return orjson.loads(source)
+    except orjson.JSONDecodeError as error:
+        shown = source if len(source) <= 60 else source[:60] + "..."
+        raise InvalidInputError(
+            f"{option} is not JSON ({error}), got {shown!r}; in a shell, put it in single quotes"
+        ) from error
+
+
+def whole(text: str) -> int:
+    """A whole number of 1 or more."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
+    return number

@@ -1,0 +1,132 @@
+"""``faissbase export``, ``backup`` and ``restore``: records and whole databases as files."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from faissbase.cli import text
+from faissbase.cli.arguments import (
+    COLLECTION_HELP,
+    WHERE_HELP,
+    Commands,
+    add_command,
+    add_data_option,
+    open_database,
+    where,
+)
+from faissbase.cli.console import Answer, Console
+from faissbase.database.backup import restore
+from faissbase.database.database import connect
+from faissbase.errors import AlreadyExistsError
+from faissbase.storage.tables.open import ROWS_SUFFIX
+
+_VECTORS_ALONE = (".npy", ".fvecs", ".bvecs")
+
+
+def add(commands: Commands) -> None:
+    _add_export(commands)
+    _add_backup(commands)
+    _add_restore(commands)
+
+
+def _add_export(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "export",
+        run_export,
+        summary="write records to a file",
+        about="Write the records of a collection, as of one moment, to a file that faissbase load reads.\n"
+        "Formats, by suffix: .jsonl .csv .tsv .parquet .arrow hold everything; .npy .fvecs .bvecs hold vectors,\n"
+        "and FILE.rows.jsonl beside them the rest.",
+        examples=[
+            "faissbase export docs docs.parquet",
+            """faissbase export docs games.jsonl --where '{"section": "games"}'""",
+            "faissbase export docs docs.npy --overwrite",
+        ],
+        exit_codes="0 written; 2 unknown format, or FILE exists; 3 no such collection; 4 disk full",
+    )
+    parser.add_argument("collection", metavar="COLLECTION", help=COLLECTION_HELP)
+    parser.add_argument("file", metavar="FILE", type=Path, help="where to")
+    add_data_option(parser)
+    parser.add_argument("--where", type=where, metavar="JSON", help=WHERE_HELP)
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
+
+
+def _add_backup(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "backup",
+        run_backup,
+        summary="write the whole database to one file",
+        about="Write every collection to one file, each as of one moment, while others go on writing.\n"
+        "The file is a plain tar with a SHA-256 of each member. An existing file is never overwritten.",
+        examples=["faissbase backup friday.faissbase", "faissbase backup /mnt/copy.tar --data ./demo-data"],
+        exit_codes="0 written; 2 FILE exists; 3 no such database; 4 disk full; 5 the data is damaged",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="where to")
+    add_data_option(parser)
+
+
+def _add_restore(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "restore",
+        run_restore,
+        summary="make a new database folder from a backup",
+        about="Make a new database folder from a backup. Every member is checked against its SHA-256; nothing\n"
+        "appears in FOLDER unless all of it is right.",
+        examples=[
+            "faissbase restore friday.faissbase --into ./data-again",
+            "faissbase restore /mnt/copy.tar --into ./demo-data && faissbase verify --data ./demo-data",
+        ],
+        exit_codes="0 restored; 2 FOLDER is not empty; 3 no such file; 4 disk full; 5 the backup is damaged",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="a backup")
+    parser.add_argument("--into", metavar="FOLDER", type=Path, required=True, help="new, or empty")
+
+
+def run_export(args: argparse.Namespace, console: Console) -> Answer:
+    _check_free(args.file, args.overwrite)
+    started = time.perf_counter()
+    with open_database(args.data, read_only=True) as db:
+        collection = db.get_collection(args.collection)
+        n = collection.export(args.file, args.where, progress=console.shows_progress)
+    seconds = time.perf_counter() - started
+    size_bytes = args.file.stat().st_size
+    document = {"collection": args.collection, "path": str(args.file), "n_rows": n}
+    document |= {"size_bytes": size_bytes, "seconds": seconds}
+    line = f"wrote {text.count(n, 'record')} to {args.file} ({text.size(size_bytes)}) in {text.duration(seconds)}"
+    return Answer(document, [line])
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    rows = path.with_name(path.name + ROWS_SUFFIX)
+    for target in (path, rows) if path.suffix.lower() in _VECTORS_ALONE else (path,):
+        if target.exists() and not overwrite:
+            raise AlreadyExistsError(f"{target} exists already: give --overwrite to replace it")
+
+
+def run_backup(args: argparse.Namespace, console: Console) -> Answer:
+    started = time.perf_counter()
+    with open_database(args.data, read_only=True) as db:
+        names = db.list_collections()
+        db.backup(args.file)
+    seconds, size_bytes = time.perf_counter() - started, args.file.stat().st_size
+    document = {"path": str(args.file), "collections": names, "size_bytes": size_bytes, "seconds": seconds}
+    n = text.count(len(names), "collection")
+    return Answer(
+        document, [f"wrote {n} to {args.file} ({text.size(size_bytes)}) in {text.duration(seconds)}"]
+    )
+
+
+def run_restore(args: argparse.Namespace, console: Console) -> Answer:
+    started = time.perf_counter()
+    target = restore(args.file, args.into)
+    seconds = time.perf_counter() - started
+    with connect(target, read_only=True) as db:
+        names = db.list_collections()
+    document = {"path": str(target), "collections": names, "seconds": seconds}
+    n = text.count(len(names), "collection")
+    return Answer(document, [f"restored {n} into {target} in {text.duration(seconds)}: {', '.join(names)}"])

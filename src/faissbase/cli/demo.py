@@ -1,0 +1,240 @@
+"""``faissbase demo``: shows the steps of `demo.run` as a person can judge them."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+from tqdm import tqdm
+
+from faissbase.cli import text
+from faissbase.cli.arguments import Commands, add_command, add_data_option, data_folder
+from faissbase.cli.console import Answer, Console
+from faissbase.collection.collection import LocalCollection
+from faissbase.database.database import Database, connect
+from faissbase.demo import run as steps
+from faissbase.demo.dataset import DemoQueries, demo_shape, load_queries
+from faissbase.types import Hit
+
+DEFAULT_DATA = "./demo-data"
+
+_N_TIMED = 200
+_HITS = 5
+_HITS_BEFORE_FILTER = 3
+_FILTER = {"section": "python"}
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "demo",
+        run,
+        summary="load 42,000 real records, search them, measure it",
+        about="Load the packaged data set, 42,000 Debian packages with text, metadata and embeddings of 384\n"
+        "numbers, into the collection 'debian'; ask it six questions with and without filters; compare with\n"
+        "stored exact answers; measure. Takes half a minute and 130 MB of disk. The folder stays, for trying.",
+        examples=[
+            "faissbase demo",
+            "faissbase demo --data /tmp/demo --fresh",
+            "faissbase search debian --data ./demo-data --text sudoku     # afterwards",
+        ],
+        exit_codes="0 shown; 2 FOLDER holds something else; 4 storage; 130 interrupted, run again",
+    )
+    add_data_option(parser, shown=DEFAULT_DATA)
+    parser.set_defaults(default_data=lambda: data_folder(DEFAULT_DATA))
+    kept = parser.add_mutually_exclusive_group()
+    kept.add_argument("--keep", action="store_true", help="use the records that are there (default)")
+    kept.add_argument("--fresh", action="store_true", help="delete the collection 'debian' first")
+
+
+def run(args: argparse.Namespace, console: Console) -> Answer:
+    started = time.perf_counter()
+    with connect(args.data) as db:
+        tour = _Tour(db, args, console)
+        tour.load()
+        tour.questions()
+        tour.explain()
+        tour.words()
+        tour.recall()
+        tour.speed()
+    seconds = time.perf_counter() - started
+    document = {"data": str(args.data), "collection": steps.COLLECTION, **tour.document, "seconds": seconds}
+    return Answer(document, _what_next(args.data, seconds))
+
+
+class _Tour:
+    """The demo under way: shows each step when it is done and keeps its findings in ``document``."""
+
+    def __init__(self, db: Database, args: argparse.Namespace, console: Console) -> None:
+        self.document: dict[str, Any] = {}
+        self._db = db
+        self._console = console
+        n, d = demo_shape()
+        console.show(f"{n:,} Debian packages: name, description, metadata, and an embedding of {d} numbers", "")
+        self._collection: LocalCollection = steps.open_collection(db, fresh=args.fresh)
+        self._queries: DemoQueries = load_queries()
+        self._ids: list[str] = []
+
+    def _show(self, *lines: str) -> None:
+        self._console.show(*(text.clip(line, self._console.width) for line in lines))
+
+    def load(self) -> None:
+        n = demo_shape()[0]
+        hidden = not self._console.shows_progress
+        with tqdm(total=n, desc="load", unit=" records", unit_scale=True, leave=False, disable=hidden) as bar:
+            loaded = steps.load(self._collection, bar.update)
+        self._ids = loaded.ids
+        where = f"into collection {self._collection.name!r} in {self._db.path}"
+        if loaded.n_new:
+            speed = f"{text.rate(loaded.n_new / loaded.seconds)}, {loaded.size_bytes / loaded.seconds / 1e6:.0f} MB/s"
+            took = f"{text.duration(loaded.seconds)} ({speed})"
+            self._show(f"LOAD  {text.count(loaded.n_new, 'record')} {where} in {took}")
+        else:
+            self._show(f"LOAD  all records are there already, in {self._db.path} (--fresh loads them anew)")
+        self.document["load"] = {
+            "n_new": loaded.n_new,
+            "seconds": loaded.seconds,
+            "size_bytes": loaded.size_bytes,
+        }
+
+    def questions(self) -> None:
+        answered = steps.answers(self._collection, self._queries, _HITS)
+        self._show("", "SEARCH  first sentences of packages that are not in the collection: what is near them?")
+        for number, answer in enumerate(answered, 1):
+            self._show(*_question_lines(number, answer, len(self._ids)))
+        self.document["questions"] = [
+            {
+                "question": answer.text,
+                "where": answer.question.where,
+                "n_matching": answer.n_matching,
+                "hits": _hit_documents(answer.hits),
+                "filtered_hits": answer.filtered_hits and _hit_documents(answer.filtered_hits),
+            }
+            for answer in answered
+        ]
+
+    def explain(self) -> None:
+        question = next(each for each in self._queries.questions if each.where is not None)
+        xq = self._queries.query_vectors[question.query]
+        explanation = self._collection.explain(xq, steps.K, question.where)
+        self._show("", f"EXPLAIN  the filter {_json(question.where)}", *_indented(str(explanation).splitlines()))
+
+    def words(self) -> None:
+        question = self._queries.questions[steps.HYBRID_QUESTION]
+        xq = self._queries.query_vectors[question.query]
+        by_text = self._collection.text_search(steps.TEXT, _HITS)
+        by_both = self._collection.hybrid_search(steps.HYBRID_TEXT, xq, _HITS)
+        sentence = self._queries.query_texts[question.query]
+        self._show("", f"TEXT  {steps.TEXT!r} in the descriptions, ranked by BM25", *_hit_lines(by_text, "  "))
+        self._show("", f"HYBRID  the word {steps.HYBRID_TEXT!r} together with the vector of {sentence!r}")
+        self._show(*_hit_lines(by_both, "  "))
+        self.document["text"] = {"text": steps.TEXT, "hits": _hit_documents(by_text)}
+        self.document["hybrid"] = {"text": steps.HYBRID_TEXT, "hits": _hit_documents(by_both)}
+
+    def recall(self) -> None:
+        found = steps.recalls(self._collection, self._queries, self._ids)
+        rows = [["recall@10", "filter"]]
+        for each in found:
+            shown = "none" if each.filter is None else _json(self._queries.filters[each.filter])
+            rows.append([f"{each.recall:.4f}", shown])
+        n = len(self._queries.query_texts)
+        title = f"RECALL  against the exact answers computed in float64 beforehand, {n} questions a line"
+        self._show("", title, *_indented(text.table(rows, "><")))
+        self.document["recall_at_10"] = {each.filter or "unfiltered": each.recall for each in found}
+
+    def speed(self) -> None:
+        xq = self._queries.query_vectors
+        single = steps.time_singles(self._collection, xq[:_N_TIMED])
+        filtered = steps.time_singles(self._collection, xq[:_N_TIMED], _FILTER)
+        batch = steps.time_batch(self._collection, xq)
+        durable = steps.time_durable_upserts(self._db, xq)
+        pairs = {
+            "one query": _latency(single),
+            "one query, filtered": f"{_latency(filtered)}  {_json(_FILTER)}",
+            f"batch of {len(xq)}": f"{batch:,.0f} queries/s",
+            "one durable upsert": f"{_latency(durable)}  {text.rate(durable.n / durable.total_s)}, on the disk when it returns",
+        }
+        self._show("", f"SPEED  on this machine, now; exact search, k={steps.K}, with metadata and text", *text.facts(pairs))
+        self.document["speed"] = {
+            "single": asdict(single),
+            "filtered": asdict(filtered),
+            "batch_queries_per_s": batch,
+            "durable_upsert": asdict(durable),
+        }
+
+
+def _question_lines(number: int, answer: steps.Answered, n: int) -> Iterator[str]:
+    yield ""
+    yield f"  {number}  {answer.text}"
+    yield f"     look for: {answer.question.comment}"
+    if answer.filtered_hits is None:
+        yield from _hit_lines(answer.hits, "       ")
+        return
+    yield f"     all {n:,} records"
+    yield from _hit_lines(answer.hits[:_HITS_BEFORE_FILTER], "       ")
+    yield f"     the {answer.n_matching:,} records with {_json(answer.question.where)}"
+    yield from _hit_lines(answer.filtered_hits, "       ")
+
+
+def _hit_lines(hits: Sequence[Hit], indent: str) -> list[str]:
+    rows = [[text.real(hit.score), hit.id, str(hit.metadata["summary"])] for hit in hits]
+    return [indent + line for line in text.table(rows, "><<")]
+
+
+def _hit_documents(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+    return [{"id": hit.id, "score": hit.score, "summary": hit.metadata["summary"]} for hit in hits]
+
+
+def _latency(latency: steps.Latency) -> str:
+    return f"p50 {text.duration(latency.p50_s)}, p95 {text.duration(latency.p95_s)}"
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode().replace(":", ": ").replace(",", ", ")
+
+
+def next_commands(folder: Path) -> list[str]:
+    """Commands that work on the demo's folder as it is now."""
+    data = f"--data {shlex.quote(str(folder))}"
+    return [
+        f"faissbase search debian {data} --text 'screen reader' --fields summary -k 5",
+        f"""faissbase search debian {data} --id xmahjongg --where '{{"section": "games"}}' --explain""",
+        f"faissbase stats debian {data}",
+        f"faissbase verify {data}",
+        f"faissbase bench debian {data}",
+    ]
+
+
+def next_python(folder: Path) -> str:
+    """A program that works on the demo's folder as it is now."""
+    return f'''\
+import faissbase
+
+db = faissbase.connect({str(folder)!r})
+debian = db.get_collection("debian")
+[moon] = debian.get(ids=["pngphoon"], include_vectors=True)
+for hit in debian.search(moon.vector, k=5, where={{"installed_size": {{"$lt": 1000}}}}):
+    print(f"{{hit.score:.3f}}  {{hit.id:20}} {{hit.metadata['summary']}}")'''
+
+
+def _what_next(folder: Path, seconds: float) -> list[str]:
+    return [
+        "",
+        f"Done in {text.duration(seconds)}. The records stay in {folder}. To go on:",
+        "",
+        *_indented(next_commands(folder)),
+        "",
+        *_indented(next_python(folder).splitlines()),
+        "",
+        "Questions of your own: embed them with sentence-transformers/all-MiniLM-L6-v2 and give --vector '[...]'.",
+    ]

@@ -1,0 +1,134 @@
+"""``faissbase load``: a file into a collection."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from dataclasses import asdict
+
+from faissbase.cli import text
+from faissbase.cli.arguments import COLLECTION_HELP, Commands, add_command, add_data_option, whole
+from faissbase.cli.console import Answer, Console
+from faissbase.collection.collection import LocalCollection
+from faissbase.collection.transfer import LoadReport
+from faissbase.database.database import Database, connect
+from faissbase.errors import FaissbaseError, NotFoundError
+from faissbase.storage.tables.open import peek_dimension
+from faissbase.types import MAX_DIMENSION, METRICS
+
+_ABOUT = """\
+Load a file of vectors into a collection, which is made where there is none.
+
+Rows replace stored records of the same id. Memory stays constant however long the file is, and what was
+loaded stays loaded: interrupted, the same command goes on where it stopped.
+
+formats:
+  .npy .npz:KEY .fvecs .bvecs        vectors; ids, metadata and documents from --rows (a .jsonl, .csv, ...),
+                                     by default from FILE.rows.jsonl; without either the row numbers are ids
+  .parquet .arrow .ipc .feather      columns id, vector, document; all others are metadata
+  .jsonl .ndjson .csv .tsv (.gz)     the same"""
+
+_EXAMPLES = [
+    "faissbase load vectors.npy docs",
+    "faissbase load papers.parquet papers --metric ip --vector-column embedding --document-column abstract",
+    "faissbase load sift.npz:train sift --metric l2 --rows sift.csv --data ./sift-data",
+]
+
+
+def add(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "load",
+        run,
+        summary="load a file of vectors into a collection",
+        about=_ABOUT,
+        examples=_EXAMPLES,
+        exit_codes="0 loaded; 2 the file does not fit; 3 no such file; 4 storage; 130 interrupted, run again",
+    )
+    parser.add_argument("file", metavar="FILE", help="what to load")
+    parser.add_argument("collection", metavar="COLLECTION", help=COLLECTION_HELP)
+    add_data_option(parser)
+    parser.add_argument(
+        "--dimension",
+        type=whole,
+        metavar="D",
+        help=f"numbers in a vector, at most {MAX_DIMENSION:,} (default: as in FILE)",
+    )
+    parser.add_argument("--metric", choices=METRICS, help="of a new collection (default: cosine)")
+    parser.add_argument("--rows", metavar="FILE", help="ids, metadata and documents, row by row")
+    for column in ("id", "vector", "document"):
+        parser.add_argument(
+            f"--{column}-column", metavar="NAME", default=column, help=f"where it is not {column!r}"
+        )
+    parser.add_argument("--batch-rows", type=whole, metavar="N", help="rows in a commit (default: 16 MiB)")
+    parser.add_argument(
+        "--restart", action="store_true", help="from the first row, even after an interruption"
+    )
+
+
+def run(args: argparse.Namespace, console: Console) -> Answer:
+    dimension = args.dimension or peek_dimension(args.file, args.vector_column)
+    with connect(args.data) as db:
+        collection, is_new = _collection(db, args, dimension)
+        try:
+            report = _load(collection, args, console)
+        except FaissbaseError:
+            if is_new and not len(collection):
+                db.delete_collection(collection.name)
+            raise
+        return _answer(report, collection, is_new)
+
+
+def _collection(db: Database, args: argparse.Namespace, dimension: int) -> tuple[LocalCollection, bool]:
+    """The collection, and whether it was made just now."""
+    try:
+        found = db.get_collection(args.collection)
+    except NotFoundError:
+        return db.create_collection(args.collection, dimension, args.metric or "cosine"), True
+    metric = args.metric or found.metric
+    return db.get_or_create_collection(args.collection, dimension, metric, found.index_type), False
+
+
+def _load(collection: LocalCollection, args: argparse.Namespace, console: Console) -> LoadReport:
+    try:
+        return collection.load_file(
+            args.file,
+            rows=args.rows,
+            id_column=args.id_column,
+            vector_column=args.vector_column,
+            document_column=args.document_column,
+            batch_rows=args.batch_rows,
+            restart=args.restart,
+            progress=console.shows_progress,
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_how_to_go_on(collection, args.words)) from None
+
+
+def _how_to_go_on(collection: LocalCollection, words: list[str]) -> str:
+    command = shlex.join(["faissbase", *(word for word in words if word != "--restart")])
+    stored = text.count(len(collection), "record")
+    return f"interrupted; {collection.name!r} holds {stored}, and this goes on where it stopped: {command}"
+
+
+def _answer(report: LoadReport, collection: LocalCollection, is_new: bool) -> Answer:
+    seconds = max(report.seconds, 1e-9)
+    speed = f"{text.rate(report.n_rows / seconds)}, {report.vectors_bytes / seconds / 1e6:.1f} MB/s"
+    document = {
+        "collection": collection.name,
+        "is_new": is_new,
+        "dimension": collection.dimension,
+        "metric": collection.metric,
+        "ntotal": len(collection),
+        **asdict(report),
+    }
+    lines = []
+    if report.n_resumed:
+        lines.append(f"went on after {text.count(report.n_resumed, 'row')} of an earlier run")
+    verb = "new collection" if is_new else "collection"
+    lines += [
+        f"loaded {text.count(report.n_rows, 'row')} in {text.duration(report.seconds)} ({speed})",
+        f"{verb} {collection.name!r} holds {text.count(len(collection), 'record')}, "
+        f"d={collection.dimension}, {collection.metric}",
+    ]
+    return Answer(document, lines)
