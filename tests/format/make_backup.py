@@ -1,4 +1,4 @@
-"""Writes the backup that `test_formats` reads: ``python tests/format/make_backup.py``, once per format version."""
+"""Writes the backup that `test_formats` reads: ``python tests/format/make_backup.py``, once a format."""
 
 from __future__ import annotations
 

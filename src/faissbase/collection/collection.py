@@ -245,10 +245,7 @@ class LocalCollection:
         inputs.encode_metadatas(given, n)
         stored = None
         if vectors is not None:
-            matrix = inputs.as_matrix(vectors, self.dimension)[0]
-            if len(matrix) != n:
-                raise InvalidInputError(f"expected {n} vectors, one for each id, got {len(matrix)}")
-            stored = inputs.stored_form(matrix, self.metric)
+            stored = inputs.check_vectors(vectors, n, self.dimension, self.metric)
         texts = inputs.check_documents(documents, n)
         objects = [None] * n if given is None else inputs.as_list(given, "metadatas")
         update = changes.Update(id_list, objects, texts, stored, replace)

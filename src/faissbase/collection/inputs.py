@@ -53,10 +53,7 @@ def rows_from_input(
         Names the row and the value that is wrong.
     """
     id_list = check_ids(ids)
-    matrix, _ = as_matrix(vectors, dimension)
-    if len(matrix) != len(id_list):
-        raise InvalidInputError(f"expected {len(id_list)} vectors, one for each id, got {len(matrix)}")
-    stored, norms = stored_form(matrix, metric)
+    stored, norms = check_vectors(vectors, len(id_list), dimension, metric)
     metadata_json = encode_metadatas(metadatas, len(id_list))
     texts = check_documents(documents, len(id_list))
     checksums = row_checksums(id_list, metadata_json, texts, norms, stored)
@@ -278,24 +275,38 @@ def check_documents(documents: Any, n: int) -> list[str | None]:
     return given
 
 
+def check_vectors(vectors: Any, n: int, dimension: int, metric: Metric) -> tuple[Float32, list[float]]:
+    """``n`` vectors in `stored_form`, with their norms."""
+    ready = _ready_vector(vectors, dimension, metric) if n == 1 else None
+    if ready is not None:
+        return ready[0], [ready[1]]
+    matrix, _ = as_matrix(vectors, dimension)
+    if len(matrix) != n:
+        raise InvalidInputError(f"expected {n} vectors, one for each id, got {len(matrix)}")
+    return stored_form(matrix, metric)
+
+
 def check_queries(vectors: Any, dimension: int, metric: Metric) -> tuple[Float32, bool]:
     """Query vectors as they are searched, ``float32[nq, d]``, and whether it was one vector."""
-    if isinstance(vectors, np.ndarray) and vectors.shape == (dimension,) and vectors.dtype == np.float32:
-        query = _ready_query(vectors, metric)
-        if query is not None:
-            return query, True
+    ready = _ready_vector(vectors, dimension, metric)
+    if ready is not None:
+        return ready[0], True
     matrix, is_single = as_matrix(vectors, dimension)
     return stored_form(matrix, metric)[0], is_single
 
 
-def _ready_query(vector: Float32, metric: Metric) -> Float32 | None:
-    """The short way for one float32 vector: one product tells its length and that it is finite."""
+def _ready_vector(vector: Any, dimension: int, metric: Metric) -> tuple[Float32, float] | None:
+    """The short way for one float32 vector, whose product with itself tells its length and that it is finite.
+
+    Returns its `stored_form` and norm, or None where the long way must look at it.
+    """
+    if not isinstance(vector, np.ndarray) or vector.dtype != np.float32 or vector.shape != (dimension,):
+        return None
     square = float(vector.dot(vector))
     if not _MIN_SQUARED_NORM < square < _MAX_SQUARED_NORM or not vector.flags.c_contiguous:
         return None
-    if metric == "cosine" and abs(square - 1.0) > _UNIT_TOLERANCE:
-        vector = vector / np.float32(math.sqrt(square))
-    return vector.reshape(1, -1)
+    norm = 1.0 if metric != "cosine" or abs(square - 1.0) <= _UNIT_TOLERANCE else math.sqrt(square)
+    return (vector if norm == 1.0 else vector / np.float32(norm)).reshape(1, -1), norm
 
 
 def check_k(k: Any) -> int:

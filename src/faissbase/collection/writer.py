@@ -18,7 +18,7 @@ import numpy as np
 
 from faissbase.collection.inputs import Rows
 from faissbase.collection.store import Store
-from faissbase.errors import AlreadyExistsError, FaissbaseError, UnavailableError
+from faissbase.errors import AlreadyExistsError, FaissbaseError, NotFoundError, UnavailableError
 from faissbase.storage.checksums import block_checksums, block_slots
 from faissbase.storage.records import State, WriteTransaction
 from faissbase.storage.vectors import VectorFile
@@ -157,6 +157,8 @@ class Writer:
                 self._must_recover = False
             with self._store.records.write_transaction() as transaction:
                 state = transaction.state()
+                if state.is_deleted:
+                    raise NotFoundError(f"collection {self._store.config.name!r} was deleted")
                 vectors = self._store.vector_file(state.generation)
                 first = group[0].change
                 if isinstance(first, Alone):

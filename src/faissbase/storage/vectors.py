@@ -87,19 +87,18 @@ class VectorFile:
         CorruptionError
             The file is shorter than that many slots.
         """
-        needed = n_slots * self.row_bytes
-        if self._map is None or len(self._map) < needed:
-            self._remap(n_slots)
-        assert self._map is not None
-        flat = np.frombuffer(self._map, dtype=np.float32, count=n_slots * self.dimension)
+        mapped = self._map
+        if mapped is None or len(mapped) < n_slots * self.row_bytes:
+            mapped = self._map = self._mapped(n_slots)
+        flat = np.frombuffer(mapped, dtype=np.float32, count=n_slots * self.dimension)
         return flat.reshape(n_slots, self.dimension)
 
-    def _remap(self, n_slots: int) -> None:
+    def _mapped(self, n_slots: int) -> mmap.mmap:
         size = self._stat_bytes()
         if size < n_slots * self.row_bytes or size == 0:
             self._too_short(n_slots)
         with os_errors(f"cannot map {self.path}"):
-            self._map = mmap.mmap(self._fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+            return mmap.mmap(self._fd, size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
 
     def _too_short(self, n_slots: int) -> None:
         needed, found = n_slots * self.row_bytes, self._stat_bytes()
