@@ -27,8 +27,10 @@ _WITH_DOCUMENTS = "faissbase add, documents too (full-text index)"
 _NPY = "faissbase load_file, npy + rows.jsonl"
 _PARQUET = "faissbase load_file, parquet"
 _PLAIN = "plain write of the vectors, one fdatasync"
-_LANCE = "LanceDB add (Arrow), not synced"
-_LANCE_SYNCED = "LanceDB add (Arrow), its files synced after"
+_LANCE = "LanceDB add (Arrow made before), not synced"
+_LANCE_SYNCED = "LanceDB add (Arrow made before), its files synced after"
+_LANCE_OBJECTS = "LanceDB add from the same Python objects, not synced"
+_LANCE_PARQUET = "LanceDB add from the same parquet, not synced"
 _CHROMA = "Chroma add"
 _CHROMA_OURS = "faissbase add of the same rows as Chroma"
 
@@ -63,6 +65,8 @@ def run(dataset: Dataset, parent: Path, copies: int) -> Iterator[Figure]:
             _PLAIN: lambda folder: _plain_write(folder, rows.xb),
             _LANCE: lambda folder: _lance(folder, arrow, sync=False),
             _LANCE_SYNCED: lambda folder: _lance(folder, arrow, sync=True),
+            _LANCE_OBJECTS: lambda folder: _lance_objects(folder, rows, arrow.schema),
+            _LANCE_PARQUET: lambda folder: _lance_parquet(folder, parquet, arrow.schema),
             _NPY: lambda folder: _load_file(folder, dataset, npy),
             _PARQUET: lambda folder: _load_file(folder, dataset, parquet),
         }
@@ -137,6 +141,18 @@ def _lance(folder: Path, arrow: Any, *, sync: bool) -> float:
     return seconds(add)
 
 
+def _lance_objects(folder: Path, rows: _Rows, schema: Any) -> float:
+    peer = Lance(folder, schema)
+    return seconds(lambda: peer.add(Lance.arrow(rows.ids, rows.xb, rows.metadatas).cast(schema)))
+
+
+def _lance_parquet(folder: Path, path: Path, schema: Any) -> float:
+    import pyarrow.dataset as arrow_dataset
+
+    peer = Lance(folder, schema)
+    return seconds(lambda: peer.add(arrow_dataset.dataset(path, format="parquet")))
+
+
 def _sync_tree(folder: Path) -> None:
     for path in folder.rglob("*"):
         fd = os.open(path, os.O_RDONLY)
@@ -175,11 +191,14 @@ def _figures(dataset: Dataset, rows: _Rows, taken: dict[str, list[float]]) -> It
         if arm != _PLAIN:
             yield Figure(PART, name, arm, "vectors/s", spread([len(rows.ids) / one for one in times]))
     yield Figure(PART, name, "faissbase add / plain write", "x", shared, met)
-    for peer in (_LANCE, _LANCE_SYNCED):
+    for peer in (_LANCE, _LANCE_SYNCED, _LANCE_OBJECTS):
         gain = spread(ratios(taken[peer], taken[_OURS]))
         target = Target("≥ 1", gain.median >= 1)
-        note = "LanceDB's files may be lost when the machine stops" if peer == _LANCE else ""
+        note = "not synced: the files may be lost when the machine stops" if peer != _LANCE_SYNCED else ""
         yield Figure(PART, name, f"faissbase add / {peer}", "x", gain, target, note=note)
+    gain = spread(ratios(taken[_LANCE_PARQUET], taken[_PARQUET]))
+    target = Target("≥ 1", gain.median >= 1)
+    yield Figure(PART, name, f"faissbase load_file, parquet / {_LANCE_PARQUET}", "x", gain, target)
 
 
 def _chroma_figures(dataset: Dataset, rows: _Rows, taken: dict[str, list[float]]) -> Iterator[Figure]:

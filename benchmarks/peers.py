@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import apsw
 import numpy as np
+import orjson
 
 from benchmarks.datasets import Dataset
 from faissbase.types import Float32
@@ -43,7 +43,7 @@ class Chroma:
             piece = slice(start, start + step)
             self._rows.add(ids=ids[piece], embeddings=xb[piece], metadatas=metadatas[piece])
 
-    def upsert(self, id: str, vector: Float32, metadata: dict[str, Any]) -> None:
+    def upsert(self, id: str, vector: Float32 | None, metadata: dict[str, Any]) -> None:
         self._rows.upsert(ids=[id], embeddings=[vector], metadatas=[metadata])
 
 
@@ -94,10 +94,11 @@ class SqliteVec:
             f"id TEXT PRIMARY KEY, vector float[{d}] distance_metric=cosine, {columns}, +metadata TEXT)"
         )
 
-    def _insert(self, id: str, vector: Float32, metadata: dict[str, Any]) -> None:
+    def _insert(self, id: str, vector: Float32 | None, metadata: dict[str, Any]) -> None:
         values = [metadata.get(name) for name, _ in _COLUMNS]
         values = [int(value) if isinstance(value, bool) else value for value in values]
-        row = (id, vector.tobytes(), *values, json.dumps(metadata))
+        assert vector is not None
+        row = (id, vector.tobytes(), *values, orjson.dumps(metadata).decode())
         self._connection.execute("INSERT INTO bench VALUES(?, ?, ?, ?, ?, ?)", row)
 
     def add(self, dataset: Dataset) -> None:
@@ -105,7 +106,7 @@ class SqliteVec:
             for id, vector, metadata in zip(dataset.ids, dataset.xb, dataset.metadatas, strict=True):
                 self._insert(id, vector, metadata)
 
-    def upsert(self, id: str, vector: Float32, metadata: dict[str, Any]) -> None:
+    def upsert(self, id: str, vector: Float32 | None, metadata: dict[str, Any]) -> None:
         """vec0 knows no upsert: what stands under the id goes first, in the same transaction."""
         with self._connection:
             self._connection.execute("DELETE FROM bench WHERE id = ?", (id,))

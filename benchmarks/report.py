@@ -56,12 +56,16 @@ def parts_of(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
 def markdown(figures: Sequence[Figure], facts: dict[str, Any]) -> str:
     """The whole report."""
     lines = ["# Embedded benchmarks", "", *_facts_lines(facts), ""]
+    lines += ["## targets", "", *_table_lines([figure for figure in figures if figure.target]), ""]
     for part, members in parts_of(figures).items():
-        lines += [f"## {part}", "", _line(HEADER), _line(["---"] * len(HEADER))]
-        lines += [_line(cells(figure)) for figure in members]
+        lines += [f"## {part}", "", *_table_lines(members)]
         notes = list(dict.fromkeys(f"{figure.name}: {figure.note}" for figure in members if figure.note))
         lines += ["", *(f"* {note}" for note in notes), ""]
     return "\n".join(lines)
+
+
+def _table_lines(figures: Iterable[Figure]) -> list[str]:
+    return [_line(HEADER), _line(["---"] * len(HEADER)), *(_line(cells(figure)) for figure in figures)]
 
 
 def _line(row: Sequence[str]) -> str:

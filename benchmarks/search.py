@@ -21,7 +21,7 @@ from benchmarks.truth import recall
 PART = "exact search"
 K = 10
 BATCH = 500
-_ROUNDS = 15
+_ROUNDS = 40
 _PASSES = 2
 _SMALL = 1_000
 
@@ -83,7 +83,6 @@ def _batch(dataset: Dataset, raw: Raw, folder: Path) -> Iterator[Figure]:
         arms = {
             "raw": lambda: seconds(raw.batch),
             "ours": lambda: seconds(lambda: collection.search(xq, k=K)),
-            "with ids": lambda: seconds(lambda: collection.search(xq, k=K).ids),
         }
         taken = interleaved(arms, _ROUNDS)
         found = [[row_of[id] for id in ids] for ids in collection.search(xq, k=K).ids]
@@ -91,12 +90,12 @@ def _batch(dataset: Dataset, raw: Raw, folder: Path) -> Iterator[Figure]:
     raw_right = recall(dataset, raw.batch()[1].tolist(), dataset.truth, K)
     per_s = {name: [len(xq) / one for one in times] for name, times in taken.items()}
     share = ratios(taken["raw"], taken["ours"])
-    with_ids = ratios(taken["raw"], taken["with ids"])
     yield _figure(dataset, f"raw FAISS, batch of {len(xq)}", "queries/s", per_s["raw"], recall=raw_right)
     yield _figure(dataset, f"faissbase, batch of {len(xq)}", "queries/s", per_s["ours"], recall=right)
     met = at_least(0.95, spread(share).median)
-    yield _figure(dataset, "batch: faissbase / raw FAISS", "x", share, target=met, recall=right)
-    yield _figure(dataset, "batch with .ids read: faissbase / raw FAISS", "x", with_ids, recall=right)
+    fastest = min(taken["raw"]) / min(taken["ours"])
+    note = f"throughput, round by round; {fastest:.3f} by the fastest round of each"
+    yield _figure(dataset, "batch: faissbase / raw FAISS", "x", share, target=met, recall=right, note=note)
     yield _figure(
         dataset, "first batch after opening", "queries/s", [len(xq) / first], note="checksums, rows and all"
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import orjson
 
 import faissbase
 from benchmarks import places
@@ -17,13 +19,18 @@ from benchmarks.datasets import Dataset
 from benchmarks.figures import Figure, Range, Target, at_least, at_most, spread
 from benchmarks.peers import Chroma, Lance, SqliteVec
 from benchmarks.timing import interleaved, ratios, seconds
+from faissbase.types import Record
+
+T = TypeVar("T")
 
 PART = "single upserts"
-_ROUNDS = 20
+_WARM_ROUNDS = 5
+_ROUNDS = 60
 _BLOCK = 25
+_FLOOR_BYTES = 16 << 20
 _SLOW_CALLS = 30
 _THREADS = 16
-_THREAD_ROUNDS = 5
+_THREAD_ROUNDS = 9
 _THREAD_CALLS = 20
 
 
@@ -34,33 +41,42 @@ class _Source:
     dataset: Dataset
     numbers: Iterator[int] = field(default_factory=count)
 
-    def next(self) -> tuple[str, Any, dict[str, Any]]:
+    def next(self) -> Record:
         number = next(self.numbers)
         row = number % len(self.dataset.ids)
-        return f"new-{number}", self.dataset.xb[row], self.dataset.metadatas[row]
+        return Record(f"new-{number}", self.dataset.metadatas[row], None, self.dataset.xb[row])
+
+    def next_stored(self) -> Record:
+        """The next record under an id that is stored already."""
+        record = self.next()
+        known = self.dataset.ids
+        return replace(record, id=known[int(record.id[4:]) % len(known)])
 
 
-@dataclass(frozen=True, slots=True)
 class _Floor:
     """A file of zeros on the disk, overwritten from the front: one write and one sync per record."""
 
-    fd: int
-    size: int
-    row: int
-    at: Iterator[int]
+    def __init__(self, folder: Path) -> None:
+        self._fd = os.open(folder / "floor", os.O_RDWR | os.O_CREAT)
+        os.write(self._fd, bytes(_FLOOR_BYTES))
+        os.fsync(self._fd)
+        self._at = 0
 
-    def put(self, vector: Any, id: str, metadata: dict[str, Any]) -> None:
-        data = vector.tobytes() + id.encode() + json.dumps(metadata).encode()
-        os.pwrite(self.fd, data, next(self.at) * self.row % (self.size - len(data)))
-        os.fdatasync(self.fd)
+    def put(self, data: bytes) -> None:
+        if self._at + len(data) > _FLOOR_BYTES:
+            self._at = 0
+        os.pwrite(self._fd, data, self._at)
+        os.fdatasync(self._fd)
+        self._at += len(data)
+
+    def close(self) -> None:
+        os.close(self._fd)
 
 
-def _floor(folder: Path) -> _Floor:
-    size = 16 << 20
-    fd = os.open(folder / "floor", os.O_RDWR | os.O_CREAT)
-    os.write(fd, bytes(size))
-    os.fsync(fd)
-    return _Floor(fd, size, 4096, count())
+def _bytes_of(record: Record) -> bytes:
+    """All that a record holds, encoded."""
+    assert record.vector is not None
+    return record.vector.tobytes() + record.id.encode() + orjson.dumps(record.metadata)
 
 
 def run(dataset: Dataset, parent: Path) -> Iterator[Figure]:
@@ -69,12 +85,12 @@ def run(dataset: Dataset, parent: Path) -> Iterator[Figure]:
         places.make(folder / "db", dataset)
         vec = SqliteVec(folder, dataset.d)
         vec.add(dataset)
-        floor = _floor(folder)
+        floor = _Floor(folder)
         places.settle()
         with places.reopened(folder / "db") as collection:
             yield from _one_thread(dataset, collection, vec, floor)
             yield from _threads(dataset, collection)
-        os.close(floor.fd)
+        floor.close()
         vec.close()
     yield from _slow_peers(dataset, parent)
 
@@ -86,37 +102,31 @@ def _figure(dataset: Dataset, name: str, unit: str, values: list[float], **more:
 
 def _one_thread(dataset: Dataset, collection: Any, vec: SqliteVec, floor: _Floor) -> Iterator[Figure]:
     source = _Source(dataset)
-    known = dataset.ids
 
-    def ours() -> None:
-        id, vector, metadata = source.next()
-        collection.upsert([id], vector, [metadata])
+    def ours(record: Record) -> None:
+        collection.upsert([record.id], record.vector, [record.metadata])
 
-    def replace() -> None:
-        id, vector, metadata = source.next()
-        collection.upsert([known[int(id[4:]) % len(known)]], vector, [metadata])
+    def theirs(record: Record) -> None:
+        vec.upsert(record.id, record.vector, record.metadata)
 
-    def plain() -> None:
-        id, vector, metadata = source.next()
-        floor.put(vector, id, metadata)
-
-    def vec_upsert() -> None:
-        vec.upsert(*source.next())
-
-    arms = {"new": ours, "replace": replace, "plain": plain, "sqlite-vec": vec_upsert}
-    each: dict[str, list[float]] = {name: [] for name in arms}
-    interleaved({name: _block(call, each[name]) for name, call in arms.items()}, 2)
+    each: dict[str, list[float]] = {"new": [], "replace": [], "plain": [], "sqlite-vec": []}
+    arms = {
+        "new": _block(ours, source.next, each["new"]),
+        "replace": _block(ours, source.next_stored, each["replace"]),
+        "plain": _block(floor.put, lambda: _bytes_of(source.next()), each["plain"]),
+        "sqlite-vec": _block(theirs, source.next, each["sqlite-vec"]),
+    }
+    interleaved(arms, _WARM_ROUNDS)
     for times in each.values():
         times.clear()
-    medians = interleaved({name: _block(call, each[name]) for name, call in arms.items()}, _ROUNDS)
-    yield from _one_thread_figures(dataset, each, medians)
+    yield from _one_thread_figures(dataset, each, interleaved(arms, _ROUNDS))
 
 
-def _block(call: Callable[[], object], every: list[float]) -> Callable[[], float]:
+def _block(call: Callable[[T], object], prepare: Callable[[], T], every: list[float]) -> Callable[[], float]:
     """Some calls in a row; returns their median, and adds all their times to ``every``."""
 
     def once() -> float:
-        times = [seconds(call) for _ in range(_BLOCK)]
+        times = [seconds(partial(call, item)) for item in [prepare() for _ in range(_BLOCK)]]
         every.extend(times)
         return spread(times).median
 
@@ -186,25 +196,26 @@ def _slow_peers(dataset: Dataset, parent: Path) -> Iterator[Figure]:
         lance.add(arrow)
 
         def lance_upsert() -> float:
-            id, vector, metadata = source.next()
-            row = Lance.arrow([id], vector[None], [metadata]).cast(arrow.schema)
+            record = source.next()
+            assert record.vector is not None
+            row = Lance.arrow([record.id], record.vector[None], [record.metadata]).cast(arrow.schema)
             return seconds(lambda: lance.upsert(row))
 
         chroma = Chroma(folder)
         chroma.add(dataset.ids, dataset.xb, Chroma.metadatas(dataset.metadatas))
 
         def chroma_upsert() -> float:
-            id, vector, metadata = source.next()
-            [fields] = Chroma.metadatas([metadata])
-            return seconds(lambda: chroma.upsert(id, vector, fields))
+            record = source.next()
+            [fields] = Chroma.metadatas([record.metadata])
+            return seconds(lambda: chroma.upsert(record.id, record.vector, fields))
 
         with faissbase.connect(folder / "db") as db:
             ours = db.create_collection("bench", dataset.d, dataset.metric)
             places.fill(ours, dataset)
 
             def our_upsert() -> float:
-                id, vector, metadata = source.next()
-                return seconds(lambda: ours.upsert([id], vector, [metadata]))
+                record = source.next()
+                return seconds(lambda: ours.upsert([record.id], record.vector, [record.metadata]))
 
             arms = {"faissbase": our_upsert, "LanceDB": lance_upsert, "Chroma": chroma_upsert}
             taken = interleaved(arms, _SLOW_CALLS)

@@ -13,6 +13,7 @@ from faissbase._version import __version__
 from faissbase.collection.answers import Explanation
 from faissbase.collection.collection import Stats
 from faissbase.database.backup import restore
+from faissbase.database.catalog import repair_catalog
 from faissbase.database.database import Database, connect
 from faissbase.errors import (
     AccessError,
@@ -51,5 +52,6 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "connect",
+    "repair_catalog",
     "restore",
 ]

@@ -6,26 +6,39 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import orjson
 
 from faissbase.cli.console import Answer, Console
 from faissbase.database.database import Database, connect
 from faissbase.errors import InvalidInputError, NotFoundError
-from faissbase.types import Durability
 
-if TYPE_CHECKING:
-    Commands: TypeAlias = argparse._SubParsersAction["Parser"]
-
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 Run: TypeAlias = Callable[[argparse.Namespace, Console], Answer]
+
+T = TypeVar("T")
 
 DATA_VARIABLE = "FAISSBASE_DATA"
 DEFAULT_DATA = "./data"
 
 COLLECTION_HELP = "name of the collection"
 WHERE_HELP = """filter on metadata, as JSON: '{"section": "games", "size": {"$lt": 100}}'"""
+
+
+def option_type(convert: Callable[[str], T]) -> Callable[[str], T]:
+    """``convert`` for argparse, which would replace the words of any other error by its own."""
+
+    @wraps(convert)
+    def checked(text: str) -> T:
+        try:
+            return convert(text)
+        except InvalidInputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return checked
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,8 +91,8 @@ def add_data_option(
     shown: str = f"${DATA_VARIABLE}, else {DEFAULT_DATA}",
 ) -> None:
     """``--data``, which may stand before and after the command; ``shown`` is its default in words."""
-    about = f"the database's folder (default: {shown})"
-    parser.add_argument("--data", metavar="FOLDER", type=data_folder, default=default, help=about)
+    about, folder = f"the database's folder (default: {shown})", option_type(data_folder)
+    parser.add_argument("--data", metavar="FOLDER", type=folder, default=default, help=about)
 
 
 def default_data() -> Path:
@@ -88,9 +101,9 @@ def default_data() -> Path:
 
 
 def data_folder(text: str) -> Path:
-    """A database's folder from the command line."""
+    """A database's folder."""
     if not text or text == ":memory:" or "://" in text:
-        raise InvalidInputError(f"--data must name a folder, got {text!r}")
+        raise InvalidInputError(f"a database on the command line is a folder, got {text!r}")
     return Path(text)
 
 
@@ -98,7 +111,7 @@ def add_yes_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask first")
 
 
-def open_database(folder: Path, *, read_only: bool, durability: Durability = "full") -> Database:
+def open_database(folder: Path, *, read_only: bool) -> Database:
     """The database in ``folder``, which must be there.
 
     Raises
@@ -107,40 +120,41 @@ def open_database(folder: Path, *, read_only: bool, durability: Durability = "fu
         No database there; says how to come by one.
     """
     try:
-        connect(folder, read_only=True).close()
+        found = connect(folder, read_only=True)
     except NotFoundError as error:
         raise NotFoundError(
             f"{error}: give --data FOLDER or set {DATA_VARIABLE} (faissbase demo makes one to try)"
         ) from error
-    return connect(folder, read_only=read_only, durability=durability)
+    if read_only:
+        return found
+    found.close()
+    return connect(folder)
 
 
-def where(text: str) -> dict[str, Any]:
+@option_type
+def as_filter(text: str) -> dict[str, Any]:
     """A filter from the command line."""
-    value = parse_json(text, "--where")
+    value = parse_json(text, "a filter")
     if not isinstance(value, dict):
-        raise InvalidInputError(f"--where must be a JSON object, got {text!r}")
+        raise InvalidInputError(f"a filter is a JSON object, got {text!r}")
     return value
 
 
-def parse_json(text: str, option: str) -> Any:
-    """The value of an option that takes JSON; ``-`` reads it from stdin."""
+def parse_json(text: str, what: str) -> Any:
+    """The JSON that ``what`` was given as; ``-`` reads it from stdin."""
     source = sys.stdin.read() if text == "-" else text
     try:
         return orjson.loads(source)
     except orjson.JSONDecodeError as error:
         shown = source if len(source) <= 60 else source[:60] + "..."
         raise InvalidInputError(
-            f"{option} is not JSON ({error}), got {shown!r}; in a shell, put it in single quotes"
+            f"{what} must be JSON ({error}), got {shown!r}; in a shell, put it in single quotes"
         ) from error
 
 
+@option_type
 def whole(text: str) -> int:
     """A whole number of 1 or more."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
-    return number
+    if not (text.isascii() and text.isdigit() and int(text) >= 1):
+        raise InvalidInputError(f"expected a whole number of 1 or more, got {text!r}")
+    return int(text)

@@ -17,6 +17,7 @@ from faissbase.cli.arguments import (
     open_database,
 )
 from faissbase.cli.console import Answer, Console
+from faissbase.database.catalog import repair_catalog
 from faissbase.database.database import Database
 from faissbase.errors import InvalidInputError
 from faissbase.types import RepairReport, VerifyReport
@@ -31,8 +32,9 @@ def add(commands: Commands) -> None:
         "verify",
         run_verify,
         summary="read every byte and tell what is damaged",
-        about="Read every byte of a collection, check every checksum and that its files agree.\n"
-        "Without COLLECTION: of all. Changes nothing; others may go on reading and writing.",
+        about="Read every byte of a collection, check every checksum and that its files\n"
+        "agree. Changes nothing; others may go on reading and writing meanwhile.\n"
+        "Without COLLECTION: all of them.",
         examples=["faissbase verify", "faissbase verify docs --json"],
         exit_codes="0 all is well; 1 damage was found; 3 no such collection; 5 the catalog cannot be read",
     )
@@ -43,13 +45,14 @@ def add(commands: Commands) -> None:
         "repair",
         run_repair,
         summary="rebuild what is derived, put damaged records aside",
-        about="Rebuild what can be rebuilt and move damaged records into a quarantine file, one JSON object a\n"
-        "line; nothing is made up. Asks first. No other process may have the collection open meanwhile.\n"
-        "Verifies at the end.",
-        examples=["faissbase repair docs", "faissbase repair docs --yes --data /srv/vectors"],
+        about="Rebuild what can be rebuilt and move damaged records into a quarantine file,\n"
+        "one JSON object a line; nothing is made up. Verifies at the end.\n\n"
+        "Without COLLECTION: make the catalog again from the collections in the folder.\n\n"
+        "No other process may have the collection open meanwhile. Asks first.",
+        examples=["faissbase repair docs", "faissbase repair --yes --data /srv/vectors"],
         exit_codes="0 all is well now; 1 damage is left; 2 not confirmed; 3 no such collection",
     )
-    repair.add_argument("collection", metavar="COLLECTION", help=COLLECTION_HELP)
+    repair.add_argument("collection", metavar="COLLECTION", nargs="?", help=COLLECTION_HELP)
     add_data_option(repair)
     add_yes_option(repair)
 
@@ -90,6 +93,8 @@ def _verify_lines(name: str, report: VerifyReport, seconds: float) -> list[str]:
 
 
 def run_repair(args: argparse.Namespace, console: Console) -> Answer:
+    if args.collection is None:
+        return _repair_catalog(args, console)
     with open_database(args.data, read_only=False) as db:
         collection = db.get_collection(args.collection)
         if not args.yes and not console.confirm(_question(args.collection)):
@@ -101,6 +106,14 @@ def run_repair(args: argparse.Namespace, console: Console) -> Answer:
     document["problems"] = asdict(checked[1])["problems"]
     lines = [*_repair_lines(args.collection, report), *_verify_lines(*checked)]
     return Answer(document, lines, 0 if is_ok else _FOUND)
+
+
+def _repair_catalog(args: argparse.Namespace, console: Console) -> Answer:
+    if not args.yes and not console.confirm(f"Make the catalog of {args.data} again from its collections?"):
+        raise InvalidInputError("not confirmed: nothing was changed")
+    names = repair_catalog(args.data)
+    document = {"ok": True, "collections": names}
+    return Answer(document, [f"made the catalog of {args.data} again: {', '.join(names)}"])
 
 
 def _question(name: str) -> str:

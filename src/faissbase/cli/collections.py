@@ -14,8 +14,8 @@ from faissbase.cli.arguments import (
     add_command,
     add_data_option,
     add_yes_option,
+    as_filter,
     open_database,
-    where,
 )
 from faissbase.cli.console import Answer, Console
 from faissbase.collection.collection import LocalCollection, Stats
@@ -51,8 +51,8 @@ def _add_stats(commands: Commands) -> None:
         "stats",
         run_stats,
         summary="sizes of one collection, or of all",
-        about="Print how many records a collection has, of which kind, and what it takes on disk.\n"
-        "Without COLLECTION: a table of all.",
+        about="Print how many records a collection has, of which kind, and what it takes on\n"
+        "disk. Without COLLECTION: a table of all.",
         examples=["faissbase stats", "faissbase stats docs --json"],
         exit_codes="0 fine; 3 no such database or collection; 5 damaged",
     )
@@ -66,7 +66,8 @@ def _add_optimize(commands: Commands) -> None:
         "optimize",
         run_optimize,
         summary="give back the room of deleted and replaced records",
-        about="Rewrite a collection without its deleted and replaced records. Searches go on, writers wait.",
+        about="Rewrite a collection without its deleted and replaced records. Searches go on\n"
+        "meanwhile, writers wait.",
         examples=["faissbase optimize docs", "faissbase stats docs   # tells whether it is worth it"],
         exit_codes="0 done; 3 no such collection; 4 no room for the new files",
     )
@@ -80,8 +81,8 @@ def _add_delete(commands: Commands) -> None:
         "delete",
         run_delete,
         summary="delete records, or a whole collection",
-        about="Delete records by id or by filter, or a collection with all its files. Asks first where a filter\n"
-        "or --all decides.",
+        about="Delete records by id or by filter, or a collection with all its files.\n"
+        "Asks first where a filter or --all decides.",
         examples=[
             "faissbase delete docs --id 17 --id 18",
             """faissbase delete docs --where '{"year": {"$lt": 2000}}'""",
@@ -93,7 +94,7 @@ def _add_delete(commands: Commands) -> None:
     add_data_option(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--id", action="append", metavar="ID", help="this record; may be given again")
-    what.add_argument("--where", type=where, metavar="JSON", help=WHERE_HELP)
+    what.add_argument("--where", type=as_filter, metavar="JSON", help=WHERE_HELP)
     what.add_argument("--all", action="store_true", help="the collection itself")
     add_yes_option(parser)
 
@@ -147,7 +148,7 @@ def _all(db: Database, args: argparse.Namespace, console: Console) -> Answer:
         rows.append(_row(stats))
         documents.append(stats.as_dict())
     if damage is not None:
-        console.note(f"error: {damage}; see faissbase verify")
+        console.complain(str(damage))
     lines = text.table(rows, "<>>>>>>") if documents else [f"{args.data} holds no collection yet"]
     return Answer({"collections": documents}, lines, _DAMAGED if damage else 0)
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,19 +77,27 @@ class Console:
         if not self.is_quiet:
             print(text, file=sys.stderr, flush=True)
 
-    def fail(self, code: str, message: str) -> None:
-        """One line on stderr, and in JSON on stdout where JSON was asked for."""
+    def complain(self, message: str) -> str:
+        """One line on stderr, also where it is to be quiet; the line."""
         line = printable(" ".join(message.split()))
         print(f"error: {line}", file=sys.stderr, flush=True)
+        return line
+
+    def fail(self, code: str, message: str) -> None:
+        """An error on stderr, and on stdout where JSON was asked for."""
+        line = self.complain(message)
         if self.as_json:
-            self._write_json({"error": {"code": code, "message": line}})
+            with suppress(OSError):  # stdout itself may be what failed
+                self._write_json({"error": {"code": code, "message": line}})
 
     def _write_json(self, document: dict[str, Any]) -> None:
         options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
         if sys.stdout.isatty():
             options |= orjson.OPT_INDENT_2
         sys.stdout.flush()
-        sys.stdout.buffer.write(orjson.dumps(document, option=options))
+        left = memoryview(orjson.dumps(document, option=options))
+        while left:  # an unbuffered stream may take a part
+            left = left[sys.stdout.buffer.write(left) :]
         sys.stdout.flush()
 
     def confirm(self, question: str) -> bool:

@@ -13,8 +13,8 @@ from faissbase.cli.arguments import (
     Commands,
     add_command,
     add_data_option,
+    as_filter,
     open_database,
-    where,
 )
 from faissbase.cli.console import Answer, Console
 from faissbase.database.backup import restore
@@ -37,9 +37,11 @@ def _add_export(commands: Commands) -> None:
         "export",
         run_export,
         summary="write records to a file",
-        about="Write the records of a collection, as of one moment, to a file that faissbase load reads.\n"
-        "Formats, by suffix: .jsonl .csv .tsv .parquet .arrow hold everything; .npy .fvecs .bvecs hold vectors,\n"
-        "and FILE.rows.jsonl beside them the rest.",
+        about="Write the records of a collection, as of one moment, to a file that\n"
+        "'faissbase load' reads.\n\n"
+        "formats:\n"
+        "  .jsonl .csv .tsv .parquet .arrow   everything in one file\n"
+        "  .npy .fvecs .bvecs                 vectors; the rest goes to FILE.rows.jsonl",
         examples=[
             "faissbase export docs docs.parquet",
             """faissbase export docs games.jsonl --where '{"section": "games"}'""",
@@ -50,7 +52,7 @@ def _add_export(commands: Commands) -> None:
     parser.add_argument("collection", metavar="COLLECTION", help=COLLECTION_HELP)
     parser.add_argument("file", metavar="FILE", type=Path, help="where to")
     add_data_option(parser)
-    parser.add_argument("--where", type=where, metavar="JSON", help=WHERE_HELP)
+    parser.add_argument("--where", type=as_filter, metavar="JSON", help=WHERE_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
 
 
@@ -60,8 +62,9 @@ def _add_backup(commands: Commands) -> None:
         "backup",
         run_backup,
         summary="write the whole database to one file",
-        about="Write every collection to one file, each as of one moment, while others go on writing.\n"
-        "The file is a plain tar with a SHA-256 of each member. An existing file is never overwritten.",
+        about="Write every collection to one file, each as of one moment, while others go on\n"
+        "writing. The file is a plain tar with a SHA-256 of each member. An existing\n"
+        "file is never overwritten.",
         examples=["faissbase backup friday.faissbase", "faissbase backup /mnt/copy.tar --data ./demo-data"],
         exit_codes="0 written; 2 FILE exists; 3 no such database; 4 disk full; 5 the data is damaged",
     )
@@ -75,8 +78,8 @@ def _add_restore(commands: Commands) -> None:
         "restore",
         run_restore,
         summary="make a new database folder from a backup",
-        about="Make a new database folder from a backup. Every member is checked against its SHA-256; nothing\n"
-        "appears in FOLDER unless all of it is right.",
+        about="Make a new database folder from a backup. Every member is checked against its\n"
+        "SHA-256; nothing appears in FOLDER unless all of it is right.",
         examples=[
             "faissbase restore friday.faissbase --into ./data-again",
             "faissbase restore /mnt/copy.tar --into ./demo-data && faissbase verify --data ./demo-data",
@@ -97,8 +100,7 @@ def run_export(args: argparse.Namespace, console: Console) -> Answer:
     size_bytes = args.file.stat().st_size
     document = {"collection": args.collection, "path": str(args.file), "n_rows": n}
     document |= {"size_bytes": size_bytes, "seconds": seconds}
-    line = f"wrote {text.count(n, 'record')} to {args.file} ({text.size(size_bytes)}) in {text.duration(seconds)}"
-    return Answer(document, [line])
+    return Answer(document, [_wrote(text.count(n, "record"), args.file, size_bytes, seconds)])
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
@@ -115,10 +117,11 @@ def run_backup(args: argparse.Namespace, console: Console) -> Answer:
         db.backup(args.file)
     seconds, size_bytes = time.perf_counter() - started, args.file.stat().st_size
     document = {"path": str(args.file), "collections": names, "size_bytes": size_bytes, "seconds": seconds}
-    n = text.count(len(names), "collection")
-    return Answer(
-        document, [f"wrote {n} to {args.file} ({text.size(size_bytes)}) in {text.duration(seconds)}"]
-    )
+    return Answer(document, [_wrote(text.count(len(names), "collection"), args.file, size_bytes, seconds)])
+
+
+def _wrote(what: str, path: Path, size_bytes: int, seconds: float) -> str:
+    return f"wrote {what} to {path} ({text.size(size_bytes)}) in {text.duration(seconds)}"
 
 
 def run_restore(args: argparse.Namespace, console: Console) -> Answer:

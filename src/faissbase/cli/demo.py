@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import orjson
 from tqdm import tqdm
 
 from faissbase.cli import text
@@ -28,6 +29,7 @@ _N_TIMED = 200
 _HITS = 5
 _HITS_BEFORE_FILTER = 3
 _FILTER = {"section": "python"}
+_WIDTH = 110
 
 
 def add(commands: Commands) -> None:
@@ -36,9 +38,10 @@ def add(commands: Commands) -> None:
         "demo",
         run,
         summary="load 42,000 real records, search them, measure it",
-        about="Load the packaged data set, 42,000 Debian packages with text, metadata and embeddings of 384\n"
-        "numbers, into the collection 'debian'; ask it six questions with and without filters; compare with\n"
-        "stored exact answers; measure. Takes half a minute and 130 MB of disk. The folder stays, for trying.",
+        about="Load the packaged data set into the collection 'debian': 42,000 Debian packages\n"
+        "with text, metadata and embeddings of 384 numbers. Ask it six questions with and\n"
+        "without filters, compare with stored exact answers, measure. Takes half a minute\n"
+        "and 130 MB of disk. The folder stays, for trying more; run again, it is used.",
         examples=[
             "faissbase demo",
             "faissbase demo --data /tmp/demo --fresh",
@@ -76,7 +79,7 @@ class _Tour:
         self._db = db
         self._console = console
         n, d = demo_shape()
-        console.show(f"{n:,} Debian packages: name, description, metadata, and an embedding of {d} numbers", "")
+        console.show(f"{n:,} Debian packages: text, metadata, embeddings of {d} numbers", "")
         self._collection: LocalCollection = steps.open_collection(db, fresh=args.fresh)
         self._queries: DemoQueries = load_queries()
         self._ids: list[str] = []
@@ -90,10 +93,9 @@ class _Tour:
         with tqdm(total=n, desc="load", unit=" records", unit_scale=True, leave=False, disable=hidden) as bar:
             loaded = steps.load(self._collection, bar.update)
         self._ids = loaded.ids
-        where = f"into collection {self._collection.name!r} in {self._db.path}"
+        where = f"into {self._collection.name!r} in {self._db.path}"
         if loaded.n_new:
-            speed = f"{text.rate(loaded.n_new / loaded.seconds)}, {loaded.size_bytes / loaded.seconds / 1e6:.0f} MB/s"
-            took = f"{text.duration(loaded.seconds)} ({speed})"
+            took = f"{text.duration(loaded.seconds)} ({text.rate(loaded.n_new / loaded.seconds)})"
             self._show(f"LOAD  {text.count(loaded.n_new, 'record')} {where} in {took}")
         else:
             self._show(f"LOAD  all records are there already, in {self._db.path} (--fresh loads them anew)")
@@ -105,9 +107,9 @@ class _Tour:
 
     def questions(self) -> None:
         answered = steps.answers(self._collection, self._queries, _HITS)
-        self._show("", "SEARCH  first sentences of packages that are not in the collection: what is near them?")
+        self._show("", "SEARCH  first sentences of packages that are not there: what is near?")
         for number, answer in enumerate(answered, 1):
-            self._show(*_question_lines(number, answer, len(self._ids)))
+            self._show(*_question_lines(number, answer, len(self._ids), self._console.width or _WIDTH))
         self.document["questions"] = [
             {
                 "question": answer.text,
@@ -120,20 +122,22 @@ class _Tour:
         ]
 
     def explain(self) -> None:
-        question = next(each for each in self._queries.questions if each.where is not None)
-        xq = self._queries.query_vectors[question.query]
-        explanation = self._collection.explain(xq, steps.K, question.where)
-        self._show("", f"EXPLAIN  the filter {_json(question.where)}", *_indented(str(explanation).splitlines()))
+        questions = self._queries.questions
+        number = next(i for i, question in enumerate(questions) if question.where is not None)
+        xq = self._queries.query_vectors[questions[number].query]
+        explanation = self._collection.explain(xq, steps.K, questions[number].where)
+        title = f"EXPLAIN  question {number + 1} with its filter, k={steps.K}"
+        self._show("", title, *_indented(str(explanation).splitlines()))
 
     def words(self) -> None:
         question = self._queries.questions[steps.HYBRID_QUESTION]
         xq = self._queries.query_vectors[question.query]
         by_text = self._collection.text_search(steps.TEXT, _HITS)
         by_both = self._collection.hybrid_search(steps.HYBRID_TEXT, xq, _HITS)
-        sentence = self._queries.query_texts[question.query]
-        self._show("", f"TEXT  {steps.TEXT!r} in the descriptions, ranked by BM25", *_hit_lines(by_text, "  "))
-        self._show("", f"HYBRID  the word {steps.HYBRID_TEXT!r} together with the vector of {sentence!r}")
-        self._show(*_hit_lines(by_both, "  "))
+        title = f"TEXT  {steps.TEXT!r} in the descriptions, ranked by BM25"
+        self._show("", title, *_hit_lines(by_text, "  "))
+        both = f"the vector of question {steps.HYBRID_QUESTION + 1} and the word {steps.HYBRID_TEXT!r}"
+        self._show("", f"HYBRID  {both}, both rankings fused", *_hit_lines(by_both, "  "))
         self.document["text"] = {"text": steps.TEXT, "hits": _hit_documents(by_text)}
         self.document["hybrid"] = {"text": steps.HYBRID_TEXT, "hits": _hit_documents(by_both)}
 
@@ -144,42 +148,52 @@ class _Tour:
             shown = "none" if each.filter is None else _json(self._queries.filters[each.filter])
             rows.append([f"{each.recall:.4f}", shown])
         n = len(self._queries.query_texts)
-        title = f"RECALL  against the exact answers computed in float64 beforehand, {n} questions a line"
+        title = f"RECALL  against exact answers computed in float64, {n} questions a line"
         self._show("", title, *_indented(text.table(rows, "><")))
         self.document["recall_at_10"] = {each.filter or "unfiltered": each.recall for each in found}
 
     def speed(self) -> None:
         xq = self._queries.query_vectors
-        single = steps.time_singles(self._collection, xq[:_N_TIMED])
-        filtered = steps.time_singles(self._collection, xq[:_N_TIMED], _FILTER)
+        speed = {
+            "single": steps.time_singles(self._collection, xq[:_N_TIMED]),
+            "filtered": steps.time_singles(self._collection, xq[:_N_TIMED], _FILTER),
+            "durable_upsert": steps.time_durable_upserts(self._db, xq),
+        }
         batch = steps.time_batch(self._collection, xq)
-        durable = steps.time_durable_upserts(self._db, xq)
-        pairs = {
-            "one query": _latency(single),
-            "one query, filtered": f"{_latency(filtered)}  {_json(_FILTER)}",
-            f"batch of {len(xq)}": f"{batch:,.0f} queries/s",
-            "one durable upsert": f"{_latency(durable)}  {text.rate(durable.n / durable.total_s)}, on the disk when it returns",
-        }
-        self._show("", f"SPEED  on this machine, now; exact search, k={steps.K}, with metadata and text", *text.facts(pairs))
-        self.document["speed"] = {
-            "single": asdict(single),
-            "filtered": asdict(filtered),
-            "batch_queries_per_s": batch,
-            "durable_upsert": asdict(durable),
-        }
+        title = f"SPEED  on this machine, now; exact search, k={steps.K}, with metadata and text"
+        self._show("", title, *_speed_lines(speed, batch, len(xq)))
+        times = {name: asdict(latency) for name, latency in speed.items()}
+        self.document["speed"] = {**times, "batch_queries_per_s": batch}
 
 
-def _question_lines(number: int, answer: steps.Answered, n: int) -> Iterator[str]:
+def _speed_lines(speed: dict[str, steps.Latency], batch: float, nq: int) -> list[str]:
+    durable = speed["durable_upsert"]
+    pairs = {
+        "one query": _latency(speed["single"]),
+        "one query, filtered": f"{_latency(speed['filtered'])}, {_json(_FILTER)}",
+        f"{nq} queries at once": f"{text.rate(batch)}",
+        "one durable upsert": f"{_latency(durable)}, {text.rate(durable.n / durable.total_s)}; "
+        "on the disk when it returns",
+    }
+    return text.facts(pairs)
+
+
+def _question_lines(number: int, answer: steps.Answered, n: int, width: int) -> Iterator[str]:
     yield ""
-    yield f"  {number}  {answer.text}"
-    yield f"     look for: {answer.question.comment}"
+    yield from textwrap.wrap(answer.text, width, initial_indent=f"  {number}  ", subsequent_indent="     ")
+    yield from _wrapped(f"look for: {answer.question.comment}", width)
     if answer.filtered_hits is None:
         yield from _hit_lines(answer.hits, "       ")
         return
     yield f"     all {n:,} records"
     yield from _hit_lines(answer.hits[:_HITS_BEFORE_FILTER], "       ")
-    yield f"     the {answer.n_matching:,} records with {_json(answer.question.where)}"
+    yield from _wrapped(f"the {answer.n_matching:,} records with {_json(answer.question.where)}", width)
     yield from _hit_lines(answer.filtered_hits, "       ")
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    lines = textwrap.wrap(line, width - 7, break_long_words=False, break_on_hyphens=False)
+    return [f"     {lines[0]}", *(f"       {more}" for more in lines[1:])]
 
 
 def _hit_lines(hits: Sequence[Hit], indent: str) -> list[str]:
@@ -200,7 +214,7 @@ def _indented(lines: Sequence[str]) -> list[str]:
 
 
 def _json(value: Any) -> str:
-    return orjson.dumps(value).decode().replace(":", ": ").replace(",", ", ")
+    return json.dumps(value, ensure_ascii=False)
 
 
 def next_commands(folder: Path) -> list[str]:
@@ -217,14 +231,14 @@ def next_commands(folder: Path) -> list[str]:
 
 def next_python(folder: Path) -> str:
     """A program that works on the demo's folder as it is now."""
-    return f'''\
+    return f"""\
 import faissbase
 
-db = faissbase.connect({str(folder)!r})
+db = faissbase.connect({json.dumps(str(folder))})
 debian = db.get_collection("debian")
 [moon] = debian.get(ids=["pngphoon"], include_vectors=True)
 for hit in debian.search(moon.vector, k=5, where={{"installed_size": {{"$lt": 1000}}}}):
-    print(f"{{hit.score:.3f}}  {{hit.id:20}} {{hit.metadata['summary']}}")'''
+    print(f"{{hit.score:.3f}}  {{hit.id:20}} {{hit.metadata['summary']}}")"""
 
 
 def _what_next(folder: Path, seconds: float) -> list[str]:
@@ -234,7 +248,10 @@ def _what_next(folder: Path, seconds: float) -> list[str]:
         "",
         *_indented(next_commands(folder)),
         "",
-        *_indented(next_python(folder).splitlines()),
+        "from Python:",
         "",
-        "Questions of your own: embed them with sentence-transformers/all-MiniLM-L6-v2 and give --vector '[...]'.",
+        next_python(folder),
+        "",
+        "To ask questions of your own, embed them with sentence-transformers/all-MiniLM-L6-v2",
+        "and search with --vector '[...]'.",
     ]

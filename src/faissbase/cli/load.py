@@ -19,14 +19,17 @@ from faissbase.types import MAX_DIMENSION, METRICS
 _ABOUT = """\
 Load a file of vectors into a collection, which is made where there is none.
 
-Rows replace stored records of the same id. Memory stays constant however long the file is, and what was
-loaded stays loaded: interrupted, the same command goes on where it stopped.
+Rows replace stored records of the same id. Memory stays constant however long
+the file is. What was loaded stays loaded: interrupted, the same command goes
+on where it stopped.
 
 formats:
-  .npy .npz:KEY .fvecs .bvecs        vectors; ids, metadata and documents from --rows (a .jsonl, .csv, ...),
-                                     by default from FILE.rows.jsonl; without either the row numbers are ids
-  .parquet .arrow .ipc .feather      columns id, vector, document; all others are metadata
-  .jsonl .ndjson .csv .tsv (.gz)     the same"""
+  .parquet .arrow .ipc .feather
+  .jsonl .ndjson .csv .tsv (also with .gz)
+       columns id, vector and document; all other columns are metadata
+  .npy .npz:KEY .fvecs .bvecs
+       vectors alone; ids, metadata and documents come from --rows FILE (one
+       of the formats above) or FILE.rows.jsonl, else row numbers are the ids"""
 
 _EXAMPLES = [
     "faissbase load vectors.npy docs",

@@ -12,7 +12,6 @@ from faissbase.cli import bench, care, collections, copies, demo, load, search
 from faissbase.cli.arguments import Parser, add_data_option, add_output_options, default_data
 from faissbase.cli.console import Console
 from faissbase.errors import FaissbaseError, InternalError, InvalidInputError, UnavailableError
-from faissbase.storage.files import from_os_error
 
 EXIT_CODES = {
     "invalid_input": 2,
@@ -61,6 +60,7 @@ environment:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line; the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _replace_closed_streams()
     console = Console(as_json="--json" in arguments, is_quiet="--quiet" in arguments)
     try:
         return _run(arguments, console)
@@ -70,15 +70,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.fail("interrupted", str(interrupt) or "interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes stdout once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except Exception as error:  # noqa: BLE001  # the outermost handler: people get a line, not a traceback
+    except Exception as error:  # the outermost handler: people get a line, not a traceback
         if os.environ.get(DEBUG_VARIABLE, "0") not in ("", "0"):
             raise
         ours = _as_ours(error)
         console.fail(ours.kind, str(ours))
         return EXIT_CODES[ours.kind]
+    finally:
+        _settle_output()
+
+
+def _replace_closed_streams() -> None:
+    """Python has None for a stream that was closed before it started."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # stays open to the end
+
+
+def _settle_output() -> None:
+    """Flush, or let go of what cannot be written: Python flushes once more at its end and would complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str], console: Console) -> int:
@@ -115,7 +130,7 @@ def _as_ours(error: Exception) -> FaissbaseError:
     if isinstance(error, MemoryError):
         return UnavailableError("not enough memory")
     if isinstance(error, OSError):
-        return from_os_error(error, str(error.filename or "input or output"))
+        return UnavailableError(f"{error.filename or 'cannot write the output'}: {error.strerror or error}")
     return InternalError(
         f"{type(error).__name__}: {error}; a bug in faissbase, {DEBUG_VARIABLE}=1 shows where"
     )

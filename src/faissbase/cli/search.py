@@ -16,9 +16,9 @@ from faissbase.cli.arguments import (
     Commands,
     add_command,
     add_data_option,
+    as_filter,
     open_database,
     parse_json,
-    where,
     whole,
 )
 from faissbase.cli.console import Answer, Console
@@ -29,16 +29,14 @@ from faissbase.errors import InvalidInputError, NotFoundError
 from faissbase.types import Hit, SearchResult
 
 _ABOUT = """\
-Search a collection. What to search by, one of:
-  --vector JSON       a vector as JSON, [0.1, 0.2, ...], or - for stdin
-  --vector-file FILE  a .npy file of one vector, or of several, one query a row
-  --id ID             the vector of a stored record, which is then its own nearest neighbour
-  --text WORDS        words in the documents, ranked by BM25; with one of the above: both rankings fused
+Search a collection: by a vector, by the vector of a stored record, by words in
+the documents (BM25), or by a vector and words together (both rankings fused).
 
-Vector search is exact. Score: larger is nearer. Distance: as FAISS gives it, squared for l2.
+Vector search is exact. score: larger is nearer. distance: as FAISS gives it,
+squared for l2.
 
-filters: a field and its value, or an operator: $eq $ne $gt $gte $lt $lte $in $nin $exists $contains;
-$and, $or, $not around them."""
+A filter holds fields with a value, or with $eq $ne $gt $gte $lt $lte $in $nin
+$exists $contains; $and, $or and $not go around them."""
 
 _EXAMPLES = [
     "faissbase search docs --vector '[0.1, 0.2, 0.3]' -k 5",
@@ -61,12 +59,14 @@ def add(commands: Commands) -> None:
     parser.add_argument("collection", metavar="COLLECTION", help=COLLECTION_HELP)
     add_data_option(parser)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--vector", metavar="JSON", help="search by this vector")
-    source.add_argument("--vector-file", metavar="FILE", help="search by the vectors of a .npy file")
-    source.add_argument("--id", metavar="ID", help="search by the vector of this record")
-    parser.add_argument("--text", metavar="WORDS", help="search the documents for these words")
+    source.add_argument("--vector", metavar="JSON", help="by this vector: [0.1, 0.2, ...], or - for stdin")
+    source.add_argument(
+        "--vector-file", metavar="FILE", help="by a .npy file: one vector, or one query a row"
+    )
+    source.add_argument("--id", metavar="ID", help="by the vector of this record, itself among the hits")
+    parser.add_argument("--text", metavar="WORDS", help="by words in the documents")
     parser.add_argument("-k", type=whole, default=10, metavar="N", help="hits (default: 10)")
-    parser.add_argument("--where", type=where, metavar="JSON", help=WHERE_HELP)
+    parser.add_argument("--where", type=as_filter, metavar="JSON", help=WHERE_HELP)
     parser.add_argument("--fields", metavar="A,B", help="metadata to show (default: all)")
     parser.add_argument("--explain", action="store_true", help="show how the search was run")
     parser.add_argument("--include-vectors", action="store_true", help="show the hits' vectors too")
@@ -94,7 +94,7 @@ def _check(args: argparse.Namespace) -> None:
 def _queries(args: argparse.Namespace, collection: LocalCollection, console: Console) -> Any:
     """What to search by, as the collection takes it; None for text alone."""
     if args.vector is not None:
-        return parse_json(args.vector, "--vector")
+        return _from_json(args.vector)
     if args.vector_file is not None:
         return _from_file(Path(args.vector_file))
     if args.id is None:
@@ -108,13 +108,23 @@ def _queries(args: argparse.Namespace, collection: LocalCollection, console: Con
     return records[0].vector
 
 
+def _from_json(text: str) -> list[Any]:
+    vector = parse_json(text, "--vector")
+    if not isinstance(vector, list):
+        raise InvalidInputError(f"--vector is a JSON array of numbers, got {type(vector).__name__}")
+    return vector
+
+
 def _from_file(path: Path) -> Any:
-    if not path.exists():
+    if not path.is_file():
         raise NotFoundError(f"no file {path}")
     try:
-        return np.load(path, allow_pickle=False)
+        vectors = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise InvalidInputError(f"{path} is not a .npy file of numbers: {error}") from error
+        raise InvalidInputError(f"{path} is not a .npy file of numbers") from error
+    if not isinstance(vectors, np.ndarray):
+        raise InvalidInputError(f"{path} holds several arrays: give a .npy file of one")
+    return vectors
 
 
 def _search(collection: LocalCollection, queries: Any, args: argparse.Namespace) -> Found:

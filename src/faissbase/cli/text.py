@@ -115,10 +115,7 @@ def table(rows: Sequence[Sequence[str]], sides: str, gap: str = "  ") -> list[st
     ['id   n', 'a   10']
     """
     widths = [max(map(width_of, column)) for column in zip(*rows, strict=True)]
-    return [
-        gap.join(map(_padded, row, widths, sides)).rstrip()
-        for row in rows  # fmt: skip
-    ]
+    return [gap.join(map(_padded, row, widths, sides)).rstrip() for row in rows]
 
 
 def _padded(cell: str, width: int, side: str) -> str:

@@ -18,7 +18,7 @@ from faissbase.collection.writer import Put, Writer
 from faissbase.errors import NotFoundError
 from faissbase.filters.tree import Filter
 from faissbase.storage.checksums import row_checksums
-from faissbase.storage.files import sync_folder
+from faissbase.storage.files import os_errors, sync_folder
 from faissbase.storage.records import State, StoredRow, WriteTransaction
 from faissbase.storage.vectors import VectorFile
 from faissbase.types import Float32
@@ -79,9 +79,10 @@ def delete_matching(
 def start_generation(store: Store, transaction: WriteTransaction, state: State) -> VectorFile:
     """Begin an empty slot file under the next number; it counts once the transaction commits."""
     path = vectors_path(store.folder, state.generation + 1)
-    path.unlink(missing_ok=True)
-    file = VectorFile(path, store.config.dimension, writable=True, create=True)
-    sync_folder(store.folder)
+    with os_errors(f"cannot begin {path}"):
+        path.unlink(missing_ok=True)
+        file = VectorFile(path, store.config.dimension, writable=True, create=True)
+        sync_folder(store.folder)
     transaction.set_meta("generation", state.generation + 1)
     return file
 

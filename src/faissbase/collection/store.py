@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,8 +152,13 @@ class Store:
         self.rewrite_redo()
 
     def rewrite_redo(self) -> None:
-        """Write every redo copy into its slot again and make the slots durable."""
+        """Write every redo copy into its slot again and make the slots durable.
+
+        What is committed takes the place, in the WAL, of a commit whose sync has failed: a crash would bring
+        that one back, and by then its slots may have been written over.
+        """
         with self.records.write_transaction() as transaction:
+            transaction.touch()
             vectors = self.vector_file(transaction.state().generation)
             for slot, copy in transaction.redo_rows():
                 vectors.write(slot, np.frombuffer(copy, np.float32).reshape(1, -1))
@@ -249,11 +254,14 @@ class Store:
         """Remove slot files that no commit names: what a reset or compaction left when it was interrupted."""
         if len(list(self.folder.glob("vectors.*.f32"))) < 2:
             return
+        with self.records.write_transaction(synchronous="FULL") as transaction:
+            transaction.touch()  # with relaxed durability the commit that names the new file may be lost yet
         with self.records.write_transaction() as transaction:
             current = vectors_path(self.folder, transaction.state().generation)
             for path in self.folder.glob("vectors.*.f32"):
                 if path != current:
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):  # the next open tries again
+                        path.unlink(missing_ok=True)
 
 
 def _same(vectors: VectorFile, slot: int, copy: bytes) -> bool:

@@ -20,7 +20,8 @@ from faissbase.collection.writer import Alone, Put, Writer
 from faissbase.errors import InvalidInputError
 from faissbase.filters.tree import Filter
 from faissbase.storage.records import Records
-from faissbase.storage.tables.open import open_reader, open_writer
+from faissbase.storage.tables.open import default_rows_path, open_reader, open_writer
+from faissbase.storage.tables.raw import split_npz_path
 from faissbase.types import Batch, Float32, Metric
 
 _EXPORT_BYTES = 16 << 20
@@ -49,11 +50,12 @@ class Source:
 
     def fingerprint(self) -> str:
         """Tells this very file, read this way, from any other; a changed file is another."""
-        files = [path for path in (self.path, self.rows_path) if path is not None and path.exists()]
-        facts: list[object] = [self.id_column, self.vector_column, self.document_column]
-        for path in files:
-            stat = os.stat(path)
-            facts += [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+        vectors, key = split_npz_path(self.path)
+        facts: list[object] = [key, self.id_column, self.vector_column, self.document_column]
+        for path in (vectors, self.rows_path or default_rows_path(self.path)):
+            if path.exists():
+                stat = os.stat(path)
+                facts += [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
         return orjson.dumps(facts).decode()
 
 

@@ -13,6 +13,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,7 +63,8 @@ def write_backup(catalog: Catalog, path: Path) -> None:
                 os.fsync(out.fileno())
             publish(draft, path)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _add_collection(tar: tarfile.TarFile, catalog: Catalog, tenant: str, config: Config) -> dict[str, Any]:

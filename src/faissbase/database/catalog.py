@@ -10,7 +10,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,10 @@ from faissbase.storage.sqlite import sqlite_errors
 from faissbase.storage.vectors import VectorFile
 
 FILE_NAME = "catalog.sqlite"
+_ADVICE = (
+    "{error}. The catalog can be made again from its collections: faissbase.repair_catalog({root!s}), "
+    "or `faissbase repair --data {root!s}`"
+)
 # Marks a folder whose collection is not in the catalog yet: what it holds was never acknowledged.
 _UNFINISHED = "unfinished"
 
@@ -49,7 +53,10 @@ class Catalog:
         self._lock = threading.Lock()
         if not read_only:
             self._create_if_missing()
-        self._connection = sqlite.connect(self._path, read_only=read_only)
+        try:
+            self._connection = sqlite.connect(self._path, read_only=read_only)
+        except CorruptionError as error:
+            raise CorruptionError(_ADVICE.format(error=error, root=root)) from error
         self._process = os.getpid()
         self._read_only = read_only
         if not read_only:
@@ -74,12 +81,18 @@ class Catalog:
 
     @contextmanager
     def _use(self) -> Iterator[Any]:
-        with self._lock, sqlite_errors(self._path):
-            if self._process != os.getpid():  # forked: the connection is the parent's
-                self._parents = self._connection
-                self._connection = sqlite.connect(self._path, read_only=self._read_only)
-                self._process = os.getpid()
-            yield self._connection
+        try:
+            with self._lock, sqlite_errors(self._path):
+                yield self._own_connection()
+        except CorruptionError as error:
+            raise CorruptionError(_ADVICE.format(error=error, root=self.root)) from error
+
+    def _own_connection(self) -> Any:
+        if self._process != os.getpid():  # forked: the connection is the parent's
+            self._parents = self._connection
+            self._connection = sqlite.connect(self._path, read_only=self._read_only)
+            self._process = os.getpid()
+        return self._connection
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:
@@ -128,7 +141,8 @@ class Catalog:
                 raise AlreadyExistsError(f"collection {config.name!r} exists already")
             make_folder(folder, tenant, config)
             _insert(connection, tenant, config)
-        (folder / _UNFINISHED).unlink()
+        with suppress(OSError):  # whoever connects removes it, and may have been faster
+            (folder / _UNFINISHED).unlink()
 
     def delete(self, tenant: str, name: str) -> Config:
         """Delete a collection, first in the catalog, then on disk; what is interrupted is finished later."""
@@ -144,6 +158,8 @@ class Catalog:
         folder = self.root / tenant / uuid_text
         _tell_other_processes(folder)
         shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():  # the next connect tries again
+            return
         with self._writing() as connection:
             connection.execute("DELETE FROM collections WHERE uuid = ?", (uuid_text,))
 
@@ -169,11 +185,40 @@ class Catalog:
                 self._connection.close(True)
 
 
+def repair_catalog(root: str | os.PathLike[str]) -> list[str]:
+    """Make the catalog of a database folder again from the collections in it; their names.
+
+    The old catalog is kept beside it as ``catalog.sqlite.damaged``. Nobody else may have the folder open.
+
+    Raises
+    ------
+    NotFoundError
+        There is no collection in the folder.
+    """
+    folder = Path(root)
+    if not any(folder.glob(f"*/*/{records.FILE_NAME}")):
+        raise NotFoundError(f"no collection in {folder}")
+    with os_errors(f"cannot put {folder / FILE_NAME} aside"):
+        for suffix in ("", "-wal", "-shm"):
+            path = folder / f"{FILE_NAME}{suffix}"
+            if path.exists():
+                os.replace(path, folder / f"{FILE_NAME}.damaged{suffix}")
+    catalog = Catalog(folder, read_only=False)
+    try:
+        return [config.name for _, config in catalog.all_live()]
+    finally:
+        catalog.close()
+
+
 def make_folder(folder: Path, tenant: str, config: Config) -> None:
     """The files of an empty collection, marked unfinished, on disk when this returns."""
     with os_errors(f"cannot create {folder}"):
         folder.mkdir(parents=True)
-        (folder / _UNFINISHED).touch()
+        try:
+            (folder / _UNFINISHED).touch()
+        except OSError:
+            folder.rmdir()
+            raise
     facts = {"uuid": config.uuid, "tenant": tenant, "name": config.name, "dimension": config.dimension}
     records.create_file(folder, {**facts, "metric": config.metric, "index_type": config.index_type})
     VectorFile(vectors_path(folder, 0), config.dimension, writable=True, create=True).close()
@@ -206,7 +251,8 @@ def _adopt_collections(root: Path, draft: Path) -> None:
     """Enter the collections that lie in the folder already, as when the catalog was lost."""
     connection = sqlite.connect(draft)
     try:
-        with sqlite_errors(draft), connection:
+        with sqlite_errors(draft):
+            connection.execute("BEGIN")
             for file in sorted(root.glob(f"*/*/{records.FILE_NAME}")):
                 if (file.parent / _UNFINISHED).exists():
                     continue
@@ -214,5 +260,6 @@ def _adopt_collections(root: Path, draft: Path) -> None:
                 if not facts.get("deleted"):
                     keys = ("uuid", "name", "dimension", "metric", "index_type")
                     _insert(connection, facts["tenant"], Config(*(facts[key] for key in keys)))
+            connection.execute("COMMIT")
     finally:
         connection.close()

@@ -80,7 +80,9 @@ def _check_root(root: Path, read_only: bool) -> None:
     if (root / FILE_NAME).exists():
         return
     if read_only:
-        raise NotFoundError(f"no database at {root}")
+        is_lost = any(root.glob("*/*/records.sqlite"))
+        advice = ": its catalog is missing, open it once for writing to make it again" if is_lost else ""
+        raise NotFoundError(f"no database at {root}{advice}")
     with os_errors(f"cannot create {root}"):
         root.mkdir(parents=True, exist_ok=True)
         strangers = [entry.name for entry in root.iterdir() if not _is_ours(entry)]

@@ -24,7 +24,7 @@ HYBRID_TEXT = "moon"
 HYBRID_QUESTION = 1
 K = 10
 
-OnRows = Callable[[int], None]
+OnRows = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def open_collection(db: Database, *, fresh: bool) -> LocalCollection:
 
 
 def load(collection: LocalCollection, on_rows: OnRows = lambda n: None) -> Loaded:
-    """Store every batch of which something is missing: an interrupted load goes on, a complete one is kept."""
+    """Store every batch of which something is missing, so that an interrupted load goes on."""
     ids: list[str] = []
     n_new, size_bytes = 0, 0
     started = time.perf_counter()
@@ -182,4 +182,3 @@ def time_durable_upserts(db: Database, xq: Float32, budget_s: float = 1.5) -> La
 def _latency(seconds: Sequence[float]) -> Latency:
     p50, p95 = np.percentile(seconds, [50, 95]).tolist()
     return Latency(len(seconds), sum(seconds), p50, p95)
-

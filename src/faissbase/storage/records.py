@@ -121,9 +121,11 @@ def create_file(folder: Path, meta: dict[str, Any]) -> None:
     sqlite.create(path, SCHEMA)
     connection = sqlite.connect(path)
     try:
-        with sqlite_errors(path), connection:
+        with sqlite_errors(path):
             facts = {"generation": 0, **meta}
+            connection.execute("BEGIN")
             connection.executemany("INSERT INTO meta VALUES(?, ?)", facts.items())
+            connection.execute("COMMIT")
     finally:
         connection.close()
 
@@ -232,6 +234,11 @@ class WriteTransaction(ReadTransaction):
 
     def index_documents(self, documents: Iterable[tuple[int, str]]) -> None:
         self._connection.executemany("INSERT INTO documents(rowid, document) VALUES(?, ?)", documents)
+
+    def touch(self) -> None:
+        """Have something to commit, whose sync covers every commit before it; an equal value would not do."""
+        statement = "INSERT INTO meta VALUES('touched', 1) ON CONFLICT(key) DO UPDATE SET value = value + 1"
+        self._connection.execute(statement)
 
     def insert_redo(self, rows: Iterable[tuple[int, Any]]) -> None:
         self._connection.executemany("INSERT INTO redo VALUES(?, ?)", rows)
@@ -361,7 +368,7 @@ class Records:
                     connection.execute("COMMIT")
 
     @contextmanager
-    def write_transaction(self) -> Iterator[WriteTransaction]:
+    def write_transaction(self, *, synchronous: str | None = None) -> Iterator[WriteTransaction]:
         """Hold the folder's write lock: committed at the end, undone on an error.
 
         Any error of SQLite ends the connection, so that nothing of a failed commit is ever carried over.
@@ -369,6 +376,8 @@ class Records:
         with self._write_lock, sqlite_errors(self.path):
             if self._writer is None:
                 self._writer = sqlite.connect(self.path, synchronous=self._synchronous)
+            if synchronous is not None:
+                self._writer.execute(f"PRAGMA synchronous={synchronous}")
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 yield WriteTransaction(self._writer)
@@ -379,6 +388,9 @@ class Records:
             except BaseException:
                 self._writer.execute("ROLLBACK")
                 raise
+            finally:
+                if synchronous is not None and self._writer is not None:
+                    self._writer.execute(f"PRAGMA synchronous={self._synchronous}")
 
     def end_writer(self) -> None:
         """Close the write connection, undoing what it had open; the next transaction opens a new one."""

@@ -89,11 +89,11 @@ def create(path: Path, schema: str) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
-            with connection:
-                connection.execute(
-                    f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT_VERSION}"
-                )
-                connection.execute(schema)
+            connection.execute("BEGIN")  # undone by closing; a disk that is full has undone it already
+            connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+            connection.execute(schema)
+            connection.execute("COMMIT")
         finally:
             connection.close()
 

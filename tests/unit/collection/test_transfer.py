@@ -11,6 +11,7 @@ import pytest
 
 import faissbase
 from faissbase.collection.collection import LocalCollection
+from faissbase.collection.transfer import Source
 from faissbase.collection.writer import Put, Writer
 
 D = 8
@@ -138,3 +139,17 @@ def test_wrong_dimension_stores_nothing(docs: LocalCollection, tmp_path: Path) -
     with pytest.raises(faissbase.InvalidInputError, match="d=8, got d=3"):
         docs.load_file(tmp_path / "v.npy")
     assert len(docs) == 0
+
+
+def test_every_key_of_an_archive_is_a_file_of_its_own(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.eye(D), y=2 * np.eye(D))
+    np.savez(tmp_path / "b.npz", x=np.eye(D))
+    prints = {Source(tmp_path / name).fingerprint() for name in ("a.npz:x", "a.npz:y", "b.npz:x")}
+    assert len(prints) == 3
+
+
+def test_a_changed_rows_file_is_another_source(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.eye(D))
+    before = Source(tmp_path / "v.npy").fingerprint()
+    (tmp_path / "v.npy.rows.jsonl").write_text('{"id": "a"}\n')
+    assert Source(tmp_path / "v.npy").fingerprint() != before

@@ -207,7 +207,7 @@ def open_writer(path: StrPath, *, dimension: int) -> Writer:
     if suffix in _RECORD_ENCODERS:
         return Writer([(target, _RECORD_ENCODERS[suffix])], dimension)
     if suffix in _VECTOR_ENCODERS:
-        rows = (_default_rows_path(target), partial(JsonlEncoder, rows_only=True))
+        rows = (default_rows_path(target), partial(JsonlEncoder, rows_only=True))
         return Writer([(target, _VECTOR_ENCODERS[suffix]), rows], dimension)
     raise _unsupported(target, "write", {**_VECTOR_ENCODERS, **_RECORD_ENCODERS})
 
@@ -219,7 +219,7 @@ def _open(request: Request, rows_path: Path | None) -> Reader:
             raise InvalidInputError(f"rows_path goes with {list(_VECTOR_READERS)}, not with {request.path}")
         return reader
     if rows_path is None:
-        rows_path = _default_rows_path(request.path)
+        rows_path = default_rows_path(request.path)
         if not rows_path.exists():
             return reader
     paths = (request.path, rows_path)
@@ -241,7 +241,8 @@ def _suffix(path: Path) -> str:
     return "".join(name.suffixes[-2:]) if name.suffix == ".gz" else name.suffix
 
 
-def _default_rows_path(path: Path) -> Path:
+def default_rows_path(path: Path) -> Path:
+    """Where the ids and metadata of a bare vector file are looked for."""
     return path.with_name(path.name + ROWS_SUFFIX)
 
 

@@ -1,0 +1,350 @@
+"""A write, sync or rename fails: the caller is told, nothing is half done, and the same call succeeds later.
+
+Every operation is run again and again, its 1st, 2nd, 3rd ... call of each kind failing, once or from then
+on, until it needs no more calls.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from tests.crash.faults import FAULTY_CALLS, Faults, faulty
+from tests.crash.model import Model, Operation, apply, assert_holds, contents, differences, perform, upsert_of
+
+import faissbase
+from faissbase.collection.collection import LocalCollection
+from faissbase.database.database import Database
+from faissbase.errors import AlreadyExistsError, NotFoundError, UnavailableError
+
+# Where SQLite passes over a failed sync, as when it closes a file, apsw tells of it in this way.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+FAULT_D = 2048  # 8 KiB a vector: 33 rows are a large batch, 128 slots a checksummed block
+World: TypeAlias = dict[str, Model]
+
+
+def _rows(ids: list[str], seed: int) -> Operation:
+    return upsert_of("few", ids, np.random.default_rng(seed), f"f{seed}", FAULT_D)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One operation on a database, and what it makes of the world."""
+
+    run: Callable[[Database], None]
+    after: Callable[[World], World]
+
+
+def _on_docs(op: Operation) -> Case:
+    return Case(
+        lambda db: perform(db.get_collection("docs"), op),
+        lambda world: world | {"docs": apply(world["docs"], op)},
+    )
+
+
+def _create(db: Database) -> None:
+    db.create_collection("new", dimension=FAULT_D, metric="l2")
+
+
+def _back_up(db: Database) -> None:
+    db.backup(db.path.parent / "backup.tar")
+
+
+CASES = {
+    "small upsert": _on_docs(_rows(["n1", "n2"], 1)),
+    "large upsert": _on_docs(_rows([f"n{i}" for i in range(40)], 2)),
+    "small overwrite": _on_docs(_rows(["a3", "a4", "b5"], 3)),
+    "large overwrite": _on_docs(_rows([f"b{i}" for i in range(40)], 4)),
+    "delete": _on_docs(Operation("delete", ["a1", "a2", "b7", "b8"])),
+    "delete by filter": _on_docs(Operation("delete_where", where={"group": "f1"})),
+    "update": _on_docs(Operation("update", ["a5", "b6"], metadatas=[{"updated": 1}, {"updated": 2}])),
+    "reset": _on_docs(Operation("reset")),
+    "optimize": _on_docs(Operation("optimize")),
+    "create": Case(
+        _create,
+        lambda world: world | {"new": {}},
+    ),
+    "delete collection": Case(
+        lambda db: db.delete_collection("other"),
+        lambda world: {name: model for name, model in world.items() if name != "other"},
+    ),
+    "backup": Case(_back_up, lambda world: world),
+}
+
+
+def _world_of(folder: Path) -> World:
+    with faissbase.connect(folder) as db:
+        return _world_in(db)
+
+
+def _world_in(db: Database) -> World:
+    return {name: contents(db.get_collection(name)) for name in db.list_collections()}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, World]:
+    """A folder with two collections, dead slots, a nearly full block and redo copies, and what is in it."""
+    folder = tmp_path_factory.mktemp("prepared") / "db"
+    ops = [
+        _rows([f"b{i}" for i in range(60)], 10),
+        _rows([f"a{i}" for i in range(35)], 11),
+        Operation("delete", ["a0", "b0", "b1"]),
+        _rows(["b2", "b3", "a9"], 12),
+    ]
+    with faissbase.connect(folder) as db:
+        docs = db.create_collection("docs", dimension=FAULT_D, metric="l2")
+        other = db.create_collection("other", dimension=FAULT_D, metric="l2")
+        for op in ops:
+            perform(docs, op)
+        perform(other, ops[1])
+        copy = folder.with_name("copied")  # as a killed process leaves it, with WAL and redo copies
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*-shm"))
+    model: Model = {}
+    for op in ops:
+        model = apply(model, op)
+    return copy, {"docs": model, "other": apply({}, ops[1])}
+
+
+@pytest.fixture
+def faults() -> Iterator[Faults]:
+    with faulty() as started:
+        yield started
+
+
+class _Killed:
+    """Copies of a folder as a process killed before a write would leave it."""
+
+    def __init__(self, folder: Path, copies: Path) -> None:
+        self._folder, self._copies = folder, copies
+        self._is_copying = False
+        self.paths: list[Path] = []
+
+    def on_call(self, name: str) -> None:
+        if name in ("pwrite", "fdatasync", "fsync", "unlink", "mkdir") and not self._is_copying:
+            self.copy()
+
+    def copy(self) -> None:
+        self._is_copying = True
+        path = self._copies / str(len(self.paths))
+        shutil.copytree(self._folder, path, ignore=shutil.ignore_patterns("*-shm"))
+        self.paths.append(path)
+        self._is_copying = False
+
+
+@dataclass(slots=True)
+class _Trial:
+    """One operation with one call failing, on its own copy of the prepared folder."""
+
+    folder: Path
+    case: Case
+    before: World
+    context: str
+
+    def run(self, faults: Faults, call: str, n: int, *, is_lasting: bool) -> bool:
+        """Whether a call failed at all; if so, everything was checked."""
+        after = self.case.after(self.before)
+        killed = _Killed(self.folder, self.folder.with_name("killed"))
+        is_sync = "ync" in call  # after which a commit may lie in the WAL that nobody was told of
+        with faissbase.connect(self.folder) as db:
+            assert _world_in(db) == self.before, self.context
+            faults.start(call, n, is_lasting=is_lasting)
+            try:
+                error = self._attempt(db)
+            finally:
+                faults.stop()
+            if not faults.n_failed:
+                assert error is None, self.context
+                return False
+            world = _world_in(db)
+            assert world in ([self.before, after] if error else [after]), f"{self.context}: {error!r}"
+            killed.copy()
+            faults.on_call = killed.on_call if is_sync else None
+            self._again(db, expects_done=world == after)
+            faults.on_call = None
+            assert _world_in(db) == after, f"{self.context}, again"
+        self._check_reopened(after)
+        for path in killed.paths:
+            assert _world_of(path) in (self.before, after), f"{self.context}, then killed: {path}"
+        return True
+
+    def _attempt(self, db: Database) -> UnavailableError | None:
+        try:
+            self.case.run(db)
+        except UnavailableError as error:
+            return error
+        return None
+
+    def _again(self, db: Database, *, expects_done: bool) -> None:
+        """The same operation without faults; where it had come through, it may say so."""
+        try:
+            self.case.run(db)
+        except (AlreadyExistsError, NotFoundError):
+            assert expects_done, self.context
+
+    def _check_reopened(self, after: World) -> None:
+        with faissbase.connect(self.folder) as db:
+            assert db.list_collections() == sorted(after)
+            for name, model in after.items():
+                collection = db.get_collection(name)
+                assert_holds(collection, model, f"{self.context}, reopened")
+                report = collection.verify()
+                assert report.ok, f"{self.context}: {report.problems}"
+        folders = sorted(self.folder.glob("default/*"))
+        assert len(folders) == len(after), f"{self.context}: {folders}"
+        backup = self.folder.with_name("backup.tar")
+        if backup.exists():
+            restored = faissbase.restore(backup, self.folder.with_name("restored"))
+            assert _world_of(restored) == after
+
+
+def _numbers(n_calls: int, *, is_thorough: bool) -> list[tuple[int, bool]]:
+    """Which of ``n_calls`` calls fail, each alone or with those after it; fewer and fewer, or all of them."""
+    if is_thorough:
+        return [(n, is_lasting) for n in range(1, n_calls + 1) for is_lasting in (False, True)]
+    numbers = {1, n_calls}
+    n = 2
+    while n < n_calls:
+        numbers.add(n)
+        n += max(1, n // 2)
+    return [(n, n % 2 == 0) for n in sorted(numbers)] + [(1, True)]
+
+
+def _count_calls(original: Path, case: Case, faults: Faults, scratch: Path) -> dict[str, int]:
+    shutil.copytree(original, scratch / "db")
+    with faissbase.connect(scratch / "db") as db:
+        _world_in(db)
+        faults.start("none", 0, is_lasting=False)
+        case.run(db)
+        return {call: faults.calls[call] for call in FAULTY_CALLS if faults.calls[call]}
+
+
+def _try_all(
+    prepared: tuple[Path, World], faults: Faults, tmp_path: Path, name: str, *, is_thorough: bool
+) -> int:
+    original, before = prepared
+    n_failed = 0
+    for call, n_calls in _count_calls(original, CASES[name], faults, tmp_path / "counted").items():
+        if (name, call) == ("backup", "xSync"):
+            continue  # apsw's Backup turns the exception of a virtual file system into a SystemError
+        for n, is_lasting in _numbers(n_calls, is_thorough=is_thorough):
+            folder = tmp_path / "trial" / "db"
+            shutil.copytree(original, folder)
+            which = f"{call} {n} of {n_calls}{' and all after it' if is_lasting else ''}"
+            trial = _Trial(folder, CASES[name], before, f"{name}, failing {which}")
+            n_failed += trial.run(faults, call, n, is_lasting=is_lasting)
+            shutil.rmtree(folder.parent)
+    return n_failed
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_operation_that_fails_changes_nothing_and_succeeds_later(
+    prepared: tuple[Path, World], faults: Faults, tmp_path: Path, name: str
+) -> None:
+    assert _try_all(prepared, faults, tmp_path, name, is_thorough=False) > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_an_operation_that_fails_at_any_call_changes_nothing_and_succeeds_later(
+    prepared: tuple[Path, World], faults: Faults, tmp_path: Path, name: str
+) -> None:
+    _try_all(prepared, faults, tmp_path, name, is_thorough=True)
+
+
+def test_a_commit_whose_sync_failed_never_mixes_with_the_next(
+    prepared: tuple[Path, World], faults: Faults, tmp_path: Path
+) -> None:
+    """It lies in the WAL, and a kill would bring it back when its slots hold other vectors already."""
+    original, before = prepared
+    failing, other = CASES["large upsert"], _on_docs(_rows([f"m{i}" for i in range(40)], 5))
+    killed = _Killed(tmp_path / "db", tmp_path / "killed")
+    shutil.copytree(original, tmp_path / "db")
+    with faissbase.connect(tmp_path / "db") as db:
+        assert _world_in(db) == before
+        faults.start("xSync", 1, is_lasting=False)
+        with pytest.raises(UnavailableError):
+            failing.run(db)
+        faults.stop()
+        faults.on_call = killed.on_call
+        other.run(db)
+        faults.on_call = None
+        assert _world_in(db) == other.after(before)
+    assert len(killed.paths) > 3
+    for path in killed.paths:
+        assert _world_of(path) in (before, failing.after(before), other.after(before)), path
+
+
+@contextmanager
+def _largest_file(size_bytes: int) -> Iterator[None]:
+    """Writing beyond that size fails, in this process, with EFBIG."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def _fill(collection: LocalCollection, model: Model, first: int) -> tuple[Model, int]:
+    """Upsert until it is refused; the acknowledged state and how many calls that were."""
+    for n in range(first, first + 1000):
+        op = _rows([f"x{n}-{i}" for i in range(3 if n % 3 else 40)], n)
+        try:
+            perform(collection, op)
+        except UnavailableError:
+            return model, n
+        model = apply(model, op)
+    raise AssertionError("the disk was never full")
+
+
+def _fills_up(folder: Path, filled: AbstractContextManager[None]) -> None:
+    with faissbase.connect(folder) as db:
+        collection = db.create_collection("docs", dimension=FAULT_D, metric="l2")
+        with filled:
+            model, n = _fill(collection, {}, 0)
+            assert n > 3
+            assert not differences(contents(collection), model)
+            again, _ = _fill(collection, model, n)
+            assert not differences(contents(collection), again)
+        op = _rows([f"y{i}" for i in range(40)], 1)
+        perform(collection, op)
+        wanted = apply(again, op)
+        assert_holds(collection, wanted, "after the disk was full")
+    with faissbase.connect(folder) as db:
+        assert_holds(db.get_collection("docs"), wanted, "reopened")
+        assert db.get_collection("docs").verify().ok
+
+
+def test_a_file_that_may_not_grow_loses_nothing(tmp_path: Path) -> None:
+    for size_bytes in (300_000, 3_000_000):
+        _fills_up(tmp_path / str(size_bytes), _largest_file(size_bytes))
+
+
+def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
+    """On a real file system of 6 MB, where one can be mounted."""
+    mounted = tmp_path / "small"
+    mounted.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(mounted)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a file system here")
+
+    @contextmanager
+    def until_there_is_room() -> Iterator[None]:
+        ballast = mounted / "ballast"
+        ballast.write_bytes(bytes(2_500_000))
+        yield
+        ballast.unlink()
+
+    try:
+        _fills_up(mounted / "db", until_there_is_room())
+    finally:
+        subprocess.run(["umount", str(mounted)], check=True)
