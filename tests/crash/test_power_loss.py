@@ -6,13 +6,16 @@ leave it, at acknowledgements and before writes and syncs, and each is opened an
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import apsw
 import numpy as np
 import pytest
 from tests.crash.disk import Disk, forgetful
@@ -27,8 +30,11 @@ from tests.crash.model import (
     perform,
     upsert_of,
 )
+from tests.crash.watch import watched
 
 import faissbase
+from faissbase.collection import writer
+from faissbase.errors import UnavailableError
 from faissbase.types import Durability
 
 SEED = 20_260
@@ -136,6 +142,70 @@ def test_relaxed_writes_are_whole_after_a_crash_of_the_machine(tmp_path: Path) -
 @pytest.mark.parametrize("seed", range(SEED + 1, SEED + 5))
 def test_long_runs_survive_crashes_of_the_machine(tmp_path: Path, durability: Durability, seed: int) -> None:
     _survives(tmp_path, durability, seed, 150)
+
+
+class _FailingSync:
+    """A watcher that lets one sync of a slot file or WAL fail: what was not synced then never will be."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self.n_left = 0
+
+    def before(self, call: str, path: Path) -> None:
+        if call in ("fdatasync", "xSync") and path.name.endswith((".f32", "-wal")):
+            self.n_left -= 1
+            if self.n_left == 0:
+                self._disk.forget_unsynced(path)
+                raise OSError(errno.EIO, "made to fail") if call == "fdatasync" else apsw.IOError("failed")
+
+    def after(self, call: str, path: Path, *facts: Any) -> None:
+        self._disk.after(call, path, *facts)
+
+
+def _lives_through_a_failing_sync(folder: Path, n: int, *, is_abandoned: bool) -> bool:
+    """Whether sync ``n`` of a run was reached. After each call a crash of the machine leaves what it should.
+
+    With ``is_abandoned`` the folder is opened again after the failure, as a new process would.
+    """
+    disk = Disk(folder / "db")
+    failing = _FailingSync(disk)
+    copies: list[tuple[Path, list[Model]]] = []
+    with watched(failing), ExitStack() as opened:
+        collection = opened.enter_context(faissbase.connect(disk.root)).create_collection("docs", D, "l2")
+        failing.n_left = n
+        model: Model = {}
+        for seq in range(12):
+            op = operation(SEED + 5, 0, seq, may_reset=False)
+            allowed = [apply(model, op)]
+            try:
+                perform(collection, op)
+            except UnavailableError:
+                allowed.append(model)
+                if is_abandoned:
+                    collection = opened.enter_context(faissbase.connect(disk.root)).get_collection("docs")
+            model = contents(collection)
+            assert model in allowed
+            copies.append((disk.lose_power(folder / str(seq), None), allowed))
+        was_reached = failing.n_left <= 0
+    for copy, allowed in copies:
+        with faissbase.connect(copy) as db:
+            found = contents(db.get_collection("docs"))
+        assert found in allowed, (
+            f"sync {n} failing, {copy}: {[differences(found, model) for model in allowed]}"
+        )
+    shutil.rmtree(folder)
+    return was_reached
+
+
+@pytest.mark.parametrize("is_abandoned", [False, True])
+def test_what_a_failed_sync_left_is_never_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_abandoned: bool
+) -> None:
+    monkeypatch.setattr(writer, "_REDO_BYTES_KEPT", 16 << 10)  # so that redo copies are dropped soon
+    n = 1
+    while _lives_through_a_failing_sync(tmp_path / str(n), n, is_abandoned=is_abandoned):
+        n += 1
+    assert n > 10
 
 
 def test_created_and_deleted_collections_survive_a_crash_of_the_machine(tmp_path: Path) -> None:

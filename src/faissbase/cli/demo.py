@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
+import shutil
+import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
@@ -241,12 +244,19 @@ for hit in debian.search(moon.vector, k=5, where={{"installed_size": {{"$lt": 10
     print(f"{{hit.score:.3f}}  {{hit.id:20}} {{hit.metadata['summary']}}")"""
 
 
+def _activation() -> list[str]:
+    """How to put the command on the path, where this environment is not active."""
+    if shutil.which("faissbase") is not None or sys.prefix == sys.base_prefix:
+        return []
+    return [f". {shlex.quote(os.path.relpath(sys.prefix))}/bin/activate"]
+
+
 def _what_next(folder: Path, seconds: float) -> list[str]:
     return [
         "",
         f"Done in {text.duration(seconds)}. The records stay in {folder}. To go on:",
         "",
-        *_indented(next_commands(folder)),
+        *_indented([*_activation(), *next_commands(folder)]),
         "",
         "from Python:",
         "",

@@ -99,6 +99,7 @@ class Store:
         try:
             with self.records.read_transaction() as transaction:
                 redo, state = transaction.redo_rows(), transaction.state()
+            self.found_redo = bool(redo)
             self._check_redo(redo, state.generation)
             if not read_only:
                 self.remove_other_generations()

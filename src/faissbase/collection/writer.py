@@ -91,7 +91,8 @@ class Writer:
         self._is_led = False
         self._redo_bytes = _REDO_BYTES_KEPT  # unknown: the first commit clears what others left
         self._has_redo = False
-        self._must_recover = False
+        # A sync of what an earlier writer left may have failed: then a later one would not save it.
+        self._must_recover = store.found_redo
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="faissbase-disk")
 
     def run(self, change: Change) -> int:
