@@ -174,7 +174,7 @@ def _lives_through_a_failing_sync(folder: Path, n: int, *, is_abandoned: bool) -
         collection = opened.enter_context(faissbase.connect(disk.root)).create_collection("docs", D, "l2")
         failing.n_left = n
         model: Model = {}
-        for seq in range(12):
+        for seq in range(9):
             op = operation(SEED + 5, 0, seq, may_reset=False)
             allowed = [apply(model, op)]
             try:
@@ -190,9 +190,8 @@ def _lives_through_a_failing_sync(folder: Path, n: int, *, is_abandoned: bool) -
     for copy, allowed in copies:
         with faissbase.connect(copy) as db:
             found = contents(db.get_collection("docs"))
-        assert found in allowed, (
-            f"sync {n} failing, {copy}: {[differences(found, model) for model in allowed]}"
-        )
+        wrong = [differences(found, model) for model in allowed]
+        assert "" in wrong, f"sync {n} failing, {copy}: {wrong}"
     shutil.rmtree(folder)
     return was_reached
 
@@ -205,7 +204,7 @@ def test_what_a_failed_sync_left_is_never_trusted(
     n = 1
     while _lives_through_a_failing_sync(tmp_path / str(n), n, is_abandoned=is_abandoned):
         n += 1
-    assert n > 10
+    assert n > 6
 
 
 def test_created_and_deleted_collections_survive_a_crash_of_the_machine(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_of_many_adds_of_one_id_exactly_one_wins(docs: LocalCollection) -> None:
     """Callers share commits, not errors: who loses is told so, and nothing of that call is stored."""
     n_rounds = 25
     won: list[tuple[int, int]] = []
+    lost: list[tuple[str, str]] = []
 
     def run(thread: int) -> None:
         for turn in range(n_rounds):
@@ -98,11 +99,13 @@ def test_of_many_adds_of_one_id_exactly_one_wins(docs: LocalCollection) -> None:
                 assert docs.add(ids, [vector(thread, turn), vector(thread, turn)]) == 2
                 won.append((turn, thread))
             except faissbase.AlreadyExistsError as error:
-                assert f"'contested-{turn}'" in str(error)
+                lost.append((f"contested-{turn}", str(error)))
             assert docs.upsert(f"free-{turn}-{thread}", vector(thread, turn)) == 1
 
     in_threads(run)
     assert sorted(turn for turn, _ in won) == list(range(n_rounds))
+    assert len(lost) == n_rounds * (N_THREADS - 1)
+    assert all(message == f"id {id!r} exists already; upsert() replaces it" for id, message in lost)
     expected = {f"own-{turn}-{thread}" for turn, thread in won} | {f"contested-{i}" for i in range(n_rounds)}
     expected |= {f"free-{turn}-{thread}" for turn in range(n_rounds) for thread in range(N_THREADS)}
     assert {record.id for record in docs.get()} == expected

@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import faissbase
-from faissbase.database import database
 from faissbase.storage import sqlite
 
 
@@ -104,9 +104,7 @@ def test_other_metrics_and_index_types_are_refused(memory: faissbase.Database) -
 
 @pytest.mark.xfail(strict=True, reason="k may be a NumPy integer, dimension may not")
 def test_a_dimension_may_be_a_numpy_integer(memory: faissbase.Database) -> None:
-    import numpy as np
-
-    assert memory.create_collection("docs", np.int64(3)).dimension == 3  # type: ignore[arg-type]
+    assert memory.create_collection("docs", np.int64(3)).dimension == 3
 
 
 def test_get_or_create_gives_the_one_that_is_there(memory: faissbase.Database) -> None:
@@ -214,28 +212,6 @@ def test_a_newer_format_is_refused(tmp_path: Path, pattern: str, read_only: bool
         len(db.get_collection("docs"))
 
 
-def test_many_collections_work_with_few_files_open(
-    memory: faissbase.Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(database, "_MAX_OPEN", 2)
-    for i in range(6):
-        memory.create_collection(f"c{i}", 2).add("a", [1, i], {"n": i})
-    opened = [memory.get_collection(f"c{i}") for i in range(6)]
-    for _ in range(2):
-        for i, docs in enumerate(opened):
-            docs.upsert("b", [2, i])
-            assert (docs.get("a")[0].metadata, len(docs)) == ({"n": i}, 2)
-    n_open = len([fd for fd in os.listdir("/proc/self/fd") if _is_slot_file(fd)])
-    assert n_open <= 2 * 3, "slot files stay open: one handle and one map for each of 2 collections"
-
-
-def _is_slot_file(fd: str) -> bool:
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}").endswith(".f32")
-    except OSError:
-        return False
-
-
 def test_a_memory_database_goes_when_it_is_closed() -> None:
     with faissbase.connect(":memory:") as db:
         db.create_collection("docs", 2).add("a", [1, 2])
@@ -260,7 +236,10 @@ def test_memory_databases_of_dead_processes_are_cleared_away(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    dead, alive = tmp_path / f"faissbase-memory-{process.pid}-x", tmp_path / f"faissbase-memory-{os.getpid()}-x"
+    dead, alive = (
+        tmp_path / f"faissbase-memory-{process.pid}-x",
+        tmp_path / f"faissbase-memory-{os.getpid()}-x",
+    )
     other = tmp_path / "faissbase-memory-notes"
     for folder in (dead, alive, other):
         folder.mkdir()
