@@ -48,7 +48,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "cores": cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_average_before": [round(load, 2) for load in os.getloadavg()],
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "filesystem": filesystem(folder),
         "python": sys.version.split()[0],
         "sqlite": apsw.sqlite_lib_version(),

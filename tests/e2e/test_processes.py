@@ -22,9 +22,6 @@ from faissbase.collection.collection import LocalCollection
 
 PATIENCE_S = 60
 REPOSITORY = Path(__file__).parents[2]
-CONTESTED_DELETION = pytest.mark.xfail(
-    reason="two that remove one collection meet: UnavailableError where its files are gone halfway"
-)
 
 
 # ---- a process that does what it is told ------------------------------------------------------------
@@ -298,7 +295,6 @@ def test_processes_that_get_or_create_get_the_same(peers: tuple[Peer, Peer]) -> 
         assert peers[0].ask(f"c{turn}", "len") == 2
 
 
-@CONTESTED_DELETION
 def test_deletions_and_creations_at_once_leave_nothing_half(peers: tuple[Peer, Peer], tmp_path: Path) -> None:
     peers[0].ask(None, "create_collection", "docs", 2)
     for turn in range(10):
@@ -315,7 +311,6 @@ def test_deletions_and_creations_at_once_leave_nothing_half(peers: tuple[Peer, P
     assert len(list((tmp_path / "db").glob("*/*"))) == 1
 
 
-@CONTESTED_DELETION
 def test_connecting_is_never_in_the_way_of_a_deletion(peers: tuple[Peer, Peer], tmp_path: Path) -> None:
     one, other = peers
     for turn in range(30):
@@ -467,7 +462,6 @@ def test_a_fork_that_ends_by_itself_leaves_its_parent_at_work(tmp_path: Path) ->
         assert db.get_collection("docs").verify().ok
 
 
-@pytest.mark.xfail(strict=True, reason="OpenMP's threads stay behind at a fork: the search never returns")
 def test_a_fork_searches_batches(tmp_path: Path) -> None:
     if (os.cpu_count() or 1) == 1:
         pytest.xfail("one processor has no threads to lose")
@@ -480,7 +474,6 @@ def test_a_fork_searches_batches(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, reason="weakref.finalize runs in forks too, and removes the folder")
 @pytest.mark.parametrize("ending", ["sys.exit(0)", "db.close()"])
 def test_a_memory_database_outlives_the_forks_of_its_process(ending: str) -> None:
     run_script(

@@ -15,8 +15,10 @@ import numpy as np
 from faissbase.types import Float32, Metric, Slots
 
 _GATHER_BYTES = 16 << 20
-# FAISS turns to BLAS from this many queries on (cvar.distance_compute_blas_threshold).
-BLAS_QUERIES = 20
+# From this many queries on, copying a subset together pays.
+GATHER_QUERIES = 20
+# FAISS turns to BLAS from this many numbers in a batch of queries on.
+_BLAS_NUMBERS = int(faiss.cvar.distance_compute_blas_threshold)
 MAX_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 Neighbours = tuple[Float32, Slots]
@@ -31,6 +33,8 @@ def _foreign_owner() -> tuple[Any, Any]:
     return borrowed.codes.owner, (borrowed, blob)
 
 
+# OpenMP's threads do not survive a fork, and a child that waits for them waits for ever.
+_PROCESS = os.getpid()
 _OWNER, _OWNER_KEPT = _foreign_owner()
 
 
@@ -40,7 +44,7 @@ class _threads:
     __slots__ = ("_before", "_wanted")
 
     def __init__(self, nq: int) -> None:
-        self._wanted = MAX_THREADS if nq > 1 else 1
+        self._wanted = MAX_THREADS if nq > 1 and os.getpid() == _PROCESS else 1
         self._before = self._wanted
 
     def __enter__(self) -> None:
@@ -51,6 +55,15 @@ class _threads:
     def __exit__(self, *_: object) -> None:
         if self._before != self._wanted:
             faiss.omp_set_num_threads(self._before)
+
+
+def uses_blas(nq: int, d: int) -> bool:
+    """Whether FAISS runs a batch as a matrix product."""
+    return nq * d >= _BLAS_NUMBERS
+
+
+def _widened(k: int) -> int:
+    return k + max(10, k // 4)
 
 
 def _faiss_metric(metric: Metric) -> int:
@@ -78,23 +91,37 @@ class FlatView:
 
     def search(self, queries: Float32, k: int) -> Neighbours:
         """The k nearest of all: ``(float32[nq, k], int64[nq, k])``, nearest first."""
+        if not uses_blas(len(queries), self.d):
+            return self._search_directly(queries, k)
+        wide = min(self.n, _widened(k))
         with _threads(len(queries)):
-            distances, slots = self._index.search(queries, k)
-        return self._settled(queries, distances, slots)
+            distances, slots = self._index.search(queries, wide)
+        return self._settle(queries, k, distances, slots, self.n, None)
 
     def search_subset(self, queries: Float32, k: int, slots: Slots) -> Neighbours:
         """The k nearest among ``slots`` (int64, ascending, none twice)."""
-        if len(queries) < BLAS_QUERIES:
-            selector = faiss.IDSelectorArray(slots)
-            parameters = faiss.SearchParameters(sel=selector)
-            with _threads(len(queries)):
-                distances, found = self._index.search(queries, k, params=parameters)
+        if len(queries) < GATHER_QUERIES:
+            return self._search_directly(queries, k, slots)
+        distances, found = self._search_gathered(queries, min(len(slots), _widened(k)), slots)
+        return self._settle(queries, k, distances, found, len(slots), slots)
+
+    def _search_directly(self, queries: Float32, k: int, slots: Slots | None = None) -> Neighbours:
+        """By the kernels that subtract, piece by piece, whatever the number of queries."""
+        selector = None if slots is None else faiss.IDSelectorArray(slots)
+        parameters = None if selector is None else faiss.SearchParameters(sel=selector)
+        step = max(1, (_BLAS_NUMBERS - 1) // self.d)
+        pieces = []
+        for start in range(0, len(queries), step):
+            piece = queries[start : start + step]
+            with _threads(len(piece)):
+                pieces.append(self._index.search(piece, k, params=parameters))
+        if len(pieces) == 1:
+            distances, found = pieces[0]
             return distances, found
-        distances, found = self._search_gathered(queries, k, slots)
-        return self._settled(queries, distances, found)
+        return np.concatenate([piece[0] for piece in pieces]), np.concatenate([piece[1] for piece in pieces])
 
     def _search_gathered(self, queries: Float32, k: int, slots: Slots) -> Neighbours:
-        """Copy the subset together piece by piece: a batch then runs at BLAS speed in constant memory."""
+        """Copy the subset together piece by piece: a batch then reads it in order, in constant memory."""
         rows = max(1, _GATHER_BYTES // (4 * self.d))
         merged = faiss.ResultHeap(len(queries), k, keep_max=self.metric != "l2")
         with _threads(len(queries)):
@@ -108,22 +135,48 @@ class FlatView:
             merged.finalize()
         return merged.D, merged.I
 
-    def _settled(self, queries: Float32, distances: Float32, slots: Slots) -> Neighbours:
-        """Give a batch the very distances that one query alone gets.
+    def _settle(
+        self, queries: Float32, k: int, rough: Float32, slots: Slots, n: int, subset: Slots | None
+    ) -> Neighbours:
+        """The k nearest out of more that BLAS found, with the very distances that one query alone gets.
 
-        From 20 queries on FAISS computes l2 as ``x² + y² − 2xy``, which loses digits where vectors are long
-        and near; here the few that were found are computed again, directly, and put in order.
+        BLAS computes l2 as ``x² + y² − 2xy``, which loses digits where vectors are long and near. What it
+        found is computed again, directly. Where rounding could have kept a nearer vector out, the query is
+        run again without BLAS.
         """
-        if len(queries) < BLAS_QUERIES or not self.n:
-            return distances, slots
-        exact = np.full_like(distances, np.inf if self.metric == "l2" else -np.inf)
+        exact = self._distances(queries, slots)
+        order = np.argsort(exact if self.metric == "l2" else -exact, axis=1, kind="stable")[:, :k]
+        distances, found = np.take_along_axis(exact, order, 1), np.take_along_axis(slots, order, 1)
+        if slots.shape[1] < n and self.metric != "ip":
+            doubtful = np.flatnonzero(self._may_have_missed(queries, distances[:, -1], rough[:, -1]))
+            if len(doubtful):
+                again = self._search_directly(queries[doubtful], distances.shape[1], subset)
+                distances[doubtful], found[doubtful] = again
+        return distances, found
+
+    def _distances(self, queries: Float32, slots: Slots) -> Float32:
+        exact = np.empty(slots.shape, np.float32)
         kernel = faiss.fvec_L2sqr_by_idx if self.metric == "l2" else faiss.fvec_inner_products_by_idx
-        pointers = (faiss.swig_ptr(array) for array in (exact, queries, self.vectors, slots))
+        x, slots = np.ascontiguousarray(queries), np.ascontiguousarray(slots)
+        pointers = (faiss.swig_ptr(array) for array in (exact, x, self.vectors, slots))
         with _threads(len(queries)):
             kernel(*pointers, self.d, *slots.shape)
-        exact[slots < 0] = np.inf if self.metric == "l2" else -np.inf
-        order = np.argsort(exact if self.metric == "l2" else -exact, axis=1, kind="stable")
-        return np.take_along_axis(exact, order, 1), np.take_along_axis(slots, order, 1)
+        return exact
+
+    def _may_have_missed(self, queries: Float32, kth: Float32, last: Float32) -> Any:
+        """Whether a vector nearer than the k-th may lie beyond the last one that BLAS found, ``bool[nq]``.
+
+        Its error is bounded by ``(4 + √d) ε (|x|² + |y|²)``: rounding errors of d sums add up as a random
+        walk does. Whatever is nearer than the k-th has ``|y| ≤ |x| + √distance``.
+
+        **Source**: N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, sections 2.8 and 3.1.
+        """
+        relative = (4.0 + self.d**0.5) * float(np.finfo(np.float32).eps)
+        if self.metric == "cosine":
+            return kth < last + 2.0 * relative
+        x_squared = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
+        y_squared = (np.sqrt(x_squared) + np.sqrt(kth)) ** 2
+        return kth > last - relative * (x_squared + y_squared)
 
     def range_search(self, query: Float32, radius: float) -> Neighbours:
         """Everything nearer than ``radius`` to one query ``float32[1, d]``, unsorted.

@@ -128,6 +128,8 @@ def within(moment: Moment, queries: Float32, radius: float, where: Filter) -> Se
     slots = np.full((len(queries), width), -1, np.int64)
     for i, (near, at) in enumerate(found):
         distances[i, : len(near)], slots[i, : len(at)] = near, at
+    if moment.store.config.metric == "cosine":
+        np.clip(distances, -1.0, 1.0, out=distances)
     wanted = list(set(slots[slots >= 0].tolist()))
     rows = moment.store.rows(moment.snapshot, wanted, moment.transaction)
     return SearchResult(slots, distances, moment.store.config.metric, rows)

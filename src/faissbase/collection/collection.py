@@ -241,13 +241,16 @@ class LocalCollection:
         n = len(id_list)
         if metadatas is None and documents is None and vectors is None:
             raise InvalidInputError("update() needs metadatas, documents or vectors")
-        given = [metadatas] if isinstance(metadatas, Mapping) else metadatas
-        inputs.encode_metadatas(given, n)
+        objects: list[Any] = [None] * n
+        if metadatas is not None:
+            objects = (
+                [metadatas] if isinstance(metadatas, Mapping) else inputs.as_list(metadatas, "metadatas")
+            )
+        inputs.encode_metadatas(objects, n)
         stored = None
         if vectors is not None:
             stored = inputs.check_vectors(vectors, n, self.dimension, self.metric)
         texts = inputs.check_documents(documents, n)
-        objects = [None] * n if given is None else inputs.as_list(given, "metadatas")
         update = changes.Update(id_list, objects, texts, stored, replace)
         return parts.writer.run(Alone(lambda *write: update.run(parts.writer, *write)))
 

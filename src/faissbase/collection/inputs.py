@@ -25,6 +25,7 @@ MAX_K = 1 << 20
 _MAX_SQUARED_NORM = 8e37
 _MIN_SQUARED_NORM = 1e-30  # below, float32 squares lose digits
 _UNIT_TOLERANCE = 1e-6
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def as_list(values: Any, what: str) -> list[Any]:
         if hasattr(values, method):
             found = getattr(values, method)()
             return found if isinstance(found, list) else [found]
-    if isinstance(values, Mapping | bytes) or not hasattr(values, "__iter__"):
+    if isinstance(values, Mapping | set | frozenset | bytes) or not hasattr(values, "__iter__"):
         raise InvalidInputError(f"{what} must be a list, got {type(values).__name__}")
     return list(values)
 
@@ -127,7 +128,7 @@ def _as_array(vectors: Any) -> Any:
     if hasattr(vectors, "detach"):
         vectors = vectors.detach().cpu()
         vectors = vectors.numpy() if str(vectors.dtype) != "torch.bfloat16" else vectors.float().numpy()
-    if hasattr(vectors, "flatten") and hasattr(vectors, "to_pylist"):
+    if hasattr(vectors, "to_pylist"):
         return _from_arrow(vectors)
     try:
         array = np.asarray(vectors)
@@ -141,19 +142,32 @@ def _as_array(vectors: Any) -> Any:
 
 
 def _from_arrow(vectors: Any) -> Any:
+    """Numbers from an Arrow array of numbers (one vector) or of lists of numbers, without Python objects."""
     if hasattr(vectors, "combine_chunks"):
         vectors = vectors.combine_chunks()
-    flat = vectors.flatten()
-    if vectors.null_count or getattr(flat, "null_count", 0):
+    if not len(vectors):
+        return np.zeros(0, np.float32)
+    is_list = hasattr(vectors, "flatten") and hasattr(vectors.type, "value_type")
+    flat = vectors.flatten() if is_list else vectors
+    if vectors.null_count or flat.null_count:
         raise InvalidInputError("vectors hold nulls")
-    if not hasattr(flat.type, "bit_width") or not len(vectors):
-        return np.zeros((0, 0), np.float32) if not len(vectors) else np.asarray(vectors.to_pylist())
-    if flat.type == vectors.type:
-        return flat.to_numpy(zero_copy_only=False)
+    if hasattr(flat.type, "value_type") or not hasattr(flat, "to_numpy"):
+        raise InvalidInputError(f"vectors must be numbers or lists of numbers, got Arrow {vectors.type}")
     numbers = flat.to_numpy(zero_copy_only=False)
-    if len(numbers) % len(vectors):
-        raise InvalidInputError("vectors must all have the same length")
-    return numbers.reshape(len(vectors), -1)
+    if numbers.dtype.kind not in "fiu":
+        raise InvalidInputError(f"vectors must be numbers, got Arrow {vectors.type}")
+    if not is_list:
+        return numbers
+    return numbers.reshape(len(vectors), _arrow_width(vectors, len(numbers)))
+
+
+def _arrow_width(vectors: Any, n_numbers: int) -> int:
+    width = n_numbers // len(vectors)
+    if hasattr(vectors, "offsets"):
+        lengths = np.diff(vectors.offsets.to_numpy())
+        if (lengths != width).any():
+            raise InvalidInputError("vectors must all have the same length")
+    return width
 
 
 def _check_finite(matrix: Float32, given: Any) -> None:
@@ -332,9 +346,10 @@ def check_fraction(value: Any, name: str) -> None:
 
 
 def check_radius(radius: Any) -> float:
-    """``radius`` as a finite float."""
-    if isinstance(radius, bool) or not isinstance(radius, int | float | np.number) or not np.isfinite(radius):
-        raise InvalidInputError(f"radius must be a finite number, got {radius!r}")
+    """``radius`` as a float that float32 can hold."""
+    is_number = isinstance(radius, int | float | np.number) and not isinstance(radius, bool)
+    if not is_number or not abs(radius) <= _MAX_FLOAT32:
+        raise InvalidInputError(f"radius must be a finite number within float32, got {str(radius)[:80]!r}")
     return float(radius)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from faissbase.ann.flat import BLAS_QUERIES, MAX_THREADS, FlatView, Neighbours
+from faissbase.ann.flat import GATHER_QUERIES, MAX_THREADS, FlatView, Neighbours, uses_blas
 from faissbase.collection.selection import Selection
 from faissbase.types import Float32, Mask
 
@@ -52,12 +52,12 @@ def choose(view: FlatView, nq: int, selection: Selection) -> Plan:
 
 
 def _scan_ms(n: int, d: int, nq: int) -> float:
-    ns = _BLAS_NS if nq >= BLAS_QUERIES else _SCAN_NS
+    ns = _BLAS_NS if uses_blas(nq, d) else _SCAN_NS
     return n * d * nq * ns / min(nq, MAX_THREADS) / 1e6
 
 
 def _subset_ms(m: int, n: int, d: int, nq: int) -> float:
-    if nq >= BLAS_QUERIES:
+    if nq >= GATHER_QUERIES:
         return m * d * _GATHER_NS / 1e6 + _scan_ms(m, d, nq)
     ns = _SUBSET_NS if m < n / 4 else _SUBSET_MANY_NS
     return m * d * nq * ns / min(nq, MAX_THREADS) / 1e6

@@ -219,11 +219,17 @@ class Writer:
         return None
 
     def close(self) -> None:
-        """Leave no redo copies behind where this writer made some; where that fails, they do no harm."""
+        """Let what is under way finish, and leave no redo copies behind where this writer made some."""
+        with suppress(FaissbaseError):  # copies that stay do no harm
+            if self._has_redo or self._is_led:
+                self.run(Alone(self._finish))
         self._disk.shutdown()
-        if self._has_redo and not self._must_recover:
-            with suppress(FaissbaseError), self._store.records.write_transaction() as transaction:
-                self._store.checkpoint(transaction)
+
+    def _finish(self, transaction: WriteTransaction, *_: object) -> int:
+        if self._has_redo:
+            self._store.checkpoint(transaction)
+            self._has_redo = False
+        return 0
 
 
 def _write_and_sync(vectors: VectorFile, first_slot: int, rows: Float32) -> None:

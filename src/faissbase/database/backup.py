@@ -23,7 +23,7 @@ from faissbase._version import __version__
 from faissbase.collection.store import Config, vectors_path
 from faissbase.database.catalog import FILE_NAME as CATALOG_NAME
 from faissbase.database.catalog import Catalog
-from faissbase.errors import AlreadyExistsError, ConflictError, CorruptionError, NotFoundError
+from faissbase.errors import AlreadyExistsError, ConflictError, CorruptionError, FaissbaseError, NotFoundError
 from faissbase.storage.files import os_errors, publish, sync_folder
 from faissbase.storage.records import FILE_NAME as RECORDS_NAME
 from faissbase.storage.records import Records, State
@@ -57,14 +57,24 @@ def write_backup(catalog: Catalog, path: Path) -> None:
         with os_errors(f"cannot write backup {path}"):
             with open(draft, "wb") as out:
                 with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                    members = [_add_collection(tar, catalog, *live) for live in catalog.all_live()]
-                    _add_manifest(tar, members)
+                    added = [_add_live(tar, catalog, *live) for live in catalog.all_live()]
+                    _add_manifest(tar, [part for part in added if part is not None])
                 out.flush()
                 os.fsync(out.fileno())
             publish(draft, path)
     finally:
         with suppress(OSError):
             draft.unlink()
+
+
+def _add_live(tar: tarfile.TarFile, catalog: Catalog, tenant: str, config: Config) -> dict[str, Any] | None:
+    """Add a collection, or nothing where it has been deleted since the catalog was read."""
+    try:
+        return _add_collection(tar, catalog, tenant, config)
+    except FaissbaseError:
+        if catalog.find(tenant, config.name) != config:
+            return None
+        raise
 
 
 def _add_collection(tar: tarfile.TarFile, catalog: Catalog, tenant: str, config: Config) -> dict[str, Any]:
@@ -74,7 +84,7 @@ def _add_collection(tar: tarfile.TarFile, catalog: Catalog, tenant: str, config:
         copy = Path(scratch) / RECORDS_NAME
         state, vectors = _copy_records(folder, config, copy)
         try:
-            with open(copy, "rb") as rows, open(vectors.path, "rb") as slots:
+            with open(copy, "rb") as rows, vectors.open_file() as slots:
                 files = {
                     f"{base}/{RECORDS_NAME}": _add(tar, f"{base}/{RECORDS_NAME}", rows, copy.stat().st_size)
                 }
@@ -160,16 +170,16 @@ def _extract(source: Path, draft: Path) -> None:
     try:
         with tarfile.open(source, mode="r:") as tar:
             for member in tar:
-                stream = tar.extractfile(member)
+                stream = tar.extractfile(member) if member.isreg() else None
                 if stream is None:
                     raise CorruptionError(f"{source}: {member.name!r} is not a file")
                 if member.name == _MANIFEST:
                     manifest = orjson.loads(stream.read())
                 else:
                     found[member.name] = _extract_file(stream, draft / _safe(member.name, source))
-    except (tarfile.TarError, orjson.JSONDecodeError, EOFError) as error:
-        raise CorruptionError(f"{source} is not a whole backup: {error}") from error
-    _check_manifest(source, manifest, found)
+        _check_manifest(source, manifest, found)
+    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        raise CorruptionError(f"{source} is not a whole backup: {error!r}") from error
 
 
 def _extract_file(stream: IO[bytes], target: Path) -> str:

@@ -5,10 +5,10 @@ It can be lost: every collection also keeps its own facts, and a missing catalog
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import threading
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 from faissbase.collection.store import Config, vectors_path
 from faissbase.errors import AlreadyExistsError, CorruptionError, FaissbaseError, NotFoundError
 from faissbase.storage import records, sqlite
-from faissbase.storage.files import os_errors, sync_folder
+from faissbase.storage.files import os_errors, publish, sync_folder
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.storage.vectors import VectorFile
 
@@ -63,21 +63,21 @@ class Catalog:
             self._finish_interrupted()
 
     def _create_if_missing(self) -> None:
-        """Make the catalog under another name first, so that of two processes one simply comes second."""
+        """Make the catalog under another name first; of several processes one does it, the others wait."""
         if self._path.exists():
             return
-        draft = self.root / f"{FILE_NAME}.{uuid.uuid4().hex}"
-        try:
-            sqlite.create(draft, _SCHEMA)
-            _adopt_collections(self.root, draft)
-            os.link(draft, self._path)
-            sync_folder(self.root)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise FaissbaseError(f"cannot create {self._path}: {error}") from error
-        finally:
-            draft.unlink(missing_ok=True)
+        draft = self.root / f"{FILE_NAME}.draft"
+        with os_errors(f"cannot create {self._path}"), _folder_lock(self.root):
+            if self._path.exists():
+                return
+            try:
+                for name in (draft.name, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"):
+                    (self.root / name).unlink(missing_ok=True)  # what is left of a catalog that was lost
+                sqlite.create(draft, _SCHEMA)
+                _adopt_collections(self.root, draft)
+                publish(draft, self._path)
+            finally:
+                draft.unlink(missing_ok=True)
 
     @contextmanager
     def _use(self) -> Iterator[Any]:
@@ -146,11 +146,15 @@ class Catalog:
 
     def delete(self, tenant: str, name: str) -> Config:
         """Delete a collection, first in the catalog, then on disk; what is interrupted is finished later."""
-        config = self.find(tenant, name)
-        if config is None:
-            raise NotFoundError(f"no collection {name!r}")
+        statement = (
+            "UPDATE collections SET is_deleting = 1 WHERE tenant = ? AND name = ? AND NOT is_deleting "
+            f"RETURNING {_COLUMNS}"
+        )
         with self._writing() as connection:
-            connection.execute("UPDATE collections SET is_deleting = 1 WHERE uuid = ?", (config.uuid,))
+            row = connection.execute(statement, (tenant, name)).fetchone()
+        if row is None:
+            raise NotFoundError(f"no collection {name!r}")
+        config = Config(*row)
         self._remove(tenant, config.uuid)
         return config
 
@@ -233,18 +237,28 @@ def _insert(connection: Any, tenant: str, config: Config) -> None:
 
 
 def _tell_other_processes(folder: Path) -> None:
-    """Commit a mark that whoever has the collection open sees at its next call."""
-    try:
+    """Commit a mark that whoever has the collection open sees at its next call.
+
+    Where that fails, the files are damaged, or another process that removes them was faster.
+    """
+    with suppress(FaissbaseError):
         opened = records.Records(folder, synchronous="NORMAL")
-    except (NotFoundError, CorruptionError):
-        return
+        try:
+            with opened.write_transaction() as transaction:
+                transaction.set_meta("deleted", 1)
+        finally:
+            opened.close()
+
+
+@contextmanager
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """Let one process at a time into the block; the lock goes with the process that holds it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with opened.write_transaction() as transaction:
-            transaction.set_meta("deleted", 1)
-    except CorruptionError:
-        pass
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
     finally:
-        opened.close()
+        os.close(fd)
 
 
 def _adopt_collections(root: Path, draft: Path) -> None:

@@ -14,6 +14,8 @@ from collections import deque
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+
 from faissbase.ann.spec import check_index_type
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.store import Config
@@ -93,8 +95,10 @@ def _check_root(root: Path, read_only: bool) -> None:
 
 
 def _is_ours(entry: Path) -> bool:
-    is_tenant = entry.is_dir() and any(entry.glob("*/records.sqlite"))
-    return is_tenant or entry.name.startswith((FILE_NAME, "."))
+    if entry.is_dir():
+        inside = list(entry.iterdir())
+        return not inside or any((folder / "records.sqlite").exists() for folder in inside)
+    return entry.name.startswith((FILE_NAME, "."))
 
 
 def _temporary_folder() -> Path:
@@ -105,6 +109,12 @@ def _temporary_folder() -> Path:
         if owner.isdigit() and not _is_running(int(owner)):
             shutil.rmtree(leftover, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{_MEMORY_PREFIX}{os.getpid()}-"))
+
+
+def _remove_own(root: Path, process: int) -> None:
+    """Remove a temporary folder, unless this is a fork of the process that made it."""
+    if os.getpid() == process:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def _is_running(process: int) -> bool:
@@ -149,7 +159,7 @@ class Database:
         self._opened: deque[LocalCollection] = deque()
         self._is_closed = False
         if is_temporary:
-            self._remover = weakref.finalize(self, shutil.rmtree, root, ignore_errors=True)
+            self._remover = weakref.finalize(self, _remove_own, root, os.getpid())
 
     def __repr__(self) -> str:
         return f"<faissbase database at {self.path}>"
@@ -292,10 +302,11 @@ class Database:
 
 def _config(name: str, dimension: int, metric: Metric, index_type: str) -> Config:
     check_name(name)
-    if isinstance(dimension, bool) or not isinstance(dimension, int) or not 1 <= dimension <= MAX_DIMENSION:
+    is_whole = isinstance(dimension, int | np.integer) and not isinstance(dimension, bool)
+    if not is_whole or not 1 <= dimension <= MAX_DIMENSION:
         raise InvalidInputError(
             f"dimension must be a whole number from 1 to {MAX_DIMENSION}, got {dimension!r}"
         )
     if metric not in METRICS:
         raise InvalidInputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    return Config(uuid.uuid4().hex, name, dimension, metric, check_index_type(index_type, metric))
+    return Config(uuid.uuid4().hex, name, int(dimension), metric, check_index_type(index_type, metric))

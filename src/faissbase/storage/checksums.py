@@ -36,6 +36,8 @@ def row_checksums(
     vectors: Float32,
 ) -> list[int]:
     """`row_checksum` of each row of a batch; ``vectors`` is C-contiguous ``float32[n, d]``."""
+    if not ids:
+        return []
     raw, size = memoryview(vectors.data).cast("B"), vectors.shape[1] * 4
     pieces = (raw[start : start + size] for start in range(0, len(raw), size))
     return [row_checksum(*row) for row in zip(ids, metadata_json, documents, norms, pieces, strict=True)]

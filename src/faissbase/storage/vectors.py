@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -105,6 +106,12 @@ class VectorFile:
         raise CorruptionError(
             f"{self.path} holds {found} bytes, {needed} are needed for its {n_slots} slots; run repair()"
         )
+
+    def open_file(self) -> BinaryIO:
+        """The file from its start, for copying; it may have lost its name meanwhile."""
+        file = os.fdopen(os.dup(self._fd), "rb")
+        file.seek(0)
+        return file
 
     def is_shorter_than(self, n_slots: int) -> bool:
         """True where the file has lost rows: reading the map there would kill the process."""

@@ -110,7 +110,6 @@ def test_refused_ids_are_refused_by_every_call(docs: LocalCollection, ids: Any) 
             call(ids)
 
 
-@pytest.mark.xfail(strict=True, reason="a set has no order: which vector belongs to which id is chance")
 def test_refused_ids_in_a_set(docs: LocalCollection) -> None:
     with pytest.raises(faissbase.InvalidInputError):
         docs.upsert({"kept"}, [[1, 2]], [{"n": 1}], ["as it was"])
@@ -229,7 +228,6 @@ def test_nothing_is_written_for_no_ids(docs: LocalCollection) -> None:
     assert docs.get([]) == []
 
 
-@pytest.mark.xfail(strict=True, reason="row_checksums casts an empty memoryview: TypeError")
 @pytest.mark.parametrize("vectors", [[], np.zeros((0, 2), np.float32)])
 def test_an_empty_batch_is_no_error(docs: LocalCollection, vectors: Any) -> None:
     assert docs.upsert([], vectors) == docs.add([], vectors, [], []) == 0
@@ -243,7 +241,6 @@ def test_update_takes_any_sequence(docs: LocalCollection) -> None:
     assert (record.metadata, record.document, record.vector.tolist()) == ({"n": 2}, "new", [3, 4])
 
 
-@pytest.mark.xfail(strict=True, reason="update() reads an iterator of metadatas twice: IndexError")
 def test_update_takes_an_iterator(docs: LocalCollection) -> None:
     docs.update(["kept"], metadatas=(metadata for metadata in [{"n": 2}]))
     assert docs.get("kept")[0].metadata == {"n": 2}

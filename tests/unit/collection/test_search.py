@@ -73,10 +73,6 @@ def test_large_bytes_have_the_exact_integer_distances(memory: faissbase.Database
     np.testing.assert_array_equal(found, np.sort(exact, axis=1))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="FAISS 1.15 turns to BLAS where nq * d >= 128,000; the k it then picks are not the nearest",
-)
 @pytest.mark.parametrize("shift", [0, 1000])
 def test_a_large_batch_finds_the_nearest_of_long_vectors(memory: faissbase.Database, shift: int) -> None:
     rng = np.random.default_rng(3)
@@ -123,7 +119,6 @@ def test_cosine_scores_stay_within_one(memory: faissbase.Database, nq: int) -> N
     assert all(-1 <= hit.score <= 1 for hit in docs.search(xb[0], N))
 
 
-@pytest.mark.xfail(strict=True, reason="answers.within does not clip as answers.nearest does")
 def test_cosine_scores_of_a_range_search_stay_within_one(memory: faissbase.Database) -> None:
     xb = np.random.default_rng(5).normal(size=(500, 16)).astype(np.float32)
     docs = filled(memory, xb / np.linalg.norm(xb, axis=1, keepdims=True), "cosine")
@@ -203,8 +198,7 @@ def test_a_radius_that_is_no_number_is_refused(docs: LocalCollection, radius: An
         docs.range_search([0, 0], radius)
 
 
-@pytest.mark.xfail(strict=True, reason="check_radius passes what float32 cannot hold on to FAISS: TypeError")
-@pytest.mark.parametrize("radius", [1e300, 10**400])
+@pytest.mark.parametrize("radius", [1e300, 10**400], ids=["float", "int"])
 def test_a_radius_beyond_float32_is_refused(docs: LocalCollection, radius: Any) -> None:
     with pytest.raises(faissbase.InvalidInputError, match="radius"):
         docs.range_search([0, 0], radius)

@@ -104,7 +104,6 @@ def test_nothing_is_no_vectors(empty: Any) -> None:
     assert as_matrix(empty, 3)[0].shape == (0, 3)
 
 
-@pytest.mark.xfail(strict=True, reason="_from_arrow makes (0, 0) of any empty list array")
 @pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float32(), 3)])
 def test_an_empty_arrow_array_is_no_vectors(kind: pa.DataType) -> None:
     assert as_matrix(pa.array([], kind), 3)[0].shape == (0, 3)
@@ -169,13 +168,11 @@ def test_what_is_no_matrix_of_finite_numbers_is_refused(vectors: Any, message: s
     assert message in str(refused.value)
 
 
-@pytest.mark.xfail(strict=True, reason="_from_arrow only looks at the total: [[1, 2, 3], [4]] becomes 2 x 2")
 def test_arrow_lists_of_unequal_length_are_refused_though_their_total_fits() -> None:
     with pytest.raises(faissbase.InvalidInputError):
         as_matrix(pa.array([[1.0, 2.0, 3.0], [4.0]]), 2)
 
 
-@pytest.mark.xfail(strict=True, reason="_from_arrow believes the type: bool passes, others raise")
 @pytest.mark.parametrize(
     "vectors",
     [
@@ -190,7 +187,6 @@ def test_arrow_arrays_of_other_things_are_refused(vectors: Any) -> None:
         as_matrix(vectors, 2)
 
 
-@pytest.mark.xfail(strict=True, reason="a chunked array of numbers has no flatten() once combined")
 def test_one_chunked_array_of_numbers_is_one_vector() -> None:
     assert as_matrix(pa.chunked_array([[1.0], [2.0]]), 2)[0].tolist() == [[1.0, 2.0]]
 

@@ -102,7 +102,6 @@ def test_other_metrics_and_index_types_are_refused(memory: faissbase.Database) -
     assert memory.list_collections() == []
 
 
-@pytest.mark.xfail(strict=True, reason="k may be a NumPy integer, dimension may not")
 def test_a_dimension_may_be_a_numpy_integer(memory: faissbase.Database) -> None:
     assert memory.create_collection("docs", np.int64(3)).dimension == 3
 
