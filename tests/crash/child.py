@@ -19,7 +19,9 @@ import numpy as np
 from tests.crash.model import D, Operation, operation, perform, upsert_of
 
 import faissbase
+from faissbase.collection import writer
 from faissbase.errors import AlreadyExistsError, NotFoundError
+from faissbase.storage import sqlite
 
 COLLECTION = "docs"
 N_NAMES = 4
@@ -104,6 +106,8 @@ def _run_in_fork(job: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    writer._REDO_BYTES_KEPT = 64 << 10  # so that redo copies are dropped, and WALs emptied, often enough
+    sqlite._WAL_PAGES = 300
     for line in sys.stdin:
         _run_in_fork(json.loads(line))
 

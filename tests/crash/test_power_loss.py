@@ -35,9 +35,17 @@ from tests.crash.watch import watched
 import faissbase
 from faissbase.collection import writer
 from faissbase.errors import UnavailableError
+from faissbase.storage import sqlite
 from faissbase.types import Durability
 
 SEED = 20_260
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let redo copies be dropped, and the WAL be emptied, often enough to be met."""
+    monkeypatch.setattr(writer, "_REDO_BYTES_KEPT", 16 << 10)
+    monkeypatch.setattr(sqlite, "_WAL_PAGES", 200)
 
 
 @dataclass(slots=True)
@@ -197,10 +205,7 @@ def _lives_through_a_failing_sync(folder: Path, n: int, *, is_abandoned: bool) -
 
 
 @pytest.mark.parametrize("is_abandoned", [False, True])
-def test_what_a_failed_sync_left_is_never_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_abandoned: bool
-) -> None:
-    monkeypatch.setattr(writer, "_REDO_BYTES_KEPT", 16 << 10)  # so that redo copies are dropped soon
+def test_what_a_failed_sync_left_is_never_trusted(tmp_path: Path, is_abandoned: bool) -> None:
     n = 1
     while _lives_through_a_failing_sync(tmp_path / str(n), n, is_abandoned=is_abandoned):
         n += 1

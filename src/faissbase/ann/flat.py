@@ -63,7 +63,7 @@ def uses_blas(nq: int, d: int) -> bool:
 
 
 def _widened(k: int) -> int:
-    return k + max(10, k // 4)
+    return k + max(5, k // 4)
 
 
 def _faiss_metric(metric: Metric) -> int:
@@ -91,6 +91,8 @@ class FlatView:
 
     def search(self, queries: Float32, k: int) -> Neighbours:
         """The k nearest of all: ``(float32[nq, k], int64[nq, k])``, nearest first."""
+        if len(queries) == 1:
+            return self._search_one(queries, k)
         if not uses_blas(len(queries), self.d):
             return self._search_directly(queries, k)
         wide = min(self.n, _widened(k))
@@ -104,6 +106,14 @@ class FlatView:
             return self._search_directly(queries, k, slots)
         distances, found = self._search_gathered(queries, min(len(slots), _widened(k)), slots)
         return self._settle(queries, k, distances, found, len(slots), slots)
+
+    def _search_one(self, query: Float32, k: int) -> Neighbours:
+        """Without FAISS's Python wrapper, which costs as much as searching some thousand vectors."""
+        distances, slots = np.empty((1, k), np.float32), np.empty((1, k), np.int64)
+        pointers = (faiss.swig_ptr(query), k, faiss.swig_ptr(distances), faiss.swig_ptr(slots))
+        with _threads(1):
+            self._index.search_c(1, *pointers)
+        return distances, slots
 
     def _search_directly(self, queries: Float32, k: int, slots: Slots | None = None) -> Neighbours:
         """By the kernels that subtract, piece by piece, whatever the number of queries."""

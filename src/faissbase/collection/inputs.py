@@ -209,7 +209,7 @@ def _unit_rows(matrix: Float32, squares: list[float]) -> tuple[Float32, list[flo
     norms = [1.0 if abs(length - 1.0) <= _UNIT_TOLERANCE else length for length in lengths]
     if norms.count(1.0) == len(norms):
         return matrix, norms
-    return (matrix / np.array(norms)[:, None]).astype(np.float32), norms
+    return matrix / np.array(norms, np.float32)[:, None], norms
 
 
 def encode_metadatas(metadatas: Any, n: int) -> list[bytes]:
@@ -219,39 +219,39 @@ def encode_metadatas(metadatas: Any, n: int) -> list[bytes]:
     given = [metadatas] if isinstance(metadatas, Mapping) else as_list(metadatas, "metadatas")
     if len(given) != n:
         raise InvalidInputError(f"expected {n} metadatas, one for each id, got {len(given)}")
-    return [_encode_metadata(metadata, row) for row, metadata in enumerate(given)]
+    return list(map(_encode_metadata, given, range(n)))
 
 
 def _encode_metadata(metadata: Any, row: int) -> bytes:
-    if metadata is None:
-        return b"{}"
-    if not isinstance(metadata, dict):
-        if not isinstance(metadata, Mapping):
-            raise InvalidInputError(
-                f"metadata of row {row} must be an object (dict), got {type(metadata).__name__}"
-            )
-        metadata = dict(metadata)
+    if metadata.__class__ is not dict:
+        if metadata is None:
+            return b"{}"
+        metadata = _as_object(metadata, row)
     try:
-        encoded = orjson.dumps(metadata, option=orjson.OPT_SERIALIZE_NUMPY)
+        encoded = orjson.dumps(metadata, None, orjson.OPT_SERIALIZE_NUMPY)
     except TypeError as error:
         raise InvalidInputError(f"metadata of row {row} cannot be stored as JSON: {error}") from error
     if len(encoded) > MAX_METADATA_BYTES:
         raise InvalidInputError(
             f"metadata of row {row} takes {len(encoded)} bytes, at most {MAX_METADATA_BYTES} are allowed"
         )
-    _check_metadata(metadata, encoded, row)
-    return encoded
-
-
-def _check_metadata(metadata: dict[str, Any], encoded: bytes, row: int) -> None:
     if b"null" in encoded:  # what NaN and infinity turn into
         _check_numbers(metadata, row)
     if b'"$' in encoded:
-        wrong = next((key for key in metadata if key.startswith("$")), None)
-        if wrong is not None:
-            raise InvalidInputError(
-                f"metadata of row {row}: field {wrong!r} starts with $, kept for operators"
-            )
+        _check_fields(metadata, row)
+    return encoded
+
+
+def _as_object(metadata: Any, row: int) -> dict[str, Any]:
+    if isinstance(metadata, Mapping):
+        return dict(metadata)
+    raise InvalidInputError(f"metadata of row {row} must be an object (dict), got {type(metadata).__name__}")
+
+
+def _check_fields(metadata: dict[str, Any], row: int) -> None:
+    wrong = next((key for key in metadata if key.startswith("$")), None)
+    if wrong is not None:
+        raise InvalidInputError(f"metadata of row {row}: field {wrong!r} starts with $, kept for operators")
 
 
 def _check_numbers(value: Any, row: int) -> None:

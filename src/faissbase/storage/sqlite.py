@@ -30,6 +30,8 @@ FORMAT_VERSION = 1
 PAGE_BYTES = 4096  # docs/decisions/002: a small commit writes three pages
 _CHECKSUM_BYTES = 8
 _WAL_PAGES = 4000
+# A batch's pages must fit, or SQLite writes them to the WAL more than once; taken only as it is filled.
+_WRITER_CACHE_KIB = 32 << 10
 BUSY_TIMEOUT_S = 30.0
 
 _vfs_lock = threading.Lock()
@@ -141,6 +143,7 @@ def connect(path: Path, *, read_only: bool = False, synchronous: str = "FULL") -
             if not read_only:
                 connection.execute(f"PRAGMA synchronous={synchronous}")
                 connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+                connection.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIB}")
         except BaseException:
             connection.close()
             raise

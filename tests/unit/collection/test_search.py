@@ -63,6 +63,50 @@ def test_a_batch_has_the_very_distances_of_its_queries_alone(
         assert {hit.id for hit in hits[:9]} <= {hit.id for hit in alone}
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "ip",
+        pytest.param(
+            "cosine",
+            marks=pytest.mark.xfail(
+                strict=True, reason="one float32 vector is brought to unit length in float32, many in float64"
+            ),
+        ),
+    ],
+)
+def test_a_query_has_the_same_answer_alone_and_in_a_batch(memory: faissbase.Database, metric: Metric) -> None:
+    rng = np.random.default_rng(8)
+    docs = filled(memory, rng.normal(size=(N, 48)).astype(np.float32), metric)
+    xq = rng.normal(size=(40, 48)).astype(np.float32)
+    for query, hits in zip(xq, docs.search(xq, 5), strict=True):
+        assert docs.search(query, 5) == hits
+
+
+@pytest.mark.xfail(strict=True, reason="BLAS rounds another way; for ip nothing proves what it found")
+def test_a_large_batch_finds_what_its_queries_find_alone_for_ip(memory: faissbase.Database) -> None:
+    rng = np.random.default_rng(0)
+    docs = filled(memory, (1000 + rng.normal(size=(3000, 784))).astype(np.float32), "ip")
+    xq = (1000 + rng.normal(size=(200, 784))).astype(np.float32)
+    batch = docs.search(xq, 10)
+    for i in range(0, 200, 4):
+        assert [hit.distance for hit in batch[i]] == [hit.distance for hit in docs.search(xq[i], 10)]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="one float32 vector is brought to unit length in float32, many in float64"
+)
+def test_a_vector_is_stored_the_same_alone_and_in_a_batch(memory: faissbase.Database) -> None:
+    xb = np.random.default_rng(9).normal(size=(50, 48)).astype(np.float32)
+    docs = filled(memory, xb, "cosine")
+    for i, vector in enumerate(xb):
+        docs.upsert(f"again {i}", vector)
+    for i, vector in enumerate(xb):
+        first, second = docs.search(vector, 2)
+        assert {first.id, second.id} == {str(i), f"again {i}"}
+        assert first.distance == second.distance
+
+
 def test_large_bytes_have_the_exact_integer_distances(memory: faissbase.Database) -> None:
     xb, xq = images(N, 1), images(5, 2)
     docs = filled(memory, xb, "l2")

@@ -22,6 +22,11 @@ def _random(n: int, seed: int = 1) -> Float32:
     return np.random.default_rng(seed).standard_normal((n, D), dtype=np.float32)
 
 
+def _write_and_sync(file: VectorFile, rows: Float32) -> None:
+    file.write(0, rows)
+    file.sync()
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[VectorFile]:
     opened = VectorFile(tmp_path / "vectors.0.f32", D, writable=True, create=True)
@@ -66,7 +71,7 @@ def test_rows_survive_growth(file: VectorFile) -> None:
     for start in range(0, len(rows), 3_000):
         file.write(start, rows[start : start + 3_000])
     np.testing.assert_array_equal(file.view(len(rows)), rows)
-    assert file.path.stat().st_size > 2 * rows.nbytes // 2
+    assert file.path.stat().st_size > rows.nbytes
 
 
 def test_a_view_stays_valid_when_the_file_grows_and_is_closed(tmp_path: Path) -> None:
@@ -157,11 +162,9 @@ def test_a_call_that_fails_is_an_error_of_ours(
 
     monkeypatch.setattr(os, call, fail)
     with pytest.raises(UnavailableError, match=r"vectors\.0\.f32: No space left"):
-        file.write(0, _random(1))
-        file.sync()
+        _write_and_sync(file, _random(1))
     monkeypatch.undo()
-    file.write(0, _random(3))
-    file.sync()
+    _write_and_sync(file, _random(3))
     np.testing.assert_array_equal(file.view(3), _random(3))
 
 
