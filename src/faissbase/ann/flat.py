@@ -81,6 +81,7 @@ class FlatView:
         self.vectors = vectors
         self.metric = metric
         self.n, self.d = vectors.shape
+        self._longest_norm: float | None = None
         self._index = faiss.IndexFlat(self.d, _faiss_metric(metric))
         if self.n:
             flat = vectors.reshape(-1).view(np.uint8)
@@ -157,7 +158,7 @@ class FlatView:
         exact = self._distances(queries, slots)
         order = np.argsort(exact if self.metric == "l2" else -exact, axis=1, kind="stable")[:, :k]
         distances, found = np.take_along_axis(exact, order, 1), np.take_along_axis(slots, order, 1)
-        if slots.shape[1] < n and self.metric != "ip":
+        if slots.shape[1] < n:
             doubtful = np.flatnonzero(self._may_have_missed(queries, distances[:, -1], rough[:, -1]))
             if len(doubtful):
                 again = self._search_directly(queries[doubtful], distances.shape[1], subset)
@@ -177,7 +178,8 @@ class FlatView:
         """Whether a vector nearer than the k-th may lie beyond the last one that BLAS found, ``bool[nq]``.
 
         Its error is bounded by ``(4 + √d) ε (|x|² + |y|²)``: rounding errors of d sums add up as a random
-        walk does. Whatever is nearer than the k-th has ``|y| ≤ |x| + √distance``.
+        walk does. For l2, whatever is nearer than the k-th has ``|y| ≤ |x| + √distance``; for ip, none is
+        longer than the longest.
 
         **Source**: N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, sections 2.8 and 3.1.
         """
@@ -185,8 +187,19 @@ class FlatView:
         if self.metric == "cosine":
             return kth < last + 2.0 * relative
         x_squared = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
+        if self.metric == "ip":
+            return kth < last + relative * np.sqrt(x_squared) * self._longest()
         y_squared = (np.sqrt(x_squared) + np.sqrt(kth)) ** 2
         return kth > last - relative * (x_squared + y_squared)
+
+    def _longest(self) -> float:
+        """The length of the longest vector, found once."""
+        if self._longest_norm is None:
+            squares = np.empty(self.n, np.float32)
+            with _threads(2):
+                faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), faiss.swig_ptr(self.vectors), self.d, self.n)
+            self._longest_norm = float(squares.max()) ** 0.5
+        return self._longest_norm
 
     def range_search(self, query: Float32, radius: float) -> Neighbours:
         """Everything nearer than ``radius`` to one query ``float32[1, d]``, unsorted.

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from faissbase.collection import answers, changes, inputs, transfer, verify
 from faissbase.collection.answers import Explanation, Moment
+from faissbase.collection.integrity import check_rows
 from faissbase.collection.optimizer import OptimizeReport, compact
 from faissbase.collection.selection import Selector
 from faissbase.collection.store import Config, Snapshot, Store
@@ -26,7 +27,7 @@ from faissbase.errors import (
     NotReadyError,
 )
 from faissbase.filters.tree import Everything, Filter, parse
-from faissbase.storage.records import ReadTransaction
+from faissbase.storage.records import ReadTransaction, StoredRow
 from faissbase.types import (
     Durability,
     Float32,
@@ -323,8 +324,8 @@ class LocalCollection:
             raise InvalidInputError("get() takes ids or where, not both")
         stop = None if limit is None else inputs.check_count(limit, "limit")
         if ids is not None:
-            id_list = inputs.check_ids(ids)[:stop]
-            return self._pinned(lambda moment: _by_ids(moment, id_list, include_vectors))
+            id_list = inputs.check_ids(ids)
+            return self._pinned(lambda moment: _by_ids(moment, id_list, include_vectors)[:stop])
         filter = parse(where)
         return self._pinned(lambda moment: _by_filter(moment, filter, 0, stop, include_vectors)[0])
 
@@ -382,7 +383,7 @@ class LocalCollection:
             for a matrix of them.
         """
         queries, is_single, filter = self._query(xq, where)
-        n_hits = inputs.check_k(k)
+        n_hits = inputs.check_k(k, len(queries))
         if recall is not None:
             inputs.check_fraction(recall, "recall")
         if is_single:
@@ -538,7 +539,7 @@ def _parse_cursor(cursor: str | None) -> tuple[int | None, int]:
 def _by_ids(moment: Moment, ids: list[str], include_vectors: bool) -> list[Record]:
     transaction = _transaction(moment)
     slots = list(transaction.slots_of(ids).values()) if ids else []
-    rows = {row.id: row for row in transaction.stored_rows(slots)}
+    rows = {row.id: row for row in _checked(moment, transaction.stored_rows(slots))}
     return [answers.record(rows[id], moment.snapshot, include_vectors) for id in ids if id in rows]
 
 
@@ -548,9 +549,14 @@ def _by_filter(
     slots = moment.select(where).slots
     slots = slots[slots.searchsorted(first_slot) :]
     chosen = slots[:limit]
-    rows = _transaction(moment).stored_rows(chosen)
+    rows = _checked(moment, _transaction(moment).stored_rows(chosen))
     next_slot = int(slots[limit]) if limit is not None and limit < len(slots) else None
     return [answers.record(row, moment.snapshot, include_vectors) for row in rows], next_slot
+
+
+def _checked(moment: Moment, rows: list[StoredRow]) -> list[StoredRow]:
+    check_rows(rows, moment.store.vector_file(moment.snapshot.state.generation))
+    return rows
 
 
 def _transaction(moment: Moment) -> ReadTransaction:

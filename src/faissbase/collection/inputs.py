@@ -21,10 +21,12 @@ MAX_ID_BYTES = 1024
 MAX_METADATA_BYTES = 1 << 20
 MAX_DOCUMENT_BYTES = 16 << 20
 MAX_K = 1 << 20
+MAX_HITS = 1 << 27
 # Two vectors of this squared norm are at most 4 × as far apart, which float32 still holds.
 _MAX_SQUARED_NORM = 8e37
 _MIN_SQUARED_NORM = 1e-30  # below, float32 squares lose digits
 _UNIT_TOLERANCE = 1e-6
+_JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -130,6 +132,8 @@ def _as_array(vectors: Any) -> Any:
         vectors = vectors.numpy() if str(vectors.dtype) != "torch.bfloat16" else vectors.float().numpy()
     if hasattr(vectors, "to_pylist"):
         return _from_arrow(vectors)
+    if isinstance(vectors, np.ma.MaskedArray) and np.ma.is_masked(vectors):
+        raise InvalidInputError("vectors hold masked values")
     try:
         array = np.asarray(vectors)
     except ValueError as error:
@@ -228,7 +232,7 @@ def _encode_metadata(metadata: Any, row: int) -> bytes:
             return b"{}"
         metadata = _as_object(metadata, row)
     try:
-        encoded = orjson.dumps(metadata, None, orjson.OPT_SERIALIZE_NUMPY)
+        encoded = orjson.dumps(metadata, None, _JSON_OPTIONS)
     except TypeError as error:
         raise InvalidInputError(f"metadata of row {row} cannot be stored as JSON: {error}") from error
     if len(encoded) > MAX_METADATA_BYTES:
@@ -316,19 +320,22 @@ def _ready_vector(vector: Any, dimension: int, metric: Metric) -> tuple[Float32,
     """
     if not isinstance(vector, np.ndarray) or vector.dtype != np.float32 or vector.shape != (dimension,):
         return None
-    square = float(vector.dot(vector))
+    double = vector.astype(np.float64)
+    square = float(double.dot(double))
     if not _MIN_SQUARED_NORM < square < _MAX_SQUARED_NORM or not vector.flags.c_contiguous:
         return None
     norm = 1.0 if metric != "cosine" or abs(square - 1.0) <= _UNIT_TOLERANCE else math.sqrt(square)
     return (vector if norm == 1.0 else vector / np.float32(norm)).reshape(1, -1), norm
 
 
-def check_k(k: Any) -> int:
-    """``k`` as an int of 1 or more."""
+def check_k(k: Any, nq: int = 1) -> int:
+    """``k`` as an int of 1 or more, where ``nq`` answers of k fit."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer):
         raise InvalidInputError(f"k must be a whole number, got {k!r}")
     if not 1 <= k <= MAX_K:
         raise InvalidInputError(f"k must be between 1 and {MAX_K}, got {k}")
+    if nq * int(k) > MAX_HITS:
+        raise InvalidInputError(f"{nq} queries of k={k} ask for more than {MAX_HITS} hits: ask in pieces")
     return int(k)
 
 

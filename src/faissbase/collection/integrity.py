@@ -8,10 +8,11 @@ ends in `CorruptionError` from the next call on.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 
 from faissbase.errors import CorruptionError, FaissbaseError
 from faissbase.storage.checksums import block_checksums, block_slots, row_checksum
-from faissbase.storage.records import Records, State
+from faissbase.storage.records import Records, State, StoredRow
 from faissbase.storage.vectors import VectorFile
 
 _FOREGROUND_BYTES = 128 << 20
@@ -31,12 +32,7 @@ class BlockCheck:
             tail = list(
                 transaction.stored_range(len(blocks) * block_slots(vectors.row_bytes), state.next_slot)
             )
-        for row in tail:
-            vector = vectors.read(row.slot, 1).tobytes()
-            if row_checksum(row.id, row.metadata_json, row.document, row.norm, vector) != row.checksum:
-                raise CorruptionError(
-                    f"{vectors.path}: record {row.id!r} in slot {row.slot} is damaged; run repair()"
-                )
+        check_rows(tail, vectors)
         if len(blocks) * block_slots(vectors.row_bytes) * vectors.row_bytes <= _FOREGROUND_BYTES:
             _check_blocks(vectors, blocks)
         else:
@@ -59,6 +55,23 @@ class BlockCheck:
         """Raise what the background check has found, if anything."""
         if self._damage is not None:
             raise self._damage
+
+
+def is_sound(row: StoredRow, vectors: VectorFile) -> bool:
+    """Whether a row and its vector match the row's checksum."""
+    if vectors.is_shorter_than(row.slot + 1):
+        return False
+    vector = vectors.read(row.slot, 1).tobytes()
+    return row_checksum(row.id, row.metadata_json, row.document, row.norm, vector) == row.checksum
+
+
+def check_rows(rows: Iterable[StoredRow], vectors: VectorFile) -> None:
+    """Raise `CorruptionError` for the first row that is not sound."""
+    for row in rows:
+        if not is_sound(row, vectors):
+            raise CorruptionError(
+                f"{vectors.path.parent}: record {row.id!r} in slot {row.slot} is damaged; run repair()"
+            )
 
 
 def _check_blocks(vectors: VectorFile, blocks: list[tuple[int, int]]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from faissbase.ann.flat import FlatView
-from faissbase.collection.integrity import BlockCheck
+from faissbase.collection.integrity import BlockCheck, check_rows
 from faissbase.errors import ConflictError, CorruptionError, NotFoundError, NotReadyError
 from faissbase.storage.records import ReadTransaction, Records, State, WriteTransaction
 from faissbase.storage.vectors import VectorFile
@@ -22,6 +22,7 @@ from faissbase.types import Durability, Mask, Metric, Row
 
 _ROW_CACHE_BYTES = 16 << 20
 _ROW_OVERHEAD_BYTES = 250
+_LONG_ROW_LENGTH = 900  # in letters of up to four bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,12 +239,27 @@ class Store:
         rows, missing = cache.pick(slots)
         if missing:
             fetched = transaction.rows(missing) if transaction else self.records.rows(missing, generation)
+            self._check_long(fetched, generation)
             cache.keep(fetched)
             rows.update(fetched)
         return rows
 
+    def _check_long(self, rows: dict[int, Row], generation: int) -> None:
+        """Check the rows that fill pages of their own: a page of zeros has the page checksum zero."""
+        long = [
+            slot
+            for slot, row in rows.items()
+            if len(row.metadata_json) + len(row.document or "") > _LONG_ROW_LENGTH
+        ]
+        if long:
+            with self.records.read_transaction() as transaction:
+                stored = transaction.stored_rows(long)
+                if transaction.state().generation == generation:
+                    check_rows(stored, self.vector_file(generation))
+
     def close(self) -> None:
-        self.records.close()
+        with self._lock:
+            self.records.close()
         self._vectors = None
 
     def checkpoint(self, transaction: WriteTransaction) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from faissbase.collection.integrity import is_sound
 from faissbase.collection.store import Config, vectors_path
 from faissbase.errors import CorruptionError, FaissbaseError
-from faissbase.storage.checksums import block_checksums, block_slots, row_checksum
+from faissbase.storage.checksums import block_checksums, block_slots
 from faissbase.storage.files import os_errors, publish, sync_data
 from faissbase.storage.records import (
     FILE_NAME,
@@ -120,14 +121,6 @@ class _Check:
         for slot in sorted(stored ^ indexed):
             which = "is not in" if slot in stored else "has no document but is in"
             self._tell("documents", f"slot {slot}", f"{which} the full-text index")
-
-
-def is_sound(row: StoredRow, vectors: VectorFile) -> bool:
-    """Whether a row and its vector match the row's checksum."""
-    if vectors.is_shorter_than(row.slot + 1):
-        return False
-    vector = vectors.read(row.slot, 1).tobytes()
-    return row_checksum(row.id, row.metadata_json, row.document, row.norm, vector) == row.checksum
 
 
 def repair(folder: Path, config: Config) -> RepairReport:

@@ -18,7 +18,13 @@ import numpy as np
 
 from faissbase.collection.inputs import Rows
 from faissbase.collection.store import Store
-from faissbase.errors import AlreadyExistsError, FaissbaseError, NotFoundError, UnavailableError
+from faissbase.errors import (
+    AlreadyExistsError,
+    FaissbaseError,
+    NotFoundError,
+    NotReadyError,
+    UnavailableError,
+)
 from faissbase.storage.checksums import block_checksums, block_slots
 from faissbase.storage.records import State, WriteTransaction
 from faissbase.storage.vectors import VectorFile
@@ -98,6 +104,7 @@ class Writer:
         self._mutex = threading.Lock()
         self._queue: list[_Ticket] = []
         self._is_led = False
+        self._is_closed = False
         self._redo_bytes = _REDO_BYTES_KEPT  # unknown: the first commit clears what others left
         self._has_redo = False
         # A sync of what an earlier writer left may have failed: then a later one would not save it.
@@ -108,6 +115,8 @@ class Writer:
         """Run ``change`` and return its count once it is durable, sharing the commit with others."""
         ticket = _Ticket(change)
         with self._mutex:
+            if self._is_closed:
+                raise NotReadyError("the collection is closed: connect() again")
             self._queue.append(ticket)
             if self._is_led:
                 ticket.gate = threading.Lock()
@@ -190,9 +199,12 @@ class Writer:
                 # A sync may have failed: what the kernel still holds cannot be trusted to reach the disk.
                 self._must_recover = True
                 self._store.records.end_writer()
+            # An interrupt belongs to the thread that leads; the others' changes were undone with its own.
+            is_interrupt = not isinstance(error, Exception)
+            told = UnavailableError("the shared commit was interrupted: try again") if is_interrupt else error
             for ticket in group:
-                ticket.error = ticket.error or error
-            if not isinstance(error, Exception):  # an interrupt belongs to the thread that leads
+                ticket.error = ticket.error or told
+            if is_interrupt:
                 raise
 
     def put_within(self, put: Put, transaction: WriteTransaction, state: State, vectors: VectorFile) -> int:
@@ -223,6 +235,8 @@ class Writer:
         with suppress(FaissbaseError):  # copies that stay do no harm
             if self._has_redo or self._is_led:
                 self.run(Alone(self._finish))
+        with self._mutex:
+            self._is_closed = True
         self._disk.shutdown()
 
     def _finish(self, transaction: WriteTransaction, *_: object) -> int:

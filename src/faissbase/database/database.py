@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import resource
@@ -35,6 +36,7 @@ from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Me
 DEFAULT_TENANT = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _MEMORY_PREFIX = "faissbase-memory-"
+_LOCK_NAME = ".lock"
 _FILES_A_COLLECTION = 16
 _MAX_OPEN = max(8, min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _FILES_A_COLLECTION))
 
@@ -70,7 +72,8 @@ def connect(
     if text == ":memory:":
         if read_only:
             raise InvalidInputError("':memory:' starts empty: read_only makes no sense with it")
-        return Database(_temporary_folder(), read_only=False, durability="relaxed", is_temporary=True)
+        folder, lock = _temporary_folder()
+        return Database(folder, read_only=False, durability="relaxed", temporary_lock=lock)
     root = Path(text)
     _check_root(root, read_only)
     return Database(root, read_only=read_only, durability=durability)
@@ -95,36 +98,47 @@ def _check_root(root: Path, read_only: bool) -> None:
 
 
 def _is_ours(entry: Path) -> bool:
-    if entry.is_dir():
+    if entry.is_dir() and not entry.name.startswith("."):
         inside = list(entry.iterdir())
         return not inside or any((folder / "records.sqlite").exists() for folder in inside)
     return entry.name.startswith((FILE_NAME, "."))
 
 
-def _temporary_folder() -> Path:
-    """A new folder named after this process; folders of processes that are no more are removed."""
+def _temporary_folder() -> tuple[Path, int]:
+    """A new folder, and the file descriptor of its lock; folders whose lock nobody holds are removed."""
     base = Path(tempfile.gettempdir())
-    for leftover in base.glob(f"{_MEMORY_PREFIX}*-*"):
-        owner = leftover.name.removeprefix(_MEMORY_PREFIX).split("-")[0]
-        if owner.isdigit() and not _is_running(int(owner)):
+    for leftover in base.glob(f"{_MEMORY_PREFIX}*"):
+        fd = _lock_of(leftover)
+        if fd is not None:
             shutil.rmtree(leftover, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{_MEMORY_PREFIX}{os.getpid()}-"))
+            os.close(fd)
+    draft = Path(tempfile.mkdtemp(prefix=".faissbase-"))
+    fd = os.open(draft / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    root = base / f"{_MEMORY_PREFIX}{draft.name.removeprefix('.faissbase-')}"  # named once it is locked
+    draft.rename(root)
+    return root, fd
 
 
-def _remove_own(root: Path, process: int) -> None:
+def _lock_of(folder: Path) -> int | None:
+    """The lock of a temporary folder, held, if its owner is gone; a folder that has none is left alone."""
+    try:
+        fd = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _remove_own(root: Path, lock: int, process: int) -> None:
     """Remove a temporary folder, unless this is a fork of the process that made it."""
     if os.getpid() == process:
         shutil.rmtree(root, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        os.close(lock)
 
 
 def check_name(name: object, what: str = "collection name") -> str:
@@ -147,7 +161,7 @@ class Database:
         read_only: bool,
         durability: Durability,
         tenant: str = DEFAULT_TENANT,
-        is_temporary: bool = False,
+        temporary_lock: int | None = None,
     ) -> None:
         self.path = root
         self.tenant = check_name(tenant, "tenant")
@@ -158,8 +172,8 @@ class Database:
         self._collections: dict[str, LocalCollection] = {}
         self._opened: deque[LocalCollection] = deque()
         self._is_closed = False
-        if is_temporary:
-            self._remover = weakref.finalize(self, _remove_own, root, os.getpid())
+        if temporary_lock is not None:
+            self._remover = weakref.finalize(self, _remove_own, root, temporary_lock, os.getpid())
 
     def __repr__(self) -> str:
         return f"<faissbase database at {self.path}>"

@@ -19,7 +19,7 @@ from typing import Any
 import apsw
 import numpy as np
 
-from faissbase.errors import ConflictError, FaissbaseError
+from faissbase.errors import ConflictError, FaissbaseError, NotReadyError
 from faissbase.storage import sqlite
 from faissbase.storage.files import os_errors, publish
 from faissbase.storage.sqlite import sqlite_errors
@@ -311,11 +311,17 @@ class Records:
         self._synchronous = synchronous
         self._watch = sqlite.connect(self.path, read_only=True)
         self._idle: list[apsw.Connection] = []
+        self._is_closed = False
         self._writer: apsw.Connection | None = None
         self._write_lock = threading.Lock()
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise NotReadyError(f"{self.path} is closed: connect() again")
+
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
+        self._check_open()
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -332,13 +338,14 @@ class Records:
         self._give_back(connection)
 
     def _give_back(self, connection: apsw.Connection) -> None:
-        if len(self._idle) < _IDLE_READERS:
+        if len(self._idle) < _IDLE_READERS and not self._is_closed:
             self._idle.append(connection)
         else:
-            connection.close()
+            connection.close(True)
 
     def version(self) -> int:
         """A number that differs whenever somebody has committed. Call it under one lock."""
+        self._check_open()
         with sqlite_errors(self.path):
             return int(_all(self._watch, "PRAGMA data_version")[0][0])
 
@@ -379,6 +386,7 @@ class Records:
         Any error of SQLite ends the connection, so that nothing of a failed commit is ever carried over.
         """
         with self._write_lock, sqlite_errors(self.path):
+            self._check_open()
             if self._writer is None:
                 self._writer = sqlite.connect(self.path, synchronous=self._synchronous)
             if synchronous is not None:
@@ -417,11 +425,17 @@ class Records:
         return sum(path.stat().st_size for path in beside if path.exists())
 
     def close(self) -> None:
-        """Close every connection, the writing one last: if nobody else is left it empties the WAL."""
-        for connection in (*self._idle, self._watch):
-            connection.close(True)
-        self._idle = []
-        self.end_writer()
+        """Close every connection, the writing one last: if nobody else is left it empties the WAL.
+
+        A write that runs is waited for; reads that run keep their connection to their end. Call it under the
+        lock that `version` is called under.
+        """
+        self._is_closed = True
+        while self._idle:
+            self._idle.pop().close(True)
+        self._watch.close(True)
+        with self._write_lock:
+            self.end_writer()
 
 
 def salvage(folder: Path, facts: dict[str, Any], n_slots: int) -> int:

@@ -229,9 +229,6 @@ def test_close_lets_a_write_finish(
     assert not closing.is_alive()
 
 
-@pytest.mark.xfail(
-    reason="Records.close closes what other threads are reading with: apsw's own error comes out"
-)
 def test_close_lets_reads_finish_and_later_ones_are_told(tmp_path: Path) -> None:
     with faissbase.connect(tmp_path, durability="relaxed") as db:
         db.create_collection("docs", D, "l2").add(list("abcde"), np.eye(5, D), [{"n": i} for i in range(5)])
@@ -263,7 +260,6 @@ def test_close_lets_reads_finish_and_later_ones_are_told(tmp_path: Path) -> None
     assert set(ends) == {faissbase.NotReadyError}
 
 
-@pytest.mark.xfail(strict=True, reason="a writer that was closed opens a new connection and goes on")
 def test_a_write_that_comes_after_close_is_told(memory: faissbase.Database, docs: LocalCollection) -> None:
     """As a thread would that had entered its call just before."""
     writer = docs._parts().writer

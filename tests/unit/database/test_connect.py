@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -233,16 +231,13 @@ def test_memory_databases_of_dead_processes_are_cleared_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    dead, alive = (
-        tmp_path / f"faissbase-memory-{process.pid}-x",
-        tmp_path / f"faissbase-memory-{os.getpid()}-x",
-    )
-    other = tmp_path / "faissbase-memory-notes"
+    dead, alive, other = (tmp_path / f"faissbase-memory-{name}" for name in ("dead", "alive", "notes"))
     for folder in (dead, alive, other):
         folder.mkdir()
         (folder / "file").touch()
-    with faissbase.connect(":memory:") as db:
+    (dead / ".lock").touch()
+    with open(alive / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        db = faissbase.connect(":memory:")
         assert db.path.parent == tmp_path
         assert (dead.exists(), alive.exists(), other.exists()) == (False, True, True)
