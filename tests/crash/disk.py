@@ -40,11 +40,16 @@ class _File:
         self.pending = [(offset, data[: size - offset]) for offset, data in self.pending if offset < size]
 
     def after_power_loss(self, size_now: int, rng: np.random.Generator | None) -> bytes:
-        """Only what was synced; with ``rng``, of every page also a random number of the writes since."""
+        """Only what was synced; with ``rng``, of every page also a random number of the writes since.
+
+        Sometimes most pages of a file, or all, have come to the device.
+        """
         content = bytearray(self.durable)
         if rng is not None:
+            share_whole = rng.choice([0.0, 0.9, 1.0])
             for pieces in self._pieces_by_page().values():
-                for offset, data in pieces[: rng.integers(len(pieces) + 1)]:
+                is_whole = rng.random() < share_whole
+                for offset, data in pieces if is_whole else pieces[: rng.integers(len(pieces) + 1)]:
                     _put(content, offset, data)
             if rng.random() < 0.5:  # the new length has reached the device and the new bytes have not
                 content.extend(bytes(max(0, size_now - len(content))))

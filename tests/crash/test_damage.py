@@ -128,7 +128,7 @@ def _assert_no_wrong_answer(damages: list[Damage], outcomes: list[str], allowed:
 
 @pytest.mark.parametrize(
     ("pattern", "n_flips", "n_cuts"),
-    [("*/*/records.sqlite", 150, 20), ("catalog.sqlite", 50, 8), ("*/*/vectors.0.f32", 60, 15)],
+    [("*/*/records.sqlite", 100, 15), ("catalog.sqlite", 50, 8), ("*/*/vectors.0.f32", 60, 15)],
 )
 def test_a_damaged_file_gives_the_right_answer_or_an_error(
     tmp_path: Path, closed: Path, pattern: str, n_flips: int, n_cuts: int

@@ -45,7 +45,7 @@ def test_readme_commands_run(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "articles.parquet")
     commands = [
         line.split("#")[0].strip()
-        for block in _blocks(README, "")
+        for block in _blocks(README, "sh")
         for line in block.splitlines()
         if line.startswith("faissbase ")
     ]

@@ -267,22 +267,22 @@ def test_an_id_is_stored_once(records: Records) -> None:
     _commit(records, [1])
 
 
-def test_threads_write_one_after_the_other(records: Records) -> None:
-    n_threads, n_commits = 4, 25
+def test_a_thread_that_writes_waits_for_the_one_before(records: Records) -> None:
+    entered = threading.Event()
 
-    def write(first: int) -> None:
-        for slot in range(first, first + n_commits):
-            with records.write_transaction() as transaction:
-                _insert(transaction, [slot])
-                transaction.set_meta("count", transaction.state().next_slot)
+    def write() -> None:
+        with records.write_transaction() as transaction:
+            entered.set()
+            _insert(transaction, [1])
 
-    threads = [threading.Thread(target=write, args=(100 * thread,)) for thread in range(n_threads)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with records.read_transaction() as transaction:
-        assert len(list(transaction.stored_range(0, 1000))) == n_threads * n_commits
+    second = threading.Thread(target=write)
+    with records.write_transaction() as transaction:
+        second.start()
+        assert not entered.wait(0.05)
+        _insert(transaction, [0])
+    second.join()
+    assert entered.is_set()
+    assert _state(records).next_slot == 2
 
 
 def test_touching_leaves_something_to_commit(records: Records) -> None:
