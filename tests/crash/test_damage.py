@@ -178,7 +178,7 @@ def test_a_damaged_log_shows_a_whole_commit_or_an_error(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pattern", "n"), [("*/*/records.sqlite", 2000), ("catalog.sqlite", 500)])
+@pytest.mark.parametrize(("pattern", "n"), [("*/*/records.sqlite", 700), ("catalog.sqlite", 300)])
 def test_any_flipped_bit_gives_the_right_answer_or_an_error(
     tmp_path: Path, closed: Path, pattern: str, n: int
 ) -> None:

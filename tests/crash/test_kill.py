@@ -173,3 +173,18 @@ def test_collections_and_backups_survive_kills(nursery: Nursery, tmp_path: Path)
         _assert_tidy(folder)
         n_restored += _check_backups(backups, tmp_path / f"restored{seed}", states, seed)
     assert n_restored > 5
+
+
+def test_what_a_creation_cut_short_has_left_is_removed(tmp_path: Path) -> None:
+    with faissbase.connect(tmp_path) as db:
+        db.create_collection("docs", dimension=2)
+    [kept] = tmp_path.glob("default/*")
+    before_the_mark, after_the_mark = kept.with_name("0" * 32), kept.with_name("1" * 32)
+    somebody_elses = kept.with_name("notes")
+    for folder in (before_the_mark, after_the_mark, somebody_elses):
+        folder.mkdir()
+    (after_the_mark / "unfinished").touch()
+    (after_the_mark / FILE_NAME).touch()
+    with faissbase.connect(tmp_path) as db:
+        assert db.list_collections() == ["docs"]
+    assert sorted(tmp_path.glob("default/*")) == sorted([kept, somebody_elses])

@@ -198,7 +198,7 @@ class CollectionMachine(RuleBasedStateMachine):
     @rule(at=connections, ids=st.lists(st.sampled_from(IDS), unique=True), limit=st.none() | counts)
     def get_by_ids(self, at: int, ids: list[str], limit: int | None) -> None:
         found = self.collection(at).get(ids, include_vectors=True, limit=limit)
-        known = [self.model.records[id] for id in ids[:limit] if id in self.model.records]
+        known = [self.model.records[id] for id in ids if id in self.model.records][:limit]
         self.assert_records(found, known)
 
     @rule(at=connections, where=wheres, limit=st.none() | counts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ _ADVICE = (
 )
 # Marks a folder whose collection is not in the catalog yet: what it holds was never acknowledged.
 _UNFINISHED = "unfinished"
+_UUID = re.compile("[0-9a-f]{32}")
 
 _SCHEMA = """
 CREATE TABLE collections(
@@ -173,15 +175,16 @@ class Catalog:
             deleting = connection.execute("SELECT tenant, uuid FROM collections WHERE is_deleting").fetchall()
         for tenant, uuid_text in deleting:
             self._remove(tenant, uuid_text)
-        if not any(self.root.glob(f"*/*/{_UNFINISHED}")):
+        if not any(map(_is_unfinished, self.root.glob("*/*"))):
             return
         with self._writing() as connection:
             known = {row[0] for row in connection.execute("SELECT uuid FROM collections")}
-            for mark in self.root.glob(f"*/*/{_UNFINISHED}"):
-                if mark.parent.name in known:
-                    mark.unlink(missing_ok=True)
-                else:
-                    shutil.rmtree(mark.parent, ignore_errors=True)
+            for folder in filter(_is_unfinished, self.root.glob("*/*")):
+                with suppress(OSError):  # the next connect tries again
+                    if folder.name in known:
+                        (folder / _UNFINISHED).unlink(missing_ok=True)
+                    else:
+                        _remove_unfinished(folder)
 
     def close(self) -> None:
         with self._lock:
@@ -212,6 +215,25 @@ def repair_catalog(root: str | os.PathLike[str]) -> list[str]:
         return [config.name for _, config in catalog.all_live()]
     finally:
         catalog.close()
+
+
+def _is_unfinished(folder: Path) -> bool:
+    """Whether a creation was interrupted, after it had left its mark or before."""
+    if not _UUID.fullmatch(folder.name):
+        return False
+    try:
+        names = os.listdir(folder)
+    except OSError:  # removed meanwhile, or no folder
+        return False
+    return not names or _UNFINISHED in names
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove a folder, its mark last: without it the rest would count as a collection."""
+    for path in folder.iterdir():
+        if path.name != _UNFINISHED:
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 def make_folder(folder: Path, tenant: str, config: Config) -> None:
