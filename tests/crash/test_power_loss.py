@@ -182,7 +182,7 @@ def _lives_through_a_failing_sync(folder: Path, n: int, *, is_abandoned: bool) -
         collection = opened.enter_context(faissbase.connect(disk.root)).create_collection("docs", D, "l2")
         failing.n_left = n
         model: Model = {}
-        for seq in range(9):
+        for seq in range(7):
             op = operation(SEED + 5, 0, seq, may_reset=False)
             allowed = [apply(model, op)]
             try:
@@ -209,7 +209,7 @@ def test_what_a_failed_sync_left_is_never_trusted(tmp_path: Path, is_abandoned: 
     n = 1
     while _lives_through_a_failing_sync(tmp_path / str(n), n, is_abandoned=is_abandoned):
         n += 1
-    assert n > 6
+    assert n > 5
 
 
 def test_created_and_deleted_collections_survive_a_crash_of_the_machine(tmp_path: Path) -> None:
