@@ -21,6 +21,12 @@ PACKAGES = (
     "chromadb",
     "sqlite-vec",
     "pyarrow",
+    "hnswlib",
+    "usearch",
+    "qdrant-edge-py",
+    "zvec",
+    "pymilvus",
+    "milvus-lite",
 )
 
 

@@ -18,9 +18,9 @@ def memory_kb() -> dict[str, int]:
     return {name: int(values[field].split()[0]) for field, name in _FIELDS.items()}
 
 
-def in_fresh_process(task: str, *arguments: object) -> dict[str, Any]:
-    """What `benchmarks.child` prints about one task, run in a new process."""
-    command = [sys.executable, "-m", "benchmarks.child", task, *map(str, arguments)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def in_fresh_process(task: str, *arguments: object, module: str = "benchmarks.child") -> dict[str, Any]:
+    """What ``module`` prints about one task, run in a new process."""
+    command = [sys.executable, "-m", module, task, *map(str, arguments)]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     answer: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return answer

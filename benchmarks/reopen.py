@@ -29,7 +29,7 @@ def run(dataset: Dataset, parent: Path, n_rows: int, seed: int) -> Iterator[Figu
     if not n_rows:
         return
     with places.folder_in(parent) as folder:
-        _grow(dataset, folder, n_rows, seed)
+        grow(dataset, folder, n_rows, seed)
         places.settle()
         name = f"{n_rows:,} x {dataset.d}, grown from {dataset.name}"
         tasks = {
@@ -46,7 +46,7 @@ def run(dataset: Dataset, parent: Path, n_rows: int, seed: int) -> Iterator[Figu
         yield _figure(name, "import faissbase", "ms", [one["import_ms"] for one in seen])
 
 
-def _grow(dataset: Dataset, folder: Path, n_rows: int, seed: int) -> None:
+def grow(dataset: Dataset, folder: Path, n_rows: int, seed: int) -> None:
     """Rows of the data set again and again, each time with fresh noise, and small metadata."""
     random = np.random.default_rng(seed)
     np.save(folder / "query.npy", dataset.xq[0])

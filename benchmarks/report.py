@@ -53,9 +53,9 @@ def parts_of(figures: Sequence[Figure]) -> dict[str, list[Figure]]:
     return parts
 
 
-def markdown(figures: Sequence[Figure], facts: dict[str, Any]) -> str:
+def markdown(figures: Sequence[Figure], facts: dict[str, Any], title: str) -> str:
     """The whole report."""
-    lines = ["# Embedded benchmarks", "", *_facts_lines(facts), ""]
+    lines = [f"# {title}", "", *_facts_lines(facts), ""]
     lines += ["## targets", "", *_table_lines([figure for figure in figures if figure.target]), ""]
     for part, members in parts_of(figures).items():
         lines += [f"## {part}", "", *_table_lines(members)]
@@ -79,6 +79,7 @@ def _facts_lines(facts: dict[str, Any]) -> list[str]:
         f"{facts['memory_gib']} GiB, {facts['filesystem']}, Linux {facts['kernel']}, "
         f"load before {facts['load_average_before'][0]}.",
         f"Python {facts['python']}, SQLite {facts['sqlite']}, {versions}.",
+        *(f"Left out: {name} ({reason})." for name, reason in facts.get("skipped", {}).items()),
     ]
 
 
@@ -86,8 +87,10 @@ def as_json(figures: Sequence[Figure], facts: dict[str, Any]) -> str:
     return json.dumps({"facts": facts, "figures": [asdict(figure) for figure in figures]}, indent=1)
 
 
-def write(figures: Sequence[Figure], facts: dict[str, Any], out: Path) -> None:
+def write(
+    figures: Sequence[Figure], facts: dict[str, Any], out: Path, title: str = "Embedded benchmarks"
+) -> None:
     """Write ``out`` (JSON) and its Markdown neighbour."""
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(as_json(figures, facts) + "\n")
-    out.with_suffix(".md").write_text(markdown(figures, facts))
+    out.with_suffix(".md").write_text(markdown(figures, facts, title))

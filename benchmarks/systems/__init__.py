@@ -1,0 +1,1 @@
+"""The systems that `benchmarks.ann` compares, one adapter each. See ``interface``."""
