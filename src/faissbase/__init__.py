@@ -11,7 +11,9 @@
 
 from faissbase._version import __version__
 from faissbase.collection.answers import Explanation
-from faissbase.collection.collection import Stats
+from faissbase.collection.care import OptimizeReport
+from faissbase.collection.recall import RecallReport
+from faissbase.collection.stats import Stats
 from faissbase.database.backup import restore
 from faissbase.database.catalog import repair_catalog
 from faissbase.database.database import Database, connect
@@ -43,7 +45,9 @@ __all__ = [
     "InvalidInputError",
     "NotFoundError",
     "NotReadyError",
+    "OptimizeReport",
     "Page",
+    "RecallReport",
     "Record",
     "RepairReport",
     "SearchResult",

@@ -315,7 +315,15 @@ class Collection(Protocol):
     def delete(self, ids: Any = None, *, where: Where | None = None) -> int: ...
     def count(self, where: Where | None = None) -> int: ...
     def search(
-        self, xq: Any, k: int = 10, where: Where | None = None, *, recall: float | None = None
+        self,
+        xq: Any,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        rerank: int | None = None,
     ) -> Any: ...
     def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any: ...
     def text_search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]: ...

@@ -12,6 +12,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faissbase.ann.half import Coded, HalfCodes
 from faissbase.types import Float32, Metric, Slots
 
 _GATHER_BYTES = 16 << 20
@@ -36,6 +37,23 @@ def _foreign_owner() -> tuple[Any, Any]:
 # OpenMP's threads do not survive a fork, and a child that waits for them waits for ever.
 _PROCESS = os.getpid()
 _OWNER, _OWNER_KEPT = _foreign_owner()
+
+
+def lay_over(index: Any, memory: Any, n: int) -> Any:
+    """``index`` (flat or a scalar quantizer) with the ``n`` vectors that lie in ``memory``, not copied.
+
+    The caller keeps ``memory``, a contiguous array, alive.
+    """
+    if n:
+        flat = memory.reshape(-1).view(np.uint8)
+        index.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(flat), flat.nbytes, _OWNER)
+        index.ntotal = n
+    return index
+
+
+def half_codes(dimension: int, metric: Metric, most_bytes: int) -> HalfCodes:
+    """Room for half-precision copies of a collection's vectors, up to ``most_bytes``."""
+    return HalfCodes(dimension, metric, _OWNER, most_bytes=most_bytes)
 
 
 class _threads:
@@ -70,6 +88,15 @@ def _faiss_metric(metric: Metric) -> int:
     return int(faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
 
 
+def _search_alone(index: Any, query: Float32, k: int) -> Neighbours:
+    """One query, without FAISS's Python wrapper, which costs as much as searching some thousand vectors."""
+    distances, slots = np.empty((1, k), np.float32), np.empty((1, k), np.int64)
+    pointers = (faiss.swig_ptr(query), k, faiss.swig_ptr(distances), faiss.swig_ptr(slots))
+    with _threads(1):
+        index.search_c(1, *pointers)
+    return distances, slots
+
+
 class FlatView:
     """``float32[n, d]`` as an exact index, without a copy.
 
@@ -77,9 +104,10 @@ class FlatView:
     slot −1.
     """
 
-    def __init__(self, vectors: Float32, metric: Metric) -> None:
+    def __init__(self, vectors: Float32, metric: Metric, half: HalfCodes | None = None) -> None:
         self.vectors = vectors
         self.metric = metric
+        self._half = half
         self.n, self.d = vectors.shape
         self._longest_norm: float | None = None
         self._index = faiss.IndexFlat(self.d, _faiss_metric(metric))
@@ -89,6 +117,16 @@ class FlatView:
                 faiss.swig_ptr(flat), flat.nbytes, _OWNER
             )
             self._index.ntotal = self.n
+
+    @property
+    def is_halved(self) -> bool:
+        """Whether one query alone is scanned in half precision."""
+        return self._half is not None and self._half.is_whole(self.n)
+
+    @property
+    def half_bytes(self) -> int:
+        """Memory that the half-precision copy takes, beyond the mapped vectors."""
+        return self._half.size_bytes if self._half is not None else 0
 
     def search(self, queries: Float32, k: int) -> Neighbours:
         """The k nearest of all: ``(float32[nq, k], int64[nq, k])``, nearest first."""
@@ -109,12 +147,29 @@ class FlatView:
         return self._settle(queries, k, distances, found, len(slots), slots)
 
     def _search_one(self, query: Float32, k: int) -> Neighbours:
-        """Without FAISS's Python wrapper, which costs as much as searching some thousand vectors."""
-        distances, slots = np.empty((1, k), np.float32), np.empty((1, k), np.int64)
-        pointers = (faiss.swig_ptr(query), k, faiss.swig_ptr(distances), faiss.swig_ptr(slots))
-        with _threads(1):
-            self._index.search_c(1, *pointers)
-        return distances, slots
+        wide = _widened(k)
+        half = self._half
+        coded = half.of(self.vectors) if half is not None else None
+        if half is not None and coded is not None and wide <= coded.n:
+            found = self._search_half(query, k, wide, half, coded)
+            if found is not None:
+                return found
+        return _search_alone(self._index, query, k)
+
+    def _search_half(
+        self, query: Float32, k: int, wide: int, half: HalfCodes, coded: Coded
+    ) -> Neighbours | None:
+        """The k nearest by a scan of half the bytes; None where rounding may have kept a nearer one out."""
+        rough, slots = _search_alone(coded.index, query, wide)
+        if coded.n < self.n:
+            rest = self.vectors[coded.n :]
+            with _threads(1):
+                _, late = faiss.knn(query, rest, min(k, len(rest)), metric=_faiss_metric(self.metric))
+            slots = np.concatenate([slots, late + coded.n], axis=1)
+        distances, found = self._nearest_of(query, k, slots)
+        is_decided = not self._may_have_missed(query, distances[:, -1], rough[:, -1], coded.error)[0]
+        half.tell(is_decided)
+        return (distances, found) if is_decided else None
 
     def _search_directly(self, queries: Float32, k: int, slots: Slots | None = None) -> Neighbours:
         """By the kernels that subtract, piece by piece, whatever the number of queries."""
@@ -155,15 +210,19 @@ class FlatView:
         found is computed again, directly. Where rounding could have kept a nearer vector out, the query is
         run again without BLAS.
         """
-        exact = self._distances(queries, slots)
-        order = np.argsort(exact if self.metric == "l2" else -exact, axis=1, kind="stable")[:, :k]
-        distances, found = np.take_along_axis(exact, order, 1), np.take_along_axis(slots, order, 1)
+        distances, found = self._nearest_of(queries, k, slots)
         if slots.shape[1] < n:
             doubtful = np.flatnonzero(self._may_have_missed(queries, distances[:, -1], rough[:, -1]))
             if len(doubtful):
                 again = self._search_directly(queries[doubtful], distances.shape[1], subset)
                 distances[doubtful], found[doubtful] = again
         return distances, found
+
+    def _nearest_of(self, queries: Float32, k: int, slots: Slots) -> Neighbours:
+        """The k nearest of each query's candidates ``int64[nq, m]``, their distances computed directly."""
+        exact = self._distances(queries, slots)
+        order = np.argsort(exact if self.metric == "l2" else -exact, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(exact, order, 1), np.take_along_axis(slots, order, 1)
 
     def _distances(self, queries: Float32, slots: Slots) -> Float32:
         exact = np.empty(slots.shape, np.float32)
@@ -174,23 +233,26 @@ class FlatView:
             kernel(*pointers, self.d, *slots.shape)
         return exact
 
-    def _may_have_missed(self, queries: Float32, kth: Float32, last: Float32) -> Any:
-        """Whether a vector nearer than the k-th may lie beyond the last one that BLAS found, ``bool[nq]``.
+    def _may_have_missed(self, queries: Float32, kth: Float32, last: Float32, error: float = 0.0) -> Any:
+        """Whether a vector nearer than the k-th may lie beyond the last one found roughly, ``bool[nq]``.
 
-        Its error is bounded by ``(4 + √d) ε (|x|² + |y|²)``: rounding errors of d sums add up as a random
-        walk does. For l2, whatever is nearer than the k-th has ``|y| ≤ |x| + √distance``; for ip, none is
-        longer than the longest.
+        The error of a rough distance is bounded by ``(4 + √d) ε (|x|² + |y|²)``: rounding errors of d sums
+        add up as a random walk does. For l2, whatever is nearer than the k-th has ``|y| ≤ |x| + √distance``;
+        for ip, none is longer than the longest. Where the vectors searched were codes, each within ``error``
+        of its vector, that moves an inner product by ``|x| error`` and a distance (not squared) by ``error``.
 
-        **Source**: N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, sections 2.8 and 3.1.
+        **Source**: N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, sections 2.8 and 3.1;
+        for the codes, the inequalities of Cauchy-Schwarz and of the triangle.
         """
         relative = (4.0 + self.d**0.5) * float(np.finfo(np.float32).eps)
         if self.metric == "cosine":
-            return kth < last + 2.0 * relative
+            return kth < last + (2.0 * relative + error)
         x_squared = np.einsum("ij,ij->i", queries, queries, dtype=np.float64)
         if self.metric == "ip":
-            return kth < last + relative * np.sqrt(x_squared) * self._longest()
+            return kth < last + np.sqrt(x_squared) * (relative * self._longest() + error)
         y_squared = (np.sqrt(x_squared) + np.sqrt(kth)) ** 2
-        return kth > last - relative * (x_squared + y_squared)
+        nearest_code = np.sqrt(np.maximum(last - relative * (x_squared + y_squared), 0.0))
+        return kth > np.maximum(nearest_code - error, 0.0) ** 2
 
     def _longest(self) -> float:
         """The length of the longest vector, found once."""

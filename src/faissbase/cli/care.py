@@ -34,7 +34,7 @@ def add(commands: Commands) -> None:
         summary="read every byte and tell what is damaged",
         about="Read every byte of a collection, check every checksum and that its files\n"
         "agree. Changes nothing; others may go on reading and writing meanwhile.\n"
-        "Without COLLECTION: all of them.",
+        "Without COLLECTION: all of them, and the catalog.",
         examples=["faissbase verify", "faissbase verify docs --json"],
         exit_codes="0 all is well; 1 damage was found; 3 no such collection; 5 the catalog cannot be read",
     )
@@ -60,10 +60,13 @@ def add(commands: Commands) -> None:
 def run_verify(args: argparse.Namespace, console: Console) -> Answer:
     with open_database(args.data, read_only=True) as db:
         names = db.list_collections() if args.collection is None else [args.collection]
+        catalog = db.verify_catalog() if args.collection is None else []
         checked = [_verified(db, name, console) for name in names]
-    is_ok = all(report.ok for _, report, _ in checked)
-    lines = [line for found in checked for line in _verify_lines(*found)]
+    is_ok = all(report.ok for _, report, _ in checked) and not catalog
+    lines = [text.printable(f"catalog: {problem.where}: {problem.message}") for problem in catalog]
+    lines += [line for found in checked for line in _verify_lines(*found)]
     document = {"ok": is_ok, "collections": [_verify_document(*found) for found in checked]}
+    document["catalog"] = [asdict(problem) for problem in catalog]
     return Answer(document, lines or [f"{args.data} holds no collection yet"], 0 if is_ok else _FOUND)
 
 

@@ -18,7 +18,8 @@ from faissbase.cli.arguments import (
     open_database,
 )
 from faissbase.cli.console import Answer, Console
-from faissbase.collection.collection import LocalCollection, Stats
+from faissbase.collection.collection import LocalCollection
+from faissbase.collection.stats import Stats
 from faissbase.database.database import Database
 from faissbase.errors import CorruptionError, InvalidInputError
 
@@ -65,9 +66,10 @@ def _add_optimize(commands: Commands) -> None:
         commands,
         "optimize",
         run_optimize,
-        summary="give back the room of deleted and replaced records",
-        about="Rewrite a collection without its deleted and replaced records. Searches go on\n"
-        "meanwhile, writers wait.",
+        summary="give back the room of dead records, build the index to the end",
+        about="Rewrite a collection without its deleted and replaced records, where that is worth\n"
+        "it, and build its index to the end. Searches go on meanwhile; writers wait while\n"
+        "files are rewritten. Interrupted, the next run goes on where it stopped.",
         examples=["faissbase optimize docs", "faissbase stats docs   # tells whether it is worth it"],
         exit_codes="0 done; 3 no such collection; 4 no room for the new files",
     )
@@ -125,12 +127,21 @@ def _one(stats: Stats) -> list[str]:
         "dimension": str(stats.dimension),
         "metric": stats.metric,
         "index type": stats.index_type,
+        "index": _index(stats),
         "deleted or replaced": dead,
         "vectors": text.size(stats.vectors_bytes),
         "ids, metadata, text": text.size(stats.records_bytes),
         "folder": text.printable(stats.path),
     }
     return [stats.name, *text.facts(pairs)]
+
+
+def _index(stats: Stats) -> str:
+    if not stats.segments:
+        return f"{stats.index} search of {stats.slots:,} slots"
+    pieces = text.count(stats.segments, "segment")
+    covered = f"{stats.slots_indexed:,} of {stats.slots:,} slots in {pieces}"
+    return f"{stats.index} over {covered}, {text.size(stats.index_bytes)}"
 
 
 def _all(db: Database, args: argparse.Namespace, console: Console) -> Answer:
@@ -161,9 +172,10 @@ def _row(stats: Stats) -> list[str]:
 
 def run_optimize(args: argparse.Namespace, console: Console) -> Answer:
     with open_database(args.data, read_only=False) as db:
-        report = db.get_collection(args.collection).optimize()
+        report = db.get_collection(args.collection).optimize(progress=console.shows_progress)
     dropped = report.slots_before - report.slots_after
     line = f"dropped {text.count(dropped, 'dead slot')}, gave back {text.size(report.reclaimed_bytes)}"
+    line += f"; an index covers {report.slots_indexed:,} of {report.slots_after:,} slots"
     return Answer({"collection": args.collection, **asdict(report)}, [line])
 
 

@@ -10,9 +10,11 @@ from itertools import islice
 import numpy as np
 import orjson
 
+from faissbase.ann.flat import Neighbours
 from faissbase.collection import planner
-from faissbase.collection.planner import Plan
-from faissbase.collection.selection import Selection, Selector
+from faissbase.collection.planner import Plan, Wanted
+from faissbase.collection.selected import Selection
+from faissbase.collection.selection import Selector
 from faissbase.collection.store import Snapshot, Store
 from faissbase.filters.tree import Filter
 from faissbase.storage.records import ReadTransaction, StoredRow
@@ -60,7 +62,7 @@ class Explanation:
         forecast = ", ".join(f"{path} {cost:.3f} ms" for path, cost in plan.predicted_ms.items())
         taken = ", ".join(f"{step} {cost:.3f} ms" for step, cost in self.times_ms.items())
         return (
-            f"exact search, path: {plan.path}\n"
+            f"{_kind(plan)} search, path: {plan.path}\n"
             f"  matching   {plan.n_matching} of {plan.n_slots} slots ({share:.3g} %)\n"
             f"  forecast   {forecast or 'nothing to search'}\n"
             f"  taken      {taken}\n"
@@ -68,33 +70,52 @@ class Explanation:
         )
 
 
-def nearest(moment: Moment, queries: Float32, k: int, where: Filter) -> SearchResult:
+def _kind(plan: Plan) -> str:
+    if plan.path != "index":
+        return "exact"
+    knobs = ", ".join(f"effort {each.effort} rerank {each.rerank}" for each in plan.knobs)
+    return f"approximate (recall {plan.target:g} wanted: {knobs})"
+
+
+def nearest(moment: Moment, queries: Float32, k: int, where: Filter, wanted: Wanted) -> SearchResult:
     """The k nearest records that match, for each query."""
-    selection = moment.select(where)
-    plan = planner.choose(moment.snapshot.view, len(queries), selection)
-    distances, slots = planner.run(plan, moment.snapshot.view, queries, k, selection)
+    distances, slots = nearest_slots(moment, queries, k, where, wanted)
     return _result(moment, distances, slots, k)
 
 
-def nearest_to_one(moment: Moment, query: Float32, k: int, where: Filter) -> list[Hit]:
+def nearest_slots(moment: Moment, queries: Float32, k: int, where: Filter, wanted: Wanted) -> Neighbours:
+    """``(float32[nq, k'], int64[nq, k'])`` of the k nearest that match, k' = min(k, matching)."""
+    return planned_slots(moment, queries, k, where, wanted)[1]
+
+
+def planned_slots(
+    moment: Moment, queries: Float32, k: int, where: Filter, wanted: Wanted
+) -> tuple[Plan, Neighbours]:
+    """`nearest_slots`, and the plan by which they were found."""
+    snapshot, selection = moment.snapshot, moment.select(where)
+    plan = planner.choose(snapshot, len(queries), k, selection, wanted)
+    return plan, planner.run(plan, snapshot, queries, k, selection)
+
+
+def nearest_to_one(moment: Moment, query: Float32, k: int, where: Filter, wanted: Wanted) -> list[Hit]:
     """The k nearest records that match one query ``float32[1, d]``: `nearest` without arrays of results."""
-    selection = moment.select(where)
-    view, store = moment.snapshot.view, moment.store
-    found, at = planner.run(planner.choose(view, 1, selection), view, query, k, selection)
+    store = moment.store
+    found, at = nearest_slots(moment, query, k, where, wanted)
     slots, distances = at[0].tolist(), found[0].tolist()
     metric = store.config.metric
-    if metric == "cosine":
+    if metric == "cosine" and distances and (distances[0] > 1.0 or distances[-1] < -1.0):
         distances = [max(-1.0, min(1.0, distance)) for distance in distances]
     return hits_of(slots, distances, metric, store.rows(moment.snapshot, slots, moment.transaction))
 
 
-def explained(moment: Moment, queries: Float32, k: int, where: Filter) -> Explanation:
+def explained(moment: Moment, queries: Float32, k: int, where: Filter, wanted: Wanted) -> Explanation:
     """`nearest`, with the plan and the time of each step."""
+    snapshot = moment.snapshot
     marks = [time.perf_counter()]
     selection = moment.select(where)
     marks.append(time.perf_counter())
-    plan = planner.choose(moment.snapshot.view, len(queries), selection)
-    distances, slots = planner.run(plan, moment.snapshot.view, queries, k, selection)
+    plan = planner.choose(snapshot, len(queries), k, selection, wanted)
+    distances, slots = planner.run(plan, snapshot, queries, k, selection)
     marks.append(time.perf_counter())
     result = _result(moment, distances, slots, k)
     marks.append(time.perf_counter())
@@ -153,7 +174,7 @@ def by_both(moment: Moment, text: str, query: Float32, k: int, where: Filter) ->
     """Reciprocal rank fusion of `by_text` and `nearest`: the sum of ``1 / (60 + rank)``, ranks from 1."""
     depth = max(_FUSION_DEPTH_MIN, _FUSION_DEPTH_FACTOR * k)
     ranked_by_text = [slot for slot, _ in _text_ranking(moment, text, depth, where)]
-    near = nearest(moment, query, depth, where)
+    near = nearest(moment, query, depth, where, Wanted())
     distances = dict(zip(near.slots[0].tolist(), near.distances[0].tolist(), strict=True))
     distances.pop(-1, None)
     fused: dict[int, float] = {}

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from faissbase.collection.inputs import Rows, merge_metadata
+from faissbase.collection.integrity import checked_rows
 from faissbase.collection.selection import Selector
 from faissbase.collection.store import Store, vectors_path
 from faissbase.collection.writer import Put, Writer
-from faissbase.errors import NotFoundError
+from faissbase.errors import CorruptionError, NotFoundError
 from faissbase.filters.tree import Filter
 from faissbase.storage.checksums import row_checksums
 from faissbase.storage.files import os_errors, sync_folder
@@ -41,7 +42,9 @@ class Update:
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise NotFoundError(f"no record with id {unknown[0]!r}{more}; nothing was updated")
-        stored = {row.id: row for row in transaction.stored_rows(list(slot_of.values()))}
+        stored = {row.id: row for row in checked_rows(transaction, list(slot_of.values()), vectors)}
+        if stored.keys() != slot_of.keys():
+            raise CorruptionError(f"{vectors.path.parent}: ids lead to records of other ids; run repair()")
         rows = self._changed([stored[id] for id in self.ids], vectors)
         return writer.put_within(Put(rows), transaction, state, vectors)
 

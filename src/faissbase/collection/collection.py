@@ -8,21 +8,27 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from faissbase.collection import answers, changes, inputs, transfer, verify
+from faissbase.collection import answers, changes, inputs, repair, transfer, verify
 from faissbase.collection.answers import Explanation, Moment
-from faissbase.collection.integrity import check_rows
-from faissbase.collection.optimizer import OptimizeReport, compact
+from faissbase.collection.asked import Asked
+from faissbase.collection.building import TAIL_NUMBERS
+from faissbase.collection.care import Care, OptimizeReport
+from faissbase.collection.integrity import checked_rows
+from faissbase.collection.planner import Wanted
+from faissbase.collection.recall import RecallReport, measured_recall
 from faissbase.collection.selection import Selector
+from faissbase.collection.stats import Stats, stats_of
 from faissbase.collection.store import Config, Snapshot, Store
 from faissbase.collection.transfer import LoadReport
 from faissbase.collection.writer import Alone, Delete, Put, Writer
 from faissbase.errors import (
     AccessError,
     ConflictError,
+    CorruptionError,
     InvalidInputError,
     NotReadyError,
 )
@@ -36,33 +42,14 @@ from faissbase.types import (
     Page,
     Record,
     RepairReport,
+    Slots,
     VerifyReport,
     Where,
 )
 
 T = TypeVar("T")
+_NOTHING_ASKED = Wanted()
 _TRIES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Sizes and debts of a collection, for people and programs."""
-
-    name: str
-    dimension: int
-    metric: Metric
-    index_type: str
-    ntotal: int
-    slots: int
-    tombstones: int
-    generation: int
-    vectors_bytes: int
-    records_bytes: int
-    filter_cache_bytes: int
-    path: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +57,7 @@ class _Parts:
     store: Store
     selector: Selector
     writer: Writer
+    care: Care
     process: int
 
 
@@ -87,16 +75,22 @@ class LocalCollection:
         *,
         read_only: bool,
         durability: Durability,
+        memory_budget: int | None,
         on_open: Callable[[LocalCollection], None],
+        on_work: Callable[[LocalCollection], None],
     ) -> None:
         self._folder = folder
+        self._memory_budget = memory_budget
         self._on_open = on_open
+        self._on_work = on_work
         self._config = config
         self._read_only = read_only
         self._durability: Durability = durability
         self._opening = threading.Lock()
         self._open_parts: _Parts | None = None
         self._is_closed = False
+        self._asked = Asked()
+        self._n_unseen = 0
 
     def __repr__(self) -> str:
         config = self._config
@@ -138,7 +132,21 @@ class LocalCollection:
         if self._is_closed:
             raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
         store = Store(self._folder, self._config, read_only=self._read_only, durability=self._durability)
-        return _Parts(store, Selector(store.records), Writer(store), os.getpid())
+        writer = Writer(store)
+        care = Care(store, writer, self._memory_budget)
+        if not self._read_only:
+            store.on_snapshot = self._look_after
+        return _Parts(store, Selector(store.records), writer, care, os.getpid())
+
+    def _look_after(self, snapshot: Snapshot) -> None:
+        """Have the background build or compact, where this moment says that it is due."""
+        parts = self._open_parts
+        if parts is not None and parts.care.is_due(snapshot):
+            self._on_work(self)
+
+    def maintain(self, stop: threading.Event) -> bool:
+        """Build and compact as far as it is due. Called in the background, not by hand."""
+        return self._parts().care.maintain(stop)
 
     def _writable(self) -> _Parts:
         if self._read_only:
@@ -216,7 +224,16 @@ class LocalCollection:
     def _put(self, ids: Any, vectors: Any, metadatas: Any, documents: Any, *, refuse_existing: bool) -> int:
         parts = self._writable()
         rows = inputs.rows_from_input(ids, vectors, metadatas, documents, self.dimension, self.metric)
-        return parts.writer.run(Put(rows, refuse_existing)) if len(rows) else 0
+        n_stored = parts.writer.run(Put(rows, refuse_existing)) if len(rows) else 0
+        self._note_written(n_stored)
+        return n_stored
+
+    def _note_written(self, n: int) -> None:
+        """Have the background look whether an index is due, after so many new slots that one may be."""
+        self._n_unseen += n  # a lost count between threads does no harm
+        if self._n_unseen * self.dimension >= TAIL_NUMBERS:
+            self._n_unseen = 0
+            self._on_work(self)
 
     def update(
         self,
@@ -363,8 +380,18 @@ class LocalCollection:
             )
         return page
 
-    def search(self, xq: Any, k: int = 10, where: Where | None = None, *, recall: float | None = None) -> Any:
-        """The k nearest records, nearest first: exactly, and k of them wherever k match.
+    def search(
+        self,
+        xq: Any,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        rerank: int | None = None,
+    ) -> Any:
+        """The k nearest records, nearest first, and k of them wherever k match.
 
         Parameters
         ----------
@@ -373,7 +400,13 @@ class LocalCollection:
         where : dict, optional
             Only records whose metadata match, see the filter language in the README.
         recall : float, optional
-            The share of the true k nearest that must come back, in (0, 1]. This index is exact and meets any.
+            The share of the true k nearest that has to come back, in (0, 1]; 0.95 where nothing is said, and
+            1 is an exact search. The cheapest parameters are taken that were measured to reach it, or
+            another path where that costs less.
+        nprobe, ef_search : int, optional
+            Lists to visit (IVF) or candidates to keep (HNSW) instead, whatever recall that has.
+        rerank : int, optional
+            Candidates a hit whose distances are computed from the true vectors.
 
         Returns
         -------
@@ -384,11 +417,14 @@ class LocalCollection:
         """
         queries, is_single, filter = self._query(xq, where)
         n_hits = inputs.check_k(k, len(queries))
-        if recall is not None:
-            inputs.check_fraction(recall, "recall")
-        if is_single:
-            return self._fresh(lambda moment: answers.nearest_to_one(moment, queries, n_hits, filter))
-        return self._fresh(lambda moment: answers.nearest(moment, queries, n_hits, filter))
+        wanted = _wanted(recall, nprobe, ef_search, rerank)
+        answer = answers.nearest_to_one if is_single else answers.nearest
+        found: Any = self._fresh(lambda moment: answer(moment, queries, n_hits, filter, wanted))
+        self._asked.note(queries, n_hits, filter, wanted)
+        parts = self._open_parts
+        if parts is not None and parts.store.tuning.wants_filters and not self._read_only:
+            self._on_work(self)
+        return found
 
     def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
         """Every matching record nearer than ``radius``: distance below it for l2 (squared), else above it.
@@ -413,11 +449,21 @@ class LocalCollection:
         words, n_hits = _check_text(text), inputs.check_k(k)
         return self._pinned(lambda moment: answers.by_both(moment, words, queries, n_hits, filter))
 
-    def explain(self, xq: Any, k: int = 10, where: Where | None = None) -> Explanation:
+    def explain(
+        self,
+        xq: Any,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        rerank: int | None = None,
+    ) -> Explanation:
         """Run a search and tell how: the path, its forecast, the time of each step. Prints readably."""
         queries, _, filter = self._query(xq, where)
-        n_hits = inputs.check_k(k)
-        return self._fresh(lambda moment: answers.explained(moment, queries, n_hits, filter))
+        n_hits, wanted = inputs.check_k(k), _wanted(recall, nprobe, ef_search, rerank)
+        return self._fresh(lambda moment: answers.explained(moment, queries, n_hits, filter, wanted))
 
     # ---- files and care --------------------------------------------------------------------------
 
@@ -454,7 +500,7 @@ class LocalCollection:
         rows_path = None if rows is None else Path(rows)
         columns = (id_column, vector_column, document_column)
         source = transfer.Source(Path(path), rows_path, *columns, batch_rows)
-        return transfer.load(
+        report = transfer.load(
             source,
             parts.writer,
             parts.store.records,
@@ -463,6 +509,8 @@ class LocalCollection:
             restart=restart,
             progress=progress,
         )
+        self._note_written(report.n_rows)
+        return report
 
     def export(
         self, path: str | os.PathLike[str], where: Where | None = None, *, progress: bool = False
@@ -471,15 +519,44 @@ class LocalCollection:
         filter, target = parse(where), Path(path)
         return self._pinned(lambda moment: transfer.export(moment, target, filter, progress=progress))
 
-    def optimize(self) -> OptimizeReport:
-        """Rewrite the files without deleted and replaced records. Searches go on, writers wait."""
+    def optimize(self, *, wait: bool = True, progress: bool = False) -> OptimizeReport:
+        """Drop deleted and replaced records from the files and build the index to the end.
+
+        Searches go on meanwhile; writers wait while files are rewritten, which is done where a tenth of the
+        slots are dead, or any where there is no index. Interrupted, the next call goes on where it stopped.
+
+        Parameters
+        ----------
+        wait : bool
+            False leaves it to the background and returns at once.
+        progress : bool
+            Show a progress bar.
+        """
         parts = self._writable()
-        before = self._newest().view.n
-        n_dropped = parts.writer.run(
-            Alone(lambda transaction, state, _: compact(parts.store, transaction, state))
-        )
-        parts.store.remove_other_generations()
-        return OptimizeReport(before, before - n_dropped, n_dropped * self.dimension * 4)
+        if not wait:
+            self._on_work(self)
+        return parts.care.optimize(progress=progress) if wait else parts.care.report()
+
+    def recall_report(self, *, budget_s: float = 5.0) -> RecallReport:
+        """Ask recent questions of this process again, exactly, and tell what share of the answers was right.
+
+        Parameters
+        ----------
+        budget_s : float
+            Seconds of CPU time to spend.
+
+        Returns
+        -------
+        RecallReport
+            recall@k with a 95 % interval for each band of selectivity. Prints readably.
+        """
+        budget = inputs.check_positive(budget_s, "budget_s")
+        parts, questions = self._parts(), self._asked.questions()
+        before = list(parts.store.tuning.factors)
+        report = self._fresh(lambda moment: measured_recall(moment, questions, budget))
+        if parts.store.tuning.factors != before and not self._read_only:
+            parts.care.keep_tuning()
+        return report
 
     def verify(self) -> VerifyReport:
         """Read every byte, check every checksum and that the files agree; tells what is wrong, and where."""
@@ -497,7 +574,7 @@ class LocalCollection:
             if parts is not None and parts.process == os.getpid():
                 parts.writer.close()
                 parts.store.close()
-            return verify.repair(self._folder, self._config)
+            return repair.repair(self._folder, self._config)
 
     def _query(self, xq: Any, where: Where | None) -> tuple[Float32, bool, Filter]:
         queries, is_single = inputs.check_queries(xq, self.dimension, self.metric)
@@ -505,19 +582,23 @@ class LocalCollection:
 
     def stats(self) -> Stats:
         """Sizes and debts of this collection."""
-        parts, snapshot = self._parts(), self._newest()
-        n, n_alive = snapshot.view.n, snapshot.n_alive
-        return Stats(
-            **{key: value for key, value in asdict(self._config).items() if key != "uuid"},
-            ntotal=n_alive,
-            slots=n,
-            tombstones=n - n_alive,
-            generation=snapshot.state.generation,
-            vectors_bytes=n * self.dimension * 4,
-            records_bytes=parts.store.records.size_bytes(),
-            filter_cache_bytes=parts.selector.size_bytes,
-            path=str(self._folder),
-        )
+        parts = self._parts()
+        return stats_of(parts.store, self._newest(), parts.selector.size_bytes)
+
+
+def _wanted(recall: float | None, nprobe: int | None, ef_search: int | None, rerank: int | None) -> Wanted:
+    """What a search asks for, checked. The common case, where it asks for nothing, makes nothing."""
+    if recall is None and nprobe is None and ef_search is None and rerank is None:
+        return _NOTHING_ASKED
+    if recall is not None:
+        inputs.check_fraction(recall, "recall")
+    knobs = {"nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
+    given = {name: inputs.check_count(value, name) for name, value in knobs.items() if value is not None}
+    if len(given.keys() & {"nprobe", "ef_search"}) == 2:
+        raise InvalidInputError("search() takes nprobe (for IVF) or ef_search (for HNSW), not both")
+    if recall is not None and given:
+        raise InvalidInputError(f"search() takes recall or {next(iter(given))}, not both")
+    return Wanted(recall, **given)
 
 
 def _check_text(text: Any) -> str:
@@ -538,8 +619,10 @@ def _parse_cursor(cursor: str | None) -> tuple[int | None, int]:
 
 def _by_ids(moment: Moment, ids: list[str], include_vectors: bool) -> list[Record]:
     transaction = _transaction(moment)
-    slots = list(transaction.slots_of(ids).values()) if ids else []
-    rows = {row.id: row for row in _checked(moment, transaction.stored_rows(slots))}
+    slot_of = transaction.slots_of(ids) if ids else {}
+    rows = {row.id: row for row in _checked(moment, list(slot_of.values()))}
+    if rows.keys() != slot_of.keys():
+        raise CorruptionError(f"{moment.store.folder}: ids lead to records of other ids; run repair()")
     return [answers.record(rows[id], moment.snapshot, include_vectors) for id in ids if id in rows]
 
 
@@ -549,14 +632,14 @@ def _by_filter(
     slots = moment.select(where).slots
     slots = slots[slots.searchsorted(first_slot) :]
     chosen = slots[:limit]
-    rows = _checked(moment, _transaction(moment).stored_rows(chosen))
+    rows = _checked(moment, chosen)
     next_slot = int(slots[limit]) if limit is not None and limit < len(slots) else None
     return [answers.record(row, moment.snapshot, include_vectors) for row in rows], next_slot
 
 
-def _checked(moment: Moment, rows: list[StoredRow]) -> list[StoredRow]:
-    check_rows(rows, moment.store.vector_file(moment.snapshot.state.generation))
-    return rows
+def _checked(moment: Moment, slots: Slots | list[int]) -> list[StoredRow]:
+    vectors = moment.store.vector_file(moment.snapshot.state.generation)
+    return checked_rows(_transaction(moment), slots, vectors)
 
 
 def _transaction(moment: Moment) -> ReadTransaction:

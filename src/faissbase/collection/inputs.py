@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,25 @@ def rows_from_input(
 def check_ids(ids: Any) -> list[str]:
     """``ids`` as a list of distinct, storable strings; one string is a list of one."""
     id_list = [ids] if isinstance(ids, str) else as_list(ids, "ids")
+    if not _are_plain(id_list):
+        _check_each_id(id_list)
+    if len(set(id_list)) != len(id_list):
+        seen: set[str] = set()
+        repeated = next(id for id in id_list if id in seen or seen.add(id))  # type: ignore[func-returns-value]
+        raise InvalidInputError(f"id {repeated!r} is repeated within one call")
+    return id_list
+
+
+def _are_plain(id_list: list[Any]) -> bool:
+    """Whether all are ASCII strings of a storable length: one look at them together, none at each."""
+    if set(map(type, id_list)) != {str}:
+        return False
+    text = "".join(id_list)
+    is_plain = text.isascii() and "\x00" not in text and all(id_list)
+    return is_plain and len(max(id_list, key=len)) <= MAX_ID_BYTES
+
+
+def _check_each_id(id_list: list[Any]) -> None:
     for position, id in enumerate(id_list):
         if not isinstance(id, str):
             wrong = f"{type(id).__name__} {id!r}"
@@ -73,11 +93,6 @@ def check_ids(ids: Any) -> list[str]:
         if not id or "\x00" in id or len(id) > MAX_ID_BYTES or not _is_encodable(id):
             reason = f"must be 1 to {MAX_ID_BYTES} bytes of text without NUL"
             raise InvalidInputError(f"id {id[:80]!r} at position {position} {reason}")
-    if len(set(id_list)) != len(id_list):
-        seen: set[str] = set()
-        repeated = next(id for id in id_list if id in seen or seen.add(id))  # type: ignore[func-returns-value]
-        raise InvalidInputError(f"id {repeated!r} is repeated within one call")
-    return id_list
 
 
 def _is_encodable(text: str, limit: int = MAX_ID_BYTES) -> bool:
@@ -223,7 +238,21 @@ def encode_metadatas(metadatas: Any, n: int) -> list[bytes]:
     given = [metadatas] if isinstance(metadatas, Mapping) else as_list(metadatas, "metadatas")
     if len(given) != n:
         raise InvalidInputError(f"expected {n} metadatas, one for each id, got {len(given)}")
+    if set(map(type, given)) == {dict}:
+        return _encode_objects(given)
     return list(map(_encode_metadata, given, range(n)))
+
+
+def _encode_objects(given: list[Any]) -> list[bytes]:
+    """`_encode_metadata` of many dicts: each is encoded, and only those are looked at that may be wrong."""
+    try:
+        encoded = list(map(orjson.dumps, given, repeat(None), repeat(_JSON_OPTIONS)))
+    except TypeError:
+        return list(map(_encode_metadata, given, range(len(given))))  # finds the row
+    for row, text in enumerate(encoded):
+        if b"$" in text or b"null" in text or len(text) > MAX_METADATA_BYTES:
+            _check_encoded(given[row], text, row)
+    return encoded
 
 
 def _encode_metadata(metadata: Any, row: int) -> bytes:
@@ -235,6 +264,11 @@ def _encode_metadata(metadata: Any, row: int) -> bytes:
         encoded = orjson.dumps(metadata, None, _JSON_OPTIONS)
     except TypeError as error:
         raise InvalidInputError(f"metadata of row {row} cannot be stored as JSON: {error}") from error
+    _check_encoded(metadata, encoded, row)
+    return encoded
+
+
+def _check_encoded(metadata: dict[str, Any], encoded: bytes, row: int) -> None:
     if len(encoded) > MAX_METADATA_BYTES:
         raise InvalidInputError(
             f"metadata of row {row} takes {len(encoded)} bytes, at most {MAX_METADATA_BYTES} are allowed"
@@ -243,7 +277,6 @@ def _encode_metadata(metadata: Any, row: int) -> bytes:
         _check_numbers(metadata, row)
     if b'"$' in encoded:
         _check_fields(metadata, row)
-    return encoded
 
 
 def _as_object(metadata: Any, row: int) -> dict[str, Any]:
@@ -324,7 +357,8 @@ def _ready_vector(vector: Any, dimension: int, metric: Metric) -> tuple[Float32,
     square = float(double.dot(double))
     if not _MIN_SQUARED_NORM < square < _MAX_SQUARED_NORM or not vector.flags.c_contiguous:
         return None
-    norm = 1.0 if metric != "cosine" or abs(square - 1.0) <= _UNIT_TOLERANCE else math.sqrt(square)
+    length = math.sqrt(square)
+    norm = 1.0 if metric != "cosine" or abs(length - 1.0) <= _UNIT_TOLERANCE else length
     return (vector if norm == 1.0 else vector / np.float32(norm)).reshape(1, -1), norm
 
 
@@ -344,6 +378,14 @@ def check_count(value: Any, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise InvalidInputError(f"{name} must be a whole number of 1 or more, got {value!r}")
     return int(value)
+
+
+def check_positive(value: Any, name: str) -> float:
+    """``value`` as a finite number above 0."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise InvalidInputError(f"{name} must be a number above 0, got {value!r}")
+    return float(value)
 
 
 def check_fraction(value: Any, name: str) -> None:

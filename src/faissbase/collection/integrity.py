@@ -1,4 +1,4 @@
-"""Checking the slot file against its checksums before its numbers are believed.
+"""Checking the slot file against its checksums, and rows against slots, before they are believed.
 
 Blocks of about 1 MiB have one checksum each, the slots after the last block are checked row by row. A small
 file is checked when it is opened; a large one in the background, so that it opens at once: damage found there
@@ -7,15 +7,18 @@ ends in `CorruptionError` from the next call on.
 
 from __future__ import annotations
 
+import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from faissbase.errors import CorruptionError, FaissbaseError
 from faissbase.storage.checksums import block_checksums, block_slots, row_checksum
-from faissbase.storage.records import Records, State, StoredRow
+from faissbase.storage.records import ReadTransaction, Records, State, StoredRow
 from faissbase.storage.vectors import VectorFile
+from faissbase.types import Slots
 
 _FOREGROUND_BYTES = 128 << 20
+_FOREGROUND_SLOTS = 1 << 18  # counted in about five milliseconds
 
 
 class BlockCheck:
@@ -28,21 +31,26 @@ class BlockCheck:
         with records.read_transaction() as transaction:
             if transaction.state().generation != state.generation:
                 return
+            if state.next_slot <= _FOREGROUND_SLOTS:
+                _check_counts(transaction, records)
             blocks = transaction.block_checksums()
             tail = list(
                 transaction.stored_range(len(blocks) * block_slots(vectors.row_bytes), state.next_slot)
             )
         check_rows(tail, vectors)
-        if len(blocks) * block_slots(vectors.row_bytes) * vectors.row_bytes <= _FOREGROUND_BYTES:
+        checked_bytes = len(blocks) * block_slots(vectors.row_bytes) * vectors.row_bytes
+        if max(checked_bytes / _FOREGROUND_BYTES, state.next_slot / _FOREGROUND_SLOTS) <= 1:
             _check_blocks(vectors, blocks)
         else:
-            self._start(vectors, blocks)
+            self._start(records, vectors, blocks)
 
-    def _start(self, vectors: VectorFile, blocks: list[tuple[int, int]]) -> None:
+    def _start(self, records: Records, vectors: VectorFile, blocks: list[tuple[int, int]]) -> None:
         own = VectorFile(vectors.path, vectors.dimension, writable=False)
 
         def check() -> None:
             try:
+                with records.read_transaction() as transaction:
+                    _check_counts(transaction, records)
                 _check_blocks(own, blocks)
             except FaissbaseError as damage:
                 self._damage = damage
@@ -57,12 +65,29 @@ class BlockCheck:
             raise self._damage
 
 
+def _check_counts(transaction: ReadTransaction, records: Records) -> None:
+    """Check that each slot holds a record or a dead one: an old page in place of a newer shows in this."""
+    n_missing = transaction.n_missing(transaction.state())
+    if n_missing:
+        raise CorruptionError(
+            f"{records.path}: records, dead slots and slots do not add up, by {n_missing}; "
+            "run verify() and repair()"
+        )
+
+
 def is_sound(row: StoredRow, vectors: VectorFile) -> bool:
     """Whether a row and its vector match the row's checksum."""
-    if vectors.is_shorter_than(row.slot + 1):
+    if row.slot < 0 or vectors.is_shorter_than(row.slot + 1):
         return False
-    vector = vectors.read(row.slot, 1).tobytes()
-    return row_checksum(row.id, row.metadata_json, row.document, row.norm, vector) == row.checksum
+    return fits(row, vectors.read(row.slot, 1).tobytes())
+
+
+def fits(row: StoredRow, vector: bytes) -> bool:
+    """Whether a row and the bytes of a vector match the row's checksum."""
+    try:
+        return row_checksum(row.id, row.metadata_json, row.document, row.norm, vector) == row.checksum
+    except (AttributeError, TypeError, ValueError, struct.error):  # damage leaves any value in any column
+        return False
 
 
 def check_rows(rows: Iterable[StoredRow], vectors: VectorFile) -> None:
@@ -72,6 +97,20 @@ def check_rows(rows: Iterable[StoredRow], vectors: VectorFile) -> None:
             raise CorruptionError(
                 f"{vectors.path.parent}: record {row.id!r} in slot {row.slot} is damaged; run repair()"
             )
+
+
+def checked_rows(
+    transaction: ReadTransaction, slots: Slots | Sequence[int], vectors: VectorFile
+) -> list[StoredRow]:
+    """The rows in ``slots``, ascending, or `CorruptionError` unless each is there and sound."""
+    rows = transaction.stored_rows(slots)
+    if len(rows) != len(slots):
+        raise CorruptionError(
+            f"{vectors.path.parent}: of {len(slots)} records {len(slots) - len(rows)} cannot be found; "
+            "run verify() and repair()"
+        )
+    check_rows(rows, vectors)
+    return rows
 
 
 def _check_blocks(vectors: VectorFile, blocks: list[tuple[int, int]]) -> None:

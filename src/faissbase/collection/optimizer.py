@@ -6,8 +6,6 @@ generation is still the true one and what was written of the new one is removed 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from faissbase.collection.changes import start_generation
@@ -18,15 +16,6 @@ from faissbase.storage.vectors import VectorFile
 from faissbase.types import Float32, Slots
 
 _COPY_BYTES = 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class OptimizeReport:
-    """What `optimize` did; nothing where no slot was dead."""
-
-    slots_before: int
-    slots_after: int
-    reclaimed_bytes: int
 
 
 def compact(store: Store, transaction: WriteTransaction, state: State) -> int:

@@ -1,79 +1,258 @@
-"""How a search is run: on everything, on everything with room for what is dropped after, or on a few slots.
+"""How a search is run: through the index, on everything, on everything with room for what is dropped
+after, or on a few slots.
 
-All paths give the exact answer; the cheapest by the costs below is taken. Knows arrays and selections.
+The cheapest path by forecast cost is taken. All but the index are exact; the index is taken only with
+parameters that were measured to reach the recall asked for. Knows arrays, segments and selections.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from faissbase.ann.curve import Choice, Curve
 from faissbase.ann.flat import GATHER_QUERIES, MAX_THREADS, FlatView, Neighbours, uses_blas
-from faissbase.collection.selection import Selection
+from faissbase.ann.segment import Knobs
+from faissbase.collection.segments import LiveSegment
+from faissbase.collection.selected import Selection
+from faissbase.collection.store import Snapshot
+from faissbase.errors import InvalidInputError
 from faissbase.types import Float32, Mask
 
-Path = Literal["none", "scan", "wide scan", "subset"]
+Path = Literal["none", "index", "scan", "wide scan", "subset"]
 
+DEFAULT_RECALL = 0.95
 # Nanoseconds a float: measured on 40,000 × 384 and 500,000 × 128, FAISS 1.15.1 (see ARCHITECTURE.md).
 _SCAN_NS = 0.20
+_HALF_SCAN_NS = 0.10
 _SUBSET_NS = 0.24
 _SUBSET_MANY_NS = 0.55  # from a quarter of the slots on, memory is no longer read ahead
 _BLAS_NS = 0.03
 _GATHER_NS = 0.40
 _FEW_DROPPED = 64
+_NEARLY_ALL = 0.9
+_WORTH_MEASURING_MS = 0.2
+_UNMEASURED = Knobs(effort=64, rerank=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller asks of an approximate answer: a recall, or the parameters themselves."""
+
+    recall: float | None = None
+    nprobe: int | None = None
+    ef_search: int | None = None
+    rerank: int | None = None
+
+    @property
+    def target(self) -> float:
+        return DEFAULT_RECALL if self.recall is None else self.recall
+
+    @property
+    def is_explicit(self) -> bool:
+        return (self.nprobe, self.ef_search, self.rerank) != (None, None, None)
+
+    def effort_for(self, family: str) -> int | None:
+        """The effort asked for, in the terms of an index; an error where the index has no such knob."""
+        wrong = self.nprobe if family == "hnsw" else self.ef_search if family == "ivf" else None
+        if wrong is not None:
+            name, other = ("nprobe", "ef_search") if family == "hnsw" else ("ef_search", "nprobe")
+            raise InvalidInputError(f"{name}={wrong} is no knob of this collection's index: use {other}")
+        return self.ef_search if self.nprobe is None else self.nprobe
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The path taken, and what each possible one was forecast to cost in milliseconds."""
+    """The path taken, what each possible one was forecast to cost in milliseconds, and the index's knobs."""
 
     path: Path
     n_slots: int
     n_matching: int
     predicted_ms: dict[str, float]
+    knobs: tuple[Knobs, ...] = ()
+    target: float = 1.0
 
 
-def choose(view: FlatView, nq: int, selection: Selection) -> Plan:
-    """The cheapest path for ``nq`` queries."""
-    n, m = view.n, selection.count
+def choose(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: Wanted) -> Plan:
+    """The cheapest path for ``nq`` queries that reaches what is wanted."""
+    n, m = snapshot.view.n, selection.count
     if not m or not nq:
         return Plan("none", n, m, {})
-    if m == n:
-        return Plan("scan", n, m, {"scan": _scan_ms(n, view.d, nq)})
-    predicted: dict[Path, float] = {
-        "wide scan": _scan_ms(n, view.d, nq),
-        "subset": _subset_ms(m, n, view.d, nq),
-    }
-    path = min(predicted, key=lambda name: predicted[name])
-    return Plan(path, n, m, {str(name): cost for name, cost in predicted.items()})
+    if selection.mask is snapshot.alive:  # no filter: the same for every query of this moment
+        key = (nq, k, wanted)
+        plan = snapshot.plans.get(key)
+        if plan is None:
+            plan = snapshot.plans[key] = _chosen(snapshot, nq, k, selection, wanted)
+        return plan
+    return _chosen(snapshot, nq, k, selection, wanted)
 
 
-def _scan_ms(n: int, d: int, nq: int) -> float:
-    ns = _BLAS_NS if uses_blas(nq, d) else _SCAN_NS
-    return n * d * nq * ns / min(nq, MAX_THREADS) / 1e6
+def _chosen(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: Wanted) -> Plan:
+    n, m = snapshot.view.n, selection.count
+    predicted = _exact_ms(snapshot.view, nq, m)
+    choices = _choices(snapshot, k, m / n, wanted)
+    if choices:
+        predicted["index"] = _index_ms(snapshot, nq, m, choices)
+    elif wanted.target < 1.0 and _is_unmeasured(snapshot, m / n):
+        cheapest = min(predicted.values())
+        snapshot.tuning.wants_filters |= cheapest > _WORTH_MEASURING_MS * nq
+    is_forced = wanted.is_explicit and bool(choices)
+    path: Path = "index" if is_forced else min(predicted, key=lambda name: predicted[name])
+    costs = {str(name): cost for name, cost in predicted.items()}
+    knobs = tuple(choice.knobs for choice in choices) if path == "index" else ()
+    return Plan(path, n, m, costs, knobs, wanted.target)
+
+
+def _exact_ms(view: FlatView, nq: int, m: int) -> dict[Path, float]:
+    if m == view.n:
+        return {"scan": _scan_ms(view, nq)}
+    return {"wide scan": _scan_ms(view, nq), "subset": _subset_ms(m, view.n, view.d, nq)}
+
+
+def _scan_ms(view: FlatView, nq: int) -> float:
+    ns = _HALF_SCAN_NS if nq == 1 and view.is_halved else _BLAS_NS if uses_blas(nq, view.d) else _SCAN_NS
+    return float(view.n * view.d * nq * ns / min(nq, MAX_THREADS) / 1e6)
 
 
 def _subset_ms(m: int, n: int, d: int, nq: int) -> float:
     if nq >= GATHER_QUERIES:
-        return m * d * _GATHER_NS / 1e6 + _scan_ms(m, d, nq)
+        blas = _BLAS_NS if uses_blas(nq, d) else _SCAN_NS
+        return m * d * (_GATHER_NS + nq * blas / min(nq, MAX_THREADS)) / 1e6
     ns = _SUBSET_NS if m < n / 4 else _SUBSET_MANY_NS
     return m * d * nq * ns / min(nq, MAX_THREADS) / 1e6
 
 
-def run(plan: Plan, view: FlatView, queries: Float32, k: int, selection: Selection) -> Neighbours:
+def _choices(snapshot: Snapshot, k: int, share: float, wanted: Wanted) -> tuple[Choice, ...]:
+    """The parameters for each segment; none where one of them cannot reach what is wanted."""
+    found = []
+    for live in snapshot.segments:
+        choice = _choice(live, k, share, wanted)
+        if choice is None:
+            return ()
+        is_measured = not wanted.is_explicit
+        found.append(_harder(choice, snapshot.tuning.factor(share)) if is_measured else choice)
+    return tuple(found)
+
+
+def _is_unmeasured(snapshot: Snapshot, share: float) -> bool:
+    """Whether it is not known yet what a filter does to the index."""
+    curves = [live.curve for live in snapshot.segments]
+    return share < 1.0 and any(curve is not None and not curve.knows_filters for curve in curves)
+
+
+def _harder(choice: Choice, factor: float) -> Choice:
+    """With more effort than the build has measured to be enough, as real questions have asked for it."""
+    if factor == 1.0:
+        return choice
+    knobs = replace(choice.knobs, effort=math.ceil(choice.knobs.effort * factor))
+    return replace(choice, knobs=knobs, us_per_query=choice.us_per_query * factor)
+
+
+def _choice(live: LiveSegment, k: int, share: float, wanted: Wanted) -> Choice | None:
+    measured = _measured(live.curve, k, share, wanted.target) if live.curve else None
+    if not wanted.is_explicit:
+        return measured if wanted.target < 1.0 else None
+    standard = measured.knobs if measured else _UNMEASURED
+    asked = wanted.effort_for(live.index.family)
+    effort = standard.effort if asked is None else asked
+    knobs = Knobs(effort, standard.rerank if wanted.rerank is None else wanted.rerank)
+    return Choice(knobs, 0.0, measured.us_per_query if measured else 0.0)
+
+
+def _measured(curve: Curve, k: int, share: float, target: float) -> Choice | None:
+    """What was measured to reach the target. A few slots left out are made up for by as much more effort."""
+    if share == 1.0 or share < _NEARLY_ALL or curve.knows_filters:
+        return curve.choice_for(target, share, k)
+    choice = curve.choice_for(target, 1.0, k)
+    return None if choice is None else _harder(choice, 1.0 / share)
+
+
+def _index_ms(snapshot: Snapshot, nq: int, m: int, choices: tuple[Choice, ...]) -> float:
+    """All segments and the tail; queries that the index leaves open are searched exactly after it."""
+    share = m / snapshot.view.n
+    at_once = min(nq, MAX_THREADS)
+    index_ms = sum(choice.us_per_query for choice in choices) * nq / at_once / 1e3
+    open_share = 1.0 - min(choice.settled for choice in choices)
+    exact_ms = open_share * _subset_ms(m, snapshot.view.n, snapshot.view.d, nq) if open_share else 0.0
+    tail = snapshot.tail
+    tail_ms = 0.0 if tail is None else tail.n * share * tail.d * nq * _SCAN_NS / at_once / 1e6
+    return index_ms + exact_ms + tail_ms
+
+
+def run(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selection: Selection) -> Neighbours:
     """The k nearest selected slots: ``(float32[nq, k'], int64[nq, k'])``, k' = min(k, matching)."""
     k = min(k, selection.count)
+    view = snapshot.view
     if plan.path == "none":
         nq = len(queries)
         return np.empty((nq, 0), np.float32), np.empty((nq, 0), np.int64)
+    if plan.path == "index":
+        return _by_index(plan, snapshot, queries, k, selection)
     if plan.path == "scan" or selection.mask is None:
         return view.search(queries, k)
     if plan.path == "subset":
         return view.search_subset(queries, k, selection.slots)
     return _wide_scan(view, queries, k, selection, selection.mask)
+
+
+def _by_index(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selection: Selection) -> Neighbours:
+    """Every segment and the tail, merged; a query that found too few is answered exactly."""
+    pieces = [
+        live.index.search(queries, k, knobs, selection.selector)
+        for live, knobs in zip(snapshot.segments, plan.knobs, strict=True)
+    ]
+    tail = _search_tail(snapshot, queries, k, selection)
+    if tail is not None:
+        pieces.append(tail)
+    distances, slots = pieces[0] if len(pieces) == 1 else _merged(pieces, k, snapshot.view.metric == "l2")
+    is_full = slots.shape[1] == k and (slots.item(0, -1) if len(slots) == 1 else slots[:, -1].min()) >= 0
+    return (distances, slots) if is_full else _filled_up(snapshot, queries, k, selection, distances, slots)
+
+
+def _search_tail(snapshot: Snapshot, queries: Float32, k: int, selection: Selection) -> Neighbours | None:
+    tail = snapshot.tail
+    if tail is None:
+        return None
+    first = snapshot.view.n - tail.n
+    if selection.mask is None:
+        distances, slots = tail.search(queries, min(k, tail.n))
+    else:
+        matching = np.flatnonzero(selection.mask[first:])
+        if not len(matching):
+            return None
+        distances, slots = tail.search_subset(queries, min(k, len(matching)), matching)
+    return distances, np.where(slots >= 0, slots + first, slots)
+
+
+def _merged(pieces: list[Neighbours], k: int, is_l2: bool) -> Neighbours:
+    distances = np.concatenate([piece[0] for piece in pieces], axis=1)
+    slots = np.concatenate([piece[1] for piece in pieces], axis=1)
+    worst = np.float32(np.inf if is_l2 else -np.inf)
+    distances = np.where(slots >= 0, distances, worst)
+    order = np.argsort(distances if is_l2 else -distances, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(slots, order, 1)
+
+
+def _filled_up(
+    snapshot: Snapshot,
+    queries: Float32,
+    k: int,
+    selection: Selection,
+    distances: Float32,
+    slots: np.ndarray[tuple[int, int], np.dtype[np.int64]],
+) -> Neighbours:
+    """The answers again, where the index has found fewer than k: then all that is selected is looked at."""
+    found_distances = np.empty((len(queries), k), np.float32)
+    found_slots = np.empty((len(queries), k), np.int64)
+    is_full = (slots >= 0).sum(axis=1) >= k
+    found_distances[is_full], found_slots[is_full] = distances[is_full], slots[is_full]
+    short = np.flatnonzero(~is_full)
+    exact = snapshot.view.search_subset(queries[short], k, selection.slots)
+    found_distances[short], found_slots[short] = exact
+    return found_distances, found_slots
 
 
 def _wide_scan(view: FlatView, queries: Float32, k: int, selection: Selection, mask: Mask) -> Neighbours:

@@ -8,38 +8,22 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 
 import numpy as np
 
+from faissbase.collection.selected import Selection
 from faissbase.collection.store import Snapshot
-from faissbase.errors import ConflictError
+from faissbase.errors import ConflictError, CorruptionError
 from faissbase.filters.columns import Columns
 from faissbase.filters.tree import Everything, Filter
 from faissbase.storage.records import ReadTransaction, Records
-from faissbase.types import Mask, Slots
+from faissbase.types import Mask
 
 _KEPT = 64
 _KEPT_BYTES = 64 << 20
 _SLOT_BYTES = 9  # one for the mask, eight for the slot
-
-
-class Selection:
-    """Slots that may be returned. ``mask`` is ``bool[n]``, or None where every slot may."""
-
-    def __init__(self, mask: Mask | None, n: int, count: int) -> None:
-        self.mask = mask
-        self.n = n
-        self.count = count
-        self._slots: Slots | None = None
-
-    @property
-    def slots(self) -> Slots:
-        """The slots themselves, ascending; made once."""
-        if self._slots is None:
-            self._slots = np.arange(self.n) if self.mask is None else np.flatnonzero(self.mask)
-        return self._slots
 
 
 class Selector:
@@ -65,7 +49,7 @@ class Selector:
             Metadata had to be read and records had gone since: take a new snapshot.
         """
         if isinstance(where, Everything):
-            return Selection(snapshot.alive, snapshot.view.n, snapshot.n_alive)
+            return snapshot.everything
         kept = self._kept.get(where)
         if kept is not None and kept[0] is snapshot:
             return kept[1]
@@ -96,7 +80,10 @@ class Selector:
                 if now.generation != state.generation:
                     raise ConflictError("slots were numbered anew while their metadata was read")
                 self._read_seq = max(self._read_seq, now.last_seq)
-                yield from moment.metadata_of(first_slot, stop_slot)
+                rows = _in_order(moment.metadata_of(first_slot, stop_slot), first_slot, stop_slot)
+                n_found = yield from rows
+                if now.last_seq == state.last_seq and n_found != _n_alive(snapshot, first_slot, stop_slot):
+                    raise CorruptionError("metadata of records cannot be found; run verify() and repair()")
 
         with self._columns_lock:
             if self._generation != state.generation:
@@ -113,3 +100,23 @@ class Selector:
     def size_bytes(self) -> int:
         """Memory that columns and remembered answers take."""
         return self._columns.size_bytes
+
+
+def _in_order(
+    rows: Iterator[tuple[int, bytes]], first_slot: int, stop_slot: int
+) -> Generator[tuple[int, bytes], None, int]:
+    """The rows as they come, each once and in its range; how many. A page may be in a wrong place."""
+    last, n_rows = first_slot - 1, 0
+    for row in rows:
+        if not last < row[0] < stop_slot:
+            raise CorruptionError(f"metadata of slot {row[0]} is out of order; run verify() and repair()")
+        last = row[0]
+        n_rows += 1
+        yield row
+    return n_rows
+
+
+def _n_alive(snapshot: Snapshot, first_slot: int, stop_slot: int) -> int:
+    if snapshot.alive is None:
+        return stop_slot - first_slot
+    return int(np.count_nonzero(snapshot.alive[first_slot:stop_slot]))

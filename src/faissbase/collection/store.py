@@ -6,20 +6,30 @@ Knows which slots are alive; not filters, not how a search is planned.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
 import numpy as np
+import orjson
 
-from faissbase.ann.flat import FlatView
-from faissbase.collection.integrity import BlockCheck, check_rows
-from faissbase.errors import ConflictError, CorruptionError, NotFoundError, NotReadyError
+from faissbase.ann.flat import FlatView, half_codes
+from faissbase.ann.half import HalfCodes
+from faissbase.collection.integrity import BlockCheck, check_rows, fits
+from faissbase.collection.segments import LiveSegment, Segments
+from faissbase.collection.selected import Selection
+from faissbase.collection.tuning import Tuning
+from faissbase.errors import ConflictError, CorruptionError, NotFoundError, NotReadyError, UnavailableError
+from faissbase.storage.files import FolderLock
 from faissbase.storage.records import ReadTransaction, Records, State, WriteTransaction
 from faissbase.storage.vectors import VectorFile
-from faissbase.types import Durability, Mask, Metric, Row
+from faissbase.types import Durability, Float32, Mask, Metric, Row
 
+_TUNING = "tuning"
+_HALF_BYTES = 512 << 20
 _ROW_CACHE_BYTES = 16 << 20
 _ROW_OVERHEAD_BYTES = 250
 _LONG_ROW_LENGTH = 900  # in letters of up to four bytes
@@ -38,12 +48,40 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One committed moment, for searching. ``alive`` is None while no slot is dead."""
+    """One committed moment, for searching.
+
+    Attributes
+    ----------
+    view : FlatView
+        Every slot, searched exactly.
+    segments : tuple of LiveSegment
+        The indexes over the first slots.
+    tail : FlatView or None
+        The slots after them.
+    alive : bool[n] or None
+        None while no slot is dead.
+    everything : Selection
+        What a search without a filter may return.
+    tuning : Tuning
+        What measured recall has taught; shared by all moments.
+    plans : dict
+        How searches without a filter were run: the same question is not thought over twice.
+    """
 
     state: State
     view: FlatView
+    segments: tuple[LiveSegment, ...]
+    tail: FlatView | None
     alive: Mask | None
     n_alive: int
+    everything: Selection
+    tuning: Tuning
+    plans: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def n_indexed(self) -> int:
+        """How many slots the segments cover, from the first on."""
+        return self.segments[-1].stop if self.segments else 0
 
 
 def vectors_path(folder: Path, generation: int) -> Path:
@@ -92,14 +130,22 @@ class Store:
         self.config = config
         self.read_only = read_only
         self.records = Records(folder, synchronous="FULL" if durability == "full" else "NORMAL")
+        self._use = FolderLock(folder)  # a repair wants to be alone
         self._lock = threading.Lock()
         self._files = threading.RLock()
         self._version = -1
         self._snapshot: Snapshot | None = None
         self._vectors: tuple[int, VectorFile] | None = None
+        self._half: tuple[int, HalfCodes] | None = None
+        self._segments = Segments(folder, config.metric)
+        self.tuning = Tuning()
+        self.on_snapshot: Callable[[Snapshot], None] | None = None
         try:
+            if not self._use.take(shared=True):
+                raise UnavailableError(f"{folder} is being repaired by another process: try again later")
             with self.records.read_transaction() as transaction:
                 redo, state = transaction.redo_rows(), transaction.state()
+                self.tuning = Tuning(orjson.loads(transaction.meta(_TUNING) or b"[]"))
             self.found_redo = bool(redo)
             self._check_redo(redo, state.generation)
             if not read_only:
@@ -145,13 +191,23 @@ class Store:
         if not redo:
             return
         vectors = self.vector_file(generation)
+        if not all(map(vectors.may_be_row, redo)):
+            raise CorruptionError(f"{self.folder}: a redo copy is damaged; run repair()")
         if all(not vectors.is_shorter_than(slot + 1) and _same(vectors, slot, copy) for slot, copy in redo):
             return
         if self.read_only:
             raise NotReadyError(
                 f"{self.folder} was not closed cleanly: open it once for writing to recover it"
             )
+        self._check_redo_fits(dict(redo))
         self.rewrite_redo()
+
+    def _check_redo_fits(self, copies: dict[int, bytes]) -> None:
+        """Refuse copies that are not of the records in their slots, for they would go over sound vectors."""
+        with self.records.read_transaction() as transaction:
+            rows = transaction.stored_rows(list(copies))
+        if not all(fits(row, copies[row.slot]) for row in rows if row.slot in copies):
+            raise CorruptionError(f"{self.folder}: a redo copy does not fit its record; run repair()")
 
     def rewrite_redo(self) -> None:
         """Write every redo copy into its slot again and make the slots durable.
@@ -172,10 +228,12 @@ class Store:
         """The newest committed moment, whoever committed it."""
         with self._lock:
             version = self.records.version()
-            if self._snapshot is None or version != self._version:
+            if self._snapshot is None or version != self._version or self._segments.has_news:
                 with self.records.read_transaction() as transaction:
                     self._snapshot = self._advance(transaction, transaction.state())
                 self._version = version
+                if self.on_snapshot is not None:
+                    self.on_snapshot(self._snapshot)
             snapshot = self._snapshot
         self._integrity.raise_damage()
         return snapshot
@@ -199,7 +257,7 @@ class Store:
 
     def _advance(self, transaction: ReadTransaction, state: State) -> Snapshot:
         known = self._snapshot
-        if known is not None and known.state == state:
+        if known is not None and known.state == state and not self._segments.has_news:
             return known
         if known is not None and known.state.generation != state.generation:
             known = None
@@ -211,11 +269,31 @@ class Store:
         n = state.next_slot
         vectors = self.vector_file(state.generation).view(n) if n else self._no_vectors()
         buried = transaction.buried_since(known.state.last_seq if known else 0)
+        if len(buried) and not 0 <= buried.min() <= buried.max() < n:
+            raise CorruptionError(f"{self.folder}: a tombstone names none of the {n} slots; run repair()")
         alive = _alive(known.alive if known else None, n, buried)
         n_alive = n if alive is None else int(np.count_nonzero(alive))
         unchanged = known is not None and known.view.n == n
-        view = known.view if known and unchanged else FlatView(vectors, self.config.metric)
-        return Snapshot(state, view, alive, n_alive)
+        view = known.view if known and unchanged else self._view(vectors, state.generation)
+        segments = self._live_segments(transaction, state, view.vectors, known)
+        n_indexed = segments[-1].stop if segments else 0
+        has_tail = 0 < n_indexed < n
+        tail = FlatView(view.vectors[n_indexed:], self.config.metric) if has_tail else None
+        everything = Selection(alive, n, n_alive)
+        return Snapshot(state, view, segments, tail, alive, n_alive, everything, self.tuning)
+
+    def _live_segments(
+        self, transaction: ReadTransaction, state: State, vectors: Float32, known: Snapshot | None
+    ) -> tuple[LiveSegment, ...]:
+        if known is not None and known.state.segments == state.segments and not self._segments.has_news:
+            return known.segments
+        return self._segments.current(transaction.segments(state), vectors, state.generation)
+
+    def _view(self, vectors: Float32, generation: int) -> FlatView:
+        if self._half is None or self._half[0] != generation:
+            config = self.config
+            self._half = generation, half_codes(config.dimension, config.metric, _HALF_BYTES)
+        return FlatView(vectors, self.config.metric, self._half[1])
 
     def _no_vectors(self) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
         return np.zeros((0, self.config.dimension), np.float32)
@@ -239,10 +317,20 @@ class Store:
         rows, missing = cache.pick(slots)
         if missing:
             fetched = transaction.rows(missing) if transaction else self.records.rows(missing, generation)
+            self._check_fetched(fetched, missing)
             self._check_long(fetched, generation)
             cache.keep(fetched)
             rows.update(fetched)
         return rows
+
+    def _check_fetched(self, rows: dict[int, Row], wanted: Sequence[int]) -> None:
+        """Check that every row is there and holds what a row holds: a whole page may be in a wrong place."""
+        is_whole = len(rows) == len(wanted) and all(
+            type(row.id) is str and type(row.metadata_json) is bytes and type(row.document) in (str, NoneType)
+            for row in rows.values()
+        )
+        if not is_whole:
+            raise CorruptionError(f"{self.folder}: records of hits are damaged; run verify() and repair()")
 
     def _check_long(self, rows: dict[int, Row], generation: int) -> None:
         """Check the rows that fill pages of their own: a page of zeros has the page checksum zero."""
@@ -257,10 +345,26 @@ class Store:
                 if transaction.state().generation == generation:
                     check_rows(stored, self.vector_file(generation))
 
+    def settle(self) -> None:
+        """Wait until segments that have been built are in use, and their codes in memory."""
+        self.snapshot()
+        self._segments.settle()
+
+    def keep_tuning(self, transaction: WriteTransaction) -> None:
+        """Have later openings begin with what was learnt."""
+        transaction.set_meta(_TUNING, orjson.dumps(self.tuning.factors))
+
+    @property
+    def damaged_segments(self) -> dict[str, str]:
+        """Index files that could not be opened, and why."""
+        return self._segments.damaged
+
     def close(self) -> None:
+        self._segments.close()
         with self._lock:
             self.records.close()
         self._vectors = None
+        self._use.release()
 
     def checkpoint(self, transaction: WriteTransaction) -> None:
         """Make the slots of all redo copies durable, then drop the copies."""

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from faissbase.collection import inputs
 from faissbase.collection.answers import Moment
+from faissbase.collection.integrity import checked_rows
 from faissbase.collection.writer import Alone, Put, Writer
 from faissbase.errors import InvalidInputError
 from faissbase.filters.tree import Filter
@@ -144,7 +145,7 @@ def export(moment: Moment, path: Path, where: Filter, *, progress: bool = False)
 
 def _batch(moment: Moment, slots: np.ndarray[Any, np.dtype[np.int64]]) -> Batch:
     assert moment.transaction is not None
-    rows = moment.transaction.stored_rows(slots)
+    rows = checked_rows(moment.transaction, slots, moment.store.vector_file(moment.snapshot.state.generation))
     vectors = _given_vectors(moment.snapshot.view.vectors[slots], np.array([row.norm for row in rows]))
     metadatas = [orjson.loads(row.metadata_json) for row in rows]
     return Batch(vectors, [row.id for row in rows], metadatas, [row.document for row in rows])

@@ -327,10 +327,11 @@ class _Group:
             rows, stop = put.rows, slot + len(put.rows)
             fields: tuple[Sequence[Any], ...] = (rows.ids, rows.checksums, rows.norms)
             columns = zip(range(slot, stop), *fields, rows.metadata_json, rows.documents, strict=True)
-            self._transaction.insert(row for row in columns if row[0] not in replaced)
-            texts = zip(range(slot, stop), rows.documents, strict=True)
-            documents = [(at, text) for at, text in texts if text is not None and at not in replaced]
-            if documents:
+            lasting = (row for row in columns if row[0] not in replaced) if replaced else columns
+            self._transaction.insert(lasting)
+            if rows.documents.count(None) < len(rows):
+                texts = zip(range(slot, stop), rows.documents, strict=True)
+                documents = [(at, text) for at, text in texts if text is not None and at not in replaced]
                 self._transaction.index_documents(documents)
             if put.progress is not None:
                 self._transaction.set_progress(*put.progress)

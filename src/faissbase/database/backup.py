@@ -10,10 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
 import tarfile
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +22,7 @@ from faissbase.collection.store import Config, vectors_path
 from faissbase.database.catalog import FILE_NAME as CATALOG_NAME
 from faissbase.database.catalog import Catalog
 from faissbase.errors import AlreadyExistsError, ConflictError, CorruptionError, FaissbaseError, NotFoundError
-from faissbase.storage.files import os_errors, publish, sync_folder
+from faissbase.storage.files import draft_folder, os_errors, publish, sync_folder
 from faissbase.storage.records import FILE_NAME as RECORDS_NAME
 from faissbase.storage.records import Records, State
 from faissbase.storage.vectors import VectorFile
@@ -33,6 +31,7 @@ _MANIFEST = "manifest.json"
 _FORMAT = 1
 _PIECE_BYTES = 4 << 20
 _TRIES = 5
+_UNFINISHED = "unfinished"  # one level deeper than a database, so that nobody takes the draft for one
 
 
 class _Hashing(io.RawIOBase):
@@ -52,19 +51,15 @@ def write_backup(catalog: Catalog, path: Path) -> None:
     """Write every collection of the catalog to ``path``, which must not exist."""
     if path.exists():
         raise AlreadyExistsError(f"{path} exists already: a backup never overwrites")
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with os_errors(f"cannot write backup {path}"):
-            with open(draft, "wb") as out:
-                with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                    added = [_add_live(tar, catalog, *live) for live in catalog.all_live()]
-                    _add_manifest(tar, [part for part in added if part is not None])
-                out.flush()
-                os.fsync(out.fileno())
-            publish(draft, path)
-    finally:
-        with suppress(OSError):
-            draft.unlink()
+    with os_errors(f"cannot write backup {path}"), draft_folder(path.parent) as folder:
+        draft = folder / path.name
+        with open(draft, "wb") as out:
+            with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                added = [_add_live(tar, catalog, *live) for live in catalog.all_live()]
+                _add_manifest(tar, [part for part in added if part is not None])
+            out.flush()
+            os.fsync(out.fileno())
+        publish(draft, path)
 
 
 def _add_live(tar: tarfile.TarFile, catalog: Catalog, tenant: str, config: Config) -> dict[str, Any] | None:
@@ -152,15 +147,14 @@ def restore(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Path:
         raise AlreadyExistsError(f"{target} exists already and is not empty: restore into a new folder")
     with os_errors(f"cannot restore into {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
+        with draft_folder(target.parent) as folder:
+            draft = folder / _UNFINISHED
+            draft.mkdir()
             _extract(source, draft)
             Catalog(draft, read_only=False).close()
-            os.chmod(draft, 0o755)
-            os.replace(draft, target)
-            sync_folder(target.parent)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            for level in (*draft.glob("*/"), draft):
+                sync_folder(level)
+            publish(draft, target)
     return target
 
 

@@ -19,8 +19,10 @@ from faissbase.collection.store import Config, vectors_path
 from faissbase.errors import AlreadyExistsError, CorruptionError, FaissbaseError, NotFoundError
 from faissbase.storage import records, sqlite
 from faissbase.storage.files import os_errors, publish, sync_folder
+from faissbase.storage.salvage import damaged_meta, readable_collections
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.storage.vectors import VectorFile
+from faissbase.types import MAX_DIMENSION, METRICS, Problem
 
 FILE_NAME = "catalog.sqlite"
 _ADVICE = (
@@ -49,22 +51,31 @@ _COLUMNS = "uuid, name, dimension, metric, index_type"
 class Catalog:
     """The collections of a folder. Thread-safe; several processes may use one folder."""
 
-    def __init__(self, root: Path, *, read_only: bool) -> None:
+    def __init__(self, root: Path, *, read_only: bool, told: dict[str, dict[str, Any]] | None = None) -> None:
+        """Open the catalog of ``root``. ``told`` is what an older one has told, should it have to be made."""
         self.root = root
         self._path = root / FILE_NAME
         self._lock = threading.Lock()
         if not read_only:
-            self._create_if_missing()
+            self._create_if_missing(told or {})
         try:
             self._connection = sqlite.connect(self._path, read_only=read_only)
         except CorruptionError as error:
             raise CorruptionError(_ADVICE.format(error=error, root=root)) from error
         self._process = os.getpid()
         self._read_only = read_only
+        self._check_pages()
         if not read_only:
             self._finish_interrupted()
 
-    def _create_if_missing(self) -> None:
+    def _check_pages(self) -> None:
+        """It is small: check that its pages belong together, which their checksums do not say."""
+        with self._use() as connection:
+            [(found,)] = connection.execute("PRAGMA integrity_check(1)").fetchall()
+            if found != "ok":
+                raise CorruptionError(f"{self._path}: {found}")
+
+    def _create_if_missing(self, told: dict[str, dict[str, Any]]) -> None:
         """Make the catalog under another name first; of several processes one does it, the others wait."""
         if self._path.exists():
             return
@@ -76,7 +87,7 @@ class Catalog:
                 for name in (draft.name, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"):
                     (self.root / name).unlink(missing_ok=True)  # what is left of a catalog that was lost
                 sqlite.create(draft, _SCHEMA)
-                _adopt_collections(self.root, draft)
+                _adopt_collections(self.root, draft, told)
                 publish(draft, self._path)
             finally:
                 draft.unlink(missing_ok=True)
@@ -103,6 +114,7 @@ class Catalog:
             try:
                 yield connection
                 connection.execute("COMMIT")
+                sqlite.empty_log(connection)  # damage to the log would undo the change, and tell nobody
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
@@ -141,10 +153,48 @@ class Catalog:
         with self._writing() as connection:
             if connection.execute(taken, (tenant, config.name)).fetchone():
                 raise AlreadyExistsError(f"collection {config.name!r} exists already")
+            self._check_not_lost(connection, tenant, config.name)
             make_folder(folder, tenant, config)
             _insert(connection, tenant, config)
         with suppress(OSError):  # whoever connects removes it, and may have been faster
             (folder / _UNFINISHED).unlink()
+
+    def _check_not_lost(self, connection: Any, tenant: str, name: str) -> None:
+        """Refuse a name whose collection lies in the folder, and only its entry is lost."""
+        with suppress(FileNotFoundError):
+            folders = {uuid for uuid in os.listdir(self.root / tenant) if _UUID.fullmatch(uuid)}
+            known = connection.execute("SELECT uuid FROM collections WHERE tenant = ?", (tenant,))
+            for uuid in folders.difference(uuid for (uuid,) in known):
+                folder = self.root / tenant / uuid
+                facts = _facts(folder, {}) if _is_collection(folder) else None
+                if facts is not None and facts[1].name == name:
+                    raise CorruptionError(f"{folder} holds {name!r}, which the catalog does not know")
+
+    def _lost(self, folder: Path) -> str:
+        error = f"{folder} holds a collection that the catalog does not know"
+        return _ADVICE.format(error=error, root=self.root)
+
+    def lost_collections(self) -> list[Problem]:
+        """Folders that hold a collection which the catalog does not know."""
+        folders = [folder for folder in self.root.glob("*/*") if _UUID.fullmatch(folder.name)]
+        with self._use() as connection:
+            known = {uuid for (uuid,) in connection.execute("SELECT uuid FROM collections")}
+        return [
+            Problem("catalog", str(folder.relative_to(self.root)), self._lost(folder))
+            for folder in sorted(folders)
+            if folder.name not in known and _is_collection(folder)  # it may have been removed meanwhile
+        ]
+
+    def problems(self) -> list[Problem]:
+        """What is wrong with the catalog: its pages, entries without a folder, folders without an entry."""
+        with self._use() as connection:
+            found = [text for (text,) in connection.execute("PRAGMA integrity_check")]
+        problems = [Problem("catalog", FILE_NAME, text) for text in found if text != "ok"]
+        for tenant, config in self.all_live():
+            if not self.folder(tenant, config).exists() and self.find(tenant, config.name) == config:
+                where = f"{tenant}/{config.uuid}"
+                problems.append(Problem("catalog", where, f"the folder of {config.name!r} is missing"))
+        return problems + self.lost_collections()
 
     def delete(self, tenant: str, name: str) -> Config:
         """Delete a collection, first in the catalog, then on disk; what is interrupted is finished later."""
@@ -201,17 +251,26 @@ def repair_catalog(root: str | os.PathLike[str]) -> list[str]:
     ------
     NotFoundError
         There is no collection in the folder.
+    CorruptionError
+        The catalog is made, but without collections that are too damaged to tell even their dimension.
     """
     folder = Path(root)
     if not any(folder.glob(f"*/*/{records.FILE_NAME}")):
         raise NotFoundError(f"no collection in {folder}")
+    told = readable_collections(folder / FILE_NAME)
     with os_errors(f"cannot put {folder / FILE_NAME} aside"):
         for suffix in ("", "-wal", "-shm"):
             path = folder / f"{FILE_NAME}{suffix}"
             if path.exists():
                 os.replace(path, folder / f"{FILE_NAME}.damaged{suffix}")
-    catalog = Catalog(folder, read_only=False)
+    catalog = Catalog(folder, read_only=False, told=told)
     try:
+        lost = catalog.lost_collections()
+        if lost:
+            raise CorruptionError(
+                f"made the catalog of {folder} again, but of {len(lost)} collections too little can be read "
+                f"to enter them: {', '.join(problem.where for problem in lost)}"
+            )
         return [config.name for _, config in catalog.all_live()]
     finally:
         catalog.close()
@@ -283,19 +342,58 @@ def _folder_lock(folder: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def _adopt_collections(root: Path, draft: Path) -> None:
-    """Enter the collections that lie in the folder already, as when the catalog was lost."""
+def _adopt_collections(root: Path, draft: Path, told: dict[str, dict[str, Any]]) -> None:
+    """Enter the collections that lie in the folder already, as when the catalog was lost.
+
+    One that is too damaged to tell what it is, and of which the old catalog told nothing, is left out.
+    """
     connection = sqlite.connect(draft)
+    names: set[tuple[str, str]] = set()
     try:
         with sqlite_errors(draft):
             connection.execute("BEGIN")
             for file in sorted(root.glob(f"*/*/{records.FILE_NAME}")):
-                if (file.parent / _UNFINISHED).exists():
-                    continue
-                facts = records.read_meta(file.parent)
-                if not facts.get("deleted"):
-                    keys = ("uuid", "name", "dimension", "metric", "index_type")
-                    _insert(connection, facts["tenant"], Config(*(facts[key] for key in keys)))
+                facts = _facts(file.parent, told) if _is_collection(file.parent) else None
+                if facts is not None and (facts[0], facts[1].name) not in names:
+                    names.add((facts[0], facts[1].name))
+                    _insert(connection, *facts)
             connection.execute("COMMIT")
     finally:
         connection.close()
+
+
+def _is_collection(folder: Path) -> bool:
+    """Whether a folder holds a collection that was finished and is not being deleted."""
+    if not (folder / records.FILE_NAME).exists() or (folder / _UNFINISHED).exists():
+        return False
+    try:
+        return not records.read_meta(folder).get("deleted")
+    except NotFoundError:  # removed meanwhile
+        return False
+    except CorruptionError:
+        return not damaged_meta(folder).get("deleted")
+
+
+def _facts(folder: Path, told: dict[str, dict[str, Any]]) -> tuple[str, Config] | None:
+    """Tenant and settings of the collection in a folder, as it tells them itself or the old catalog did."""
+    try:
+        facts = records.read_meta(folder)
+    except NotFoundError:
+        return None
+    except CorruptionError:
+        return _entry(folder, told.get(folder.name, {})) or _entry(folder, damaged_meta(folder))
+    return _entry(folder, facts)
+
+
+def _entry(folder: Path, facts: dict[str, Any]) -> tuple[str, Config] | None:
+    """The catalog's entry from facts, unless they are damaged. Where a folder lies is what counts."""
+    match facts:
+        case {
+            "name": str(name),
+            "dimension": int(dimension),
+            "metric": metric,
+            "index_type": str(index_type),
+        }:
+            if 1 <= dimension <= MAX_DIMENSION and metric in METRICS:
+                return folder.parent.name, Config(folder.name, name, dimension, metric, index_type)
+    return None

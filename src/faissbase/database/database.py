@@ -19,7 +19,9 @@ import numpy as np
 
 from faissbase.ann.spec import check_index_type
 from faissbase.collection.collection import LocalCollection
+from faissbase.collection.inputs import check_count
 from faissbase.collection.store import Config
+from faissbase.database.background import Background
 from faissbase.database.backup import write_backup
 from faissbase.database.catalog import FILE_NAME, Catalog
 from faissbase.errors import (
@@ -31,7 +33,7 @@ from faissbase.errors import (
     NotReadyError,
 )
 from faissbase.storage.files import os_errors
-from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Metric
+from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Metric, Problem
 
 DEFAULT_TENANT = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
@@ -42,7 +44,11 @@ _MAX_OPEN = max(8, min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _F
 
 
 def connect(
-    path: str | os.PathLike[str], *, read_only: bool = False, durability: Durability = "full"
+    path: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    durability: Durability = "full",
+    memory_budget: int | None = None,
 ) -> Database:
     """Open a folder as a database, making it where there is none.
 
@@ -56,6 +62,9 @@ def connect(
         With ``"full"`` an acknowledged write is on the device. With ``"relaxed"`` small writes are not
         synced: a killed process loses nothing, a crash of the machine may lose the last writes, never
         consistency.
+    memory_budget : int, optional
+        Bytes that the indexes of one collection may take in memory; the vectors themselves stay in the mapped
+        file. Where the usual index does not fit, one with smaller codes is built.
 
     Raises
     ------
@@ -66,6 +75,7 @@ def connect(
     """
     if durability not in DURABILITIES:
         raise InvalidInputError(f"durability must be one of {', '.join(DURABILITIES)}, got {durability!r}")
+    budget = None if memory_budget is None else check_count(memory_budget, "memory_budget")
     text = os.fspath(path)
     if "://" in text:
         raise InvalidInputError(f"cannot connect to {text!r}: this version opens folders and ':memory:'")
@@ -73,10 +83,12 @@ def connect(
         if read_only:
             raise InvalidInputError("':memory:' starts empty: read_only makes no sense with it")
         folder, lock = _temporary_folder()
-        return Database(folder, read_only=False, durability="relaxed", temporary_lock=lock)
+        return Database(
+            folder, read_only=False, durability="relaxed", memory_budget=budget, temporary_lock=lock
+        )
     root = Path(text)
     _check_root(root, read_only)
-    return Database(root, read_only=read_only, durability=durability)
+    return Database(root, read_only=read_only, durability=durability, memory_budget=budget)
 
 
 def _check_root(root: Path, read_only: bool) -> None:
@@ -161,12 +173,15 @@ class Database:
         read_only: bool,
         durability: Durability,
         tenant: str = DEFAULT_TENANT,
+        memory_budget: int | None = None,
         temporary_lock: int | None = None,
     ) -> None:
         self.path = root
         self.tenant = check_name(tenant, "tenant")
         self.read_only = read_only
         self._durability: Durability = durability
+        self._memory_budget = memory_budget
+        self._background = Background()
         self._catalog = Catalog(root, read_only=read_only)
         self._lock = threading.Lock()
         self._collections: dict[str, LocalCollection] = {}
@@ -200,7 +215,8 @@ class Database:
         metric : {"cosine", "l2", "ip"}
             ``l2`` is the squared distance, as FAISS has it.
         index_type : str
-            ``"auto"``, or a flat FAISS type that fits the metric.
+            ``"auto"`` (exact while that is fastest, then an index that is built in the background), a short
+            name such as ``"HNSW"`` or ``"IVF_PQ"``, a FAISS class name, or a factory string: see the README.
 
         Raises
         ------
@@ -218,7 +234,8 @@ class Database:
         config = self._catalog.find(self.tenant, check_name(name))
         if config is None:
             names = ", ".join(self.list_collections()[:20]) or "none"
-            raise NotFoundError(f"no collection {name!r}; there are: {names}")
+            lost = "".join(f". {problem.message}" for problem in self._catalog.lost_collections()[:1])
+            raise NotFoundError(f"no collection {name!r}; there are: {names}{lost}")
         return self._collection(config)
 
     def get_or_create_collection(
@@ -259,6 +276,15 @@ class Database:
         if collection is not None:
             collection.close()
 
+    def verify_catalog(self) -> list[Problem]:
+        """What is wrong with the list of collections itself; see ``verify`` of each for their contents.
+
+        Finds damaged pages, entries whose folder is missing, and collections that the catalog does not know:
+        `faissbase.repair_catalog` enters those again.
+        """
+        self._check_open()
+        return self._catalog.problems()
+
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write every collection to one file, each as of one moment, while others go on writing.
 
@@ -278,6 +304,7 @@ class Database:
             self._is_closed = True
             collections, self._collections = list(self._collections.values()), {}
             self._opened.clear()
+        self._background.close()
         for collection in collections:
             collection.close()
         self._catalog.close()
@@ -292,7 +319,9 @@ class Database:
                     config,
                     read_only=self.read_only,
                     durability=self._durability,
+                    memory_budget=self._memory_budget,
                     on_open=self._note_open,
+                    on_work=self._background.submit,
                 )
             return self._collections[config.uuid]
 
@@ -323,4 +352,6 @@ def _config(name: str, dimension: int, metric: Metric, index_type: str) -> Confi
         )
     if metric not in METRICS:
         raise InvalidInputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    return Config(uuid.uuid4().hex, name, int(dimension), metric, check_index_type(index_type, metric))
+    return Config(
+        uuid.uuid4().hex, name, int(dimension), metric, check_index_type(index_type, metric, int(dimension))
+    )

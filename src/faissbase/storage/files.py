@@ -1,14 +1,20 @@
-"""Bytes on a disk: whole writes, syncs, renames that last. Knows only files; errors come out as ours."""
+"""Bytes on a disk: whole writes, syncs, renames that last, locks. Knows only files; all errors are ours."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 from faissbase.errors import AccessError, FaissbaseError, UnavailableError
 
+_DRAFT_PREFIX = ".faissbase-draft-"
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -66,3 +72,76 @@ def publish(temporary: Path, target: Path) -> None:
     """Rename a finished, synced file to its real name, and make the rename last."""
     os.replace(temporary, target)
     sync_folder(target.parent)
+
+
+class FolderLock:
+    """A lock on a folder, many shared or one alone, that goes with the process which holds it.
+
+    On the folder itself, so it leaves no file. A file system without such locks is taken as if all were free.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._fd = -1
+        with os_errors(f"cannot open {folder}"):
+            self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._process = os.getpid()
+
+    def take(self, *, shared: bool) -> bool:
+        """Take the lock at once, if it is free; whether it was."""
+        try:
+            fcntl.flock(self._fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
+
+    def release(self) -> None:
+        """Let go, also for forks of this process, which have inherited the lock."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            if self._process == os.getpid():
+                with suppress(OSError):
+                    fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.release()
+
+
+@contextmanager
+def draft_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in ``parent`` for what is not finished yet, gone at the end of the block.
+
+    What killed processes have left is removed first: whoever lives holds a lock on its own.
+    """
+    for leftover in parent.glob(f"{_DRAFT_PREFIX}*"):
+        _remove_abandoned(leftover)
+    folder, lock = _locked_folder(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _locked_folder(parent: Path) -> tuple[Path, FolderLock]:
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=_DRAFT_PREFIX))
+        try:
+            lock = FolderLock(folder)
+            if lock.take(shared=False) and folder.exists():
+                return folder, lock
+        except FaissbaseError:
+            if folder.exists():
+                folder.rmdir()
+                raise
+        # else another process took it for abandoned, between its making and its locking
+
+
+def _remove_abandoned(folder: Path) -> None:
+    with suppress(FaissbaseError):  # removed meanwhile
+        lock = FolderLock(folder)
+        if lock.take(shared=False):
+            shutil.rmtree(folder, ignore_errors=True)
+        lock.release()

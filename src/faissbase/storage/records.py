@@ -5,9 +5,7 @@ Knows rows and slots; not vectors as numbers, not filters, not FAISS.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,9 +17,8 @@ from typing import Any
 import apsw
 import numpy as np
 
-from faissbase.errors import ConflictError, FaissbaseError, NotReadyError
+from faissbase.errors import ConflictError, CorruptionError, FaissbaseError, NotReadyError
 from faissbase.storage import sqlite
-from faissbase.storage.files import os_errors, publish
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.types import Row, Slots
 
@@ -45,6 +42,22 @@ CREATE TABLE progress(source TEXT PRIMARY KEY, rows_done INTEGER NOT NULL) WITHO
 CREATE VIRTUAL TABLE documents USING fts5(
     document, content='', contentless_delete=1, tokenize='unicode61 remove_diacritics 2'
 );
+INSERT INTO documents(documents, rank) VALUES('pgsz', 4000);
+"""
+# A leaf of the text index, 4,050 bytes by default, would not fit into a page: most of it would lie in another
+# one, and a page of zeros has the page checksum zero.
+# Made with the first segment; a file without it has none.
+_SEGMENTS_SCHEMA = """
+CREATE TABLE IF NOT EXISTS segments(
+    name TEXT PRIMARY KEY,
+    generation INTEGER NOT NULL,
+    first_slot INTEGER NOT NULL,
+    stop_slot INTEGER NOT NULL,
+    spec TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    facts BLOB NOT NULL
+) WITHOUT ROWID
 """
 
 _COLUMNS = "slot, id, checksum, norm, metadata, document"
@@ -61,7 +74,8 @@ SELECT
     (SELECT value FROM meta WHERE key = 'generation'),
     ({_NEXT_SLOT}),
     (SELECT ifnull(max(seq), 0) FROM tombstones),
-    (SELECT value FROM meta WHERE key = 'deleted')
+    (SELECT value FROM meta WHERE key = 'deleted'),
+    (SELECT value FROM meta WHERE key = 'segments')
 """
 
 
@@ -78,6 +92,20 @@ class State:
     next_slot: int
     last_seq: int
     is_deleted: bool
+    segments: int = 0  # rises whenever the list of segments changes; 0 where there has never been one
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    """An index file that is live: which slots it covers, how it was made, what was measured of it."""
+
+    name: str
+    first_slot: int
+    stop_slot: int
+    spec: str
+    size_bytes: int
+    checksum: int
+    facts: bytes  # JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +140,19 @@ def _stream(connection: apsw.Connection, statement: str, *bindings: Any) -> Iter
         yield from cursor.execute(statement, bindings)
     finally:
         cursor.close()
+
+
+def _varints(data: bytes) -> list[int]:
+    """SQLite's numbers of variable length, at least one: seven bits a byte, the first ones first."""
+    if not isinstance(data, bytes) or not data or data[-1] >= 0x80:
+        raise CorruptionError(f"the full-text index in {FILE_NAME} is damaged; run repair()")
+    values, value = [], 0
+    for byte in data:
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            values.append(value)
+            value = 0
+    return values
 
 
 def create_file(folder: Path, meta: dict[str, Any]) -> None:
@@ -155,20 +196,50 @@ class ReadTransaction:
         return _all(self._connection, statement, *bindings)
 
     def state(self) -> State:
-        [(generation, next_slot, last_seq, deleted)] = self._all(_STATE)
-        return State(generation, next_slot, last_seq, bool(deleted))
+        [(generation, next_slot, last_seq, deleted, segments)] = self._all(_STATE)
+        numbers = (generation, next_slot, last_seq, segments or 0)
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise CorruptionError(f"{FILE_NAME}: generation, slots, seq, segments: {numbers}; run repair()")
+        return State(generation, next_slot, last_seq, bool(deleted), segments or 0)
+
+    def meta(self, key: str) -> Any:
+        """One fact of the collection, or None."""
+        found = self._all("SELECT value FROM meta WHERE key = ?", key)
+        return found[0][0] if found else None
+
+    def segments(self, state: State) -> list[SegmentRow]:
+        """The live segments of the generation, ascending by slot."""
+        if not state.segments:
+            return []
+        statement = (
+            "SELECT name, first_slot, stop_slot, spec, size_bytes, checksum, facts FROM segments "
+            "WHERE generation = ? ORDER BY first_slot"
+        )
+        return [SegmentRow(*row) for row in self._all(statement, state.generation)]
+
+    def n_missing(self, state: State) -> int:
+        """Slots that hold no record though none was buried there, by the index of ids; 0 unless damaged."""
+        [(n_records,)] = self._all("SELECT count(*) FROM records INDEXED BY sqlite_autoindex_records_1")
+        [(n_buried,)] = self._all("SELECT count(*) FROM tombstones")
+        return state.next_slot - int(n_records) - int(n_buried)
 
     def buried_since(self, seq: int) -> Slots:
         """The slots buried after tombstone ``seq``, in that order."""
-        return np.array(
-            self._all("SELECT slot FROM tombstones WHERE seq > ? ORDER BY seq", seq), dtype=np.int64
-        ).reshape(-1)
+        found = self._all("SELECT slot FROM tombstones WHERE seq > ? ORDER BY seq", seq)
+        try:
+            return np.array(found, dtype=np.int64).reshape(-1)
+        except (TypeError, ValueError) as error:
+            raise CorruptionError(f"a tombstone in {FILE_NAME} names no slot; run repair()") from error
 
     def slots_of(self, ids: Sequence[str]) -> dict[str, int]:
         """The slot of each id that is stored."""
         if len(ids) == 1:
-            return dict(self._all("SELECT id, slot FROM records WHERE id = ?", ids[0]))
-        return dict(self._all("SELECT id, slot FROM records WHERE id IN carray(?)", _texts(ids)))
+            found = dict(self._all("SELECT id, slot FROM records WHERE id = ?", ids[0]))
+        else:
+            found = dict(self._all("SELECT id, slot FROM records WHERE id IN carray(?)", _texts(ids)))
+        if not set(map(type, found.values())) <= {int}:
+            raise CorruptionError(f"the index of ids in {FILE_NAME} names no slots; run repair()")
+        return found
 
     def rows(self, slots: Slots | Sequence[int]) -> dict[int, Row]:
         """Row by slot; slots that hold no record any more are left out."""
@@ -217,6 +288,29 @@ class ReadTransaction:
         stored = self._all("SELECT slot FROM records WHERE document NOTNULL")
         indexed = self._all("SELECT id FROM documents_docsize")
         return {slot for (slot,) in stored}, {slot for (slot,) in indexed}
+
+    def word_counts(self) -> tuple[int, int, int]:
+        """Words in all documents, by the full-text index: of each together, in all, and as it finds them.
+
+        **Source**: FTS5's shadow tables; the averages are row 1 of ``documents_data``: documents, words.
+        """
+        each = sum(_varints(size)[0] for (size,) in self._all("SELECT sz FROM documents_docsize"))
+        averages = _varints(self._all("SELECT max(block) FROM documents_data WHERE id = 1")[0][0] or b"\0")
+        self._all(
+            "CREATE VIRTUAL TABLE IF NOT EXISTS temp.words USING fts5vocab(main, documents, 'instance')"
+        )
+        found = int(self._all("SELECT count(*) FROM temp.words")[0][0])
+        return each, averages[1] if len(averages) > 1 else 0, found
+
+    def unfound_words(self, n_most: int) -> list[str]:
+        """Of about ``n_most`` words of the full-text index, those that a search does not find as often."""
+        self._all(
+            "CREATE VIRTUAL TABLE IF NOT EXISTS temp.vocabulary USING fts5vocab(main, documents, 'row')"
+        )
+        words = self._all("SELECT term, doc FROM temp.vocabulary")
+        count = "SELECT count(*) FROM documents WHERE documents MATCH ?"
+        sample = words[:: max(1, len(words) // n_most)]
+        return [word for word, n in sample if self._all(count, f'"{word}"')[0][0] != n]
 
     def integrity_problems(self) -> list[str]:
         """What SQLite's own check finds: pages, indexes, the full-text index."""
@@ -281,6 +375,22 @@ class WriteTransaction(ReadTransaction):
     def set_meta(self, key: str, value: Any) -> None:
         self._all("INSERT OR REPLACE INTO meta VALUES(?, ?)", key, value)
 
+    def replace_segments(self, rows: Sequence[SegmentRow], generation: int) -> None:
+        """Make ``rows`` the live segments, all of them; those of other generations go."""
+        self._connection.execute(_SEGMENTS_SCHEMA)
+        self._all("DELETE FROM segments")
+        for row in rows:
+            made = (row.name, generation, row.first_slot, row.stop_slot, row.spec)
+            self._all(
+                "INSERT INTO segments VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+                *made,
+                row.size_bytes,
+                row.checksum,
+                row.facts,
+            )
+        statement = "INSERT INTO meta VALUES('segments', 1) ON CONFLICT(key) DO UPDATE SET value = value + 1"
+        self._connection.execute(statement)
+
     def clear(self) -> None:
         """Remove every row and all that hangs on rows."""
         for table in ("records", "redo", "tombstones", "blocks", "progress"):
@@ -313,6 +423,7 @@ class Records:
         self._idle: list[apsw.Connection] = []
         self._is_closed = False
         self._writer: apsw.Connection | None = None
+        self._log = sqlite.log_room(self.path) if synchronous == "FULL" else None
         self._write_lock = threading.Lock()
 
     def _check_open(self) -> None:
@@ -388,11 +499,13 @@ class Records:
         with self._write_lock, sqlite_errors(self.path):
             self._check_open()
             if self._writer is None:
-                self._writer = sqlite.connect(self.path, synchronous=self._synchronous)
+                self._writer = sqlite.connect(self.path, synchronous=self._synchronous, log=self._log)
             if synchronous is not None:
                 self._writer.execute(f"PRAGMA synchronous={synchronous}")
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
+                if self._log is not None:
+                    self._log.make()
                 yield WriteTransaction(self._writer)
                 self._writer.execute("COMMIT")
             except apsw.Error:
@@ -436,66 +549,3 @@ class Records:
         self._watch.close(True)
         with self._write_lock:
             self.end_writer()
-
-
-def salvage(folder: Path, facts: dict[str, Any], n_slots: int) -> int:
-    """Replace a damaged records file by a new one that holds every row which can still be read.
-
-    The page checksums are passed over while reading, for each row has its own; whether a row is sound is for
-    the caller to check. The damaged file is kept as ``records.sqlite.damaged``. Returns the number of rows.
-    """
-    path = folder / FILE_NAME
-    rows = list(_readable_rows(path, n_slots)) if path.exists() else []
-    draft = folder / "salvage"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    create_file(draft, facts)
-    fresh = Records(draft, synchronous="FULL")
-    try:
-        with fresh.write_transaction() as transaction:
-            transaction.insert(
-                (row.slot, row.id, row.checksum, row.norm, row.metadata_json, row.document) for row in rows
-            )
-            transaction.rebury(n_slots if not rows else max(rows[-1].slot + 1, 0))
-    finally:
-        fresh.close()
-    with os_errors(f"cannot replace {path}"):
-        for suffix in ("", "-wal", "-shm"):
-            damaged = path.with_name(path.name + suffix)
-            if damaged.exists():
-                os.replace(damaged, path.with_name(f"{path.name}.damaged{suffix}"))
-        publish(draft / FILE_NAME, path)
-        shutil.rmtree(draft)
-    return len(rows)
-
-
-def _readable_rows(path: Path, n_slots: int) -> Iterator[StoredRow]:
-    connection = apsw.Connection(str(path), vfs=sqlite.checksum_vfs())
-    seen: set[str] = set()
-    slot = 0
-    try:
-        connection.execute("PRAGMA checksum_verification=OFF")
-        while slot < n_slots:
-            try:
-                statement = f"SELECT {_COLUMNS} FROM records WHERE slot >= ? AND slot < ? ORDER BY slot"
-                for found in _stream(connection, statement, slot, n_slots):
-                    row = _as_stored_row(found)
-                    slot = found[0] + 1
-                    if row is not None and row.id not in seen:
-                        seen.add(row.id)
-                        yield row
-                return
-            except apsw.Error:
-                slot += 1
-    except apsw.Error:
-        return
-    finally:
-        connection.close(True)
-
-
-def _as_stored_row(found: Sequence[Any]) -> StoredRow | None:
-    """A row whose values still have their types; damage can leave any value in any column."""
-    slot, id, checksum, norm, metadata_json, document = found
-    is_typed = isinstance(id, str) and isinstance(checksum, int) and isinstance(norm, int | float)
-    is_typed = is_typed and isinstance(metadata_json, bytes) and isinstance(document, str | None)
-    return StoredRow(slot, id, checksum, float(norm), metadata_json, document) if is_typed else None

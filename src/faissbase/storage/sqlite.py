@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import quote
@@ -24,15 +25,18 @@ from faissbase.errors import (
     NotFoundError,
     UnavailableError,
 )
+from faissbase.storage.log import LogRoom
 
 APPLICATION_ID = 0x46424153  # "FBAS"
 FORMAT_VERSION = 1
 PAGE_BYTES = 4096  # docs/decisions/002: a small commit writes three pages
-_CHECKSUM_BYTES = 8
+CHECKSUM_BYTES = 8
 _WAL_PAGES = 4000
+_LOG_PAGES_LEFT_ALONE = 32
 # A batch's pages must fit, or SQLite writes them to the WAL more than once; taken only as it is filled.
 _WRITER_CACHE_KIB = 32 << 10
 BUSY_TIMEOUT_S = 30.0
+_EMPTYING_PATIENCE_MS = 100
 
 _vfs_lock = threading.Lock()
 _vfs_name: str | None = None
@@ -54,6 +58,9 @@ def _translate(error: apsw.Error, path: Path) -> FaissbaseError:
     extended = getattr(error, "extendedresult", 0)
     text = f"{path}: {error}"
     if isinstance(error, apsw.CorruptError | apsw.NotADBError) or extended == apsw.SQLITE_IOERR_DATA:
+        return CorruptionError(f"{text}; run verify() and repair()")
+    # Writers look before, so at a constraint a table and its index disagree.
+    if isinstance(error, apsw.ConstraintError) or "invalid fts5 file format" in text:
         return CorruptionError(f"{text}; run verify() and repair()")
     if isinstance(error, apsw.FullError):
         return UnavailableError(f"{text}; nothing was stored, free some space and try again")
@@ -82,6 +89,8 @@ class sqlite_errors:
     ) -> None:
         if isinstance(error, apsw.Error):
             raise _translate(error, self._path) from error
+        if isinstance(error, UnicodeDecodeError):  # apsw's, for a text that is none any more
+            raise CorruptionError(f"{self._path}: {error}; run verify() and repair()") from error
 
 
 def create(path: Path, schema: str) -> None:
@@ -102,7 +111,7 @@ def create(path: Path, schema: str) -> None:
 
 def _new_file(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path), vfs=checksum_vfs())
-    reserve = ctypes.c_int(_CHECKSUM_BYTES)
+    reserve = ctypes.c_int(CHECKSUM_BYTES)
     connection.file_control("main", apsw.SQLITE_FCNTL_RESERVE_BYTES, ctypes.addressof(reserve))
     connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
     return connection
@@ -123,8 +132,29 @@ def copy(source: apsw.Connection, path: Path) -> None:
         target.close()
 
 
-def connect(path: Path, *, read_only: bool = False, synchronous: str = "FULL") -> apsw.Connection:
-    """Open an existing database made by `create`.
+def log_room(path: Path) -> LogRoom:
+    """The room in the log of the database at ``path``, for its writing connection."""
+    log = path.with_name(path.name + "-wal")
+    return LogRoom(log, page_bytes=PAGE_BYTES, most_pages=_WAL_PAGES, first_pages=_LOG_PAGES_LEFT_ALONE)
+
+
+def _watch_log(connection: apsw.Connection, log: LogRoom) -> None:
+    """Tell ``log`` how long it is after each commit, and copy it back when it is full, as SQLite would."""
+
+    def committed(connection: apsw.Connection, name: str, n_pages: int) -> int:
+        log.committed(n_pages)
+        if n_pages >= _WAL_PAGES:
+            with suppress(apsw.Error):  # somebody still reads it: the next commit tries again
+                connection.wal_checkpoint(name)
+        return apsw.SQLITE_OK
+
+    connection.set_wal_hook(committed)
+
+
+def connect(
+    path: Path, *, read_only: bool = False, synchronous: str = "FULL", log: LogRoom | None = None
+) -> apsw.Connection:
+    """Open an existing database made by `create`. A writer with ``log`` keeps room in it.
 
     Raises
     ------
@@ -143,6 +173,8 @@ def connect(path: Path, *, read_only: bool = False, synchronous: str = "FULL") -
             if not read_only:
                 connection.execute(f"PRAGMA synchronous={synchronous}")
                 connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+                if log is not None:
+                    _watch_log(connection, log)
                 connection.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIB}")
         except BaseException:
             connection.close()
@@ -166,7 +198,22 @@ def _check_format(connection: apsw.Connection, path: Path) -> None:
     version = connection.pragma("user_version")
     if application != APPLICATION_ID:
         raise CorruptionError(f"{path} is not a faissbase file (application id {application:#x})")
+    # SQLite's own answer, for a read of ours would end the locks that this process has on the file.
+    if connection.pragma("checksum_verification") != "1":
+        raise CorruptionError(
+            f"{path}: its header turns page checksums off, so it is damaged; run verify() and repair()"
+        )
     if version > FORMAT_VERSION:
         raise CorruptionError(
             f"{path} has format {version}, this version of faissbase reads up to {FORMAT_VERSION}: upgrade it"
         )
+
+
+def empty_log(connection: apsw.Connection) -> None:
+    """Bring what is committed from the log into the file itself, as far as others who read let it."""
+    connection.set_busy_timeout(_EMPTYING_PATIENCE_MS)
+    try:
+        with suppress(apsw.Error):  # it stays in the log, and that is durable too
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.set_busy_timeout(int(BUSY_TIMEOUT_S * 1000))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -71,6 +71,11 @@ class VectorFile:
         with os_errors(f"cannot sync {self.path}"):
             sync_data(self._fd)
 
+    def may_be_row(self, slot_and_copy: tuple[Any, Any]) -> bool:
+        """Whether a redo copy is of the length of a row, and names a slot."""
+        slot, copy = slot_and_copy
+        return isinstance(copy, bytes) and len(copy) == self.row_bytes and type(slot) is int and slot >= 0
+
     def read(self, first_slot: int, n_slots: int) -> Float32:
         """A copy of slots ``first_slot .. first_slot + n_slots`` that adds nothing to mapped memory."""
         size = n_slots * self.row_bytes
@@ -112,6 +117,11 @@ class VectorFile:
         file = os.fdopen(os.dup(self._fd), "rb")
         file.seek(0)
         return file
+
+    @property
+    def n_slots(self) -> int:
+        """How many whole slots the file has room for."""
+        return self._stat_bytes() // self.row_bytes
 
     def is_shorter_than(self, n_slots: int) -> bool:
         """True where the file has lost rows: reading the map there would kill the process."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import signal
+import subprocess
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 
 import faissbase
+from faissbase.database import backup as backup_module
 from faissbase.database.catalog import Catalog
 from faissbase.storage.records import Records
 
@@ -281,3 +285,81 @@ def test_links_and_folders_in_a_backup_are_refused(tmp_path: Path, kind: bytes) 
     with tarfile.open(path, "w") as tar:
         tar.addfile(member)
     assert_corrupt(path)
+
+
+_DIE = """
+import os, signal, sys, faissbase
+from faissbase.database import backup
+
+def die(*args, **keywords):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(backup, sys.argv[1], die)
+if sys.argv[2] == "restore":
+    faissbase.restore(sys.argv[3], sys.argv[4])
+else:
+    faissbase.connect(sys.argv[3]).backup(sys.argv[4])
+"""
+
+
+def _killed_in(function: str, *args: str | Path) -> None:
+    command = [sys.executable, "-c", _DIE, function, *map(str, args)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("function", ["_copy_records", "_add_manifest", "publish"])
+def test_the_next_backup_removes_what_a_killed_one_left(tmp_path: Path, function: str) -> None:
+    (tmp_path / "backups").mkdir()
+    with faissbase.connect(tmp_path / "db") as db:
+        expected = fill(db)
+    _killed_in(function, "backup", tmp_path / "db", tmp_path / "backups" / "one.tar")
+    assert any((tmp_path / "backups").iterdir())
+    with faissbase.connect(tmp_path / "db") as db:
+        db.backup(tmp_path / "backups" / "two.tar")
+    assert [path.name for path in (tmp_path / "backups").iterdir()] == ["two.tar"]
+    with faissbase.connect(faissbase.restore(tmp_path / "backups" / "two.tar", tmp_path / "again")) as db:
+        assert contents(db) == expected
+
+
+def test_a_backup_leaves_the_drafts_of_a_running_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, is_first = backup_module._add_manifest, True
+
+    def backing_up_within(*args: object) -> None:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            db.backup(tmp_path / "backups" / "inner.tar")
+        real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(backup_module, "_add_manifest", backing_up_within)
+    (tmp_path / "backups").mkdir()
+    with faissbase.connect(tmp_path / "db") as db:
+        expected = fill(db)
+        db.backup(tmp_path / "backups" / "outer.tar")
+    for name in ("inner", "outer"):
+        with faissbase.connect(
+            faissbase.restore(tmp_path / "backups" / f"{name}.tar", tmp_path / name)
+        ) as db:
+            assert contents(db) == expected
+
+
+@pytest.mark.parametrize("function", ["_check_manifest", "Catalog", "sync_folder"])
+def test_a_killed_restore_leaves_nothing_that_looks_complete(
+    backup: tuple[Path, Contents], function: str
+) -> None:
+    path, expected = backup
+    into = path.parent / "into"
+    _killed_in(function, "restore", path, into / "db")
+    assert not (into / "db").exists()
+    left = list(into.iterdir())
+    assert left
+    for folder in left:
+        with pytest.raises(faissbase.FaissbaseError):
+            faissbase.connect(folder)
+        with pytest.raises(faissbase.FaissbaseError):
+            faissbase.connect(folder, read_only=True)
+    with faissbase.connect(faissbase.restore(path, into / "db")) as db:
+        assert contents(db) == expected
+    assert [folder.name for folder in into.iterdir()] == ["db"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faissbase.errors import ConflictError, CorruptionError, InternalError, NotFoundError
+from faissbase.errors import ConflictError, CorruptionError, NotFoundError
 from faissbase.storage.records import (
     FILE_NAME,
     Records,
@@ -261,7 +261,7 @@ def test_a_transaction_sees_its_own_changes_and_nobody_else_does(records: Record
 
 def test_an_id_is_stored_once(records: Records) -> None:
     _commit(records, [0])
-    with pytest.raises(InternalError, match="UNIQUE"):
+    with pytest.raises(CorruptionError, match="UNIQUE"):
         _commit(records, [1, 0])
     assert _state(records).next_slot == 1
     _commit(records, [1])

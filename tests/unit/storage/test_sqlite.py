@@ -18,7 +18,7 @@ from faissbase.errors import (
     NotFoundError,
     UnavailableError,
 )
-from faissbase.storage import sqlite
+from faissbase.storage import salvage, sqlite
 from faissbase.storage.sqlite import PAGE_BYTES
 
 SCHEMA = "CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB)"
@@ -108,6 +108,48 @@ def test_a_flipped_bit_in_any_page_is_an_error(path: Path) -> None:
     assert n_found > 15
 
 
+def _flip_reserved_bytes(path: Path) -> None:
+    """Byte 20 of the header: with any value but 8 SQLite passes over the page checksums, and says nothing."""
+    with open(path, "r+b") as file:
+        file.seek(20)
+        file.write(b"\x09")
+
+
+def test_a_header_that_turns_page_checksums_off_is_an_error(path: Path) -> None:
+    _flip_reserved_bytes(path)
+    for read_only in (False, True):
+        with pytest.raises(CorruptionError, match=r"checksums .*run verify\(\) and repair\(\)"):
+            sqlite.connect(path, read_only=read_only)
+
+
+def test_such_a_header_is_an_error_also_where_the_log_has_a_newer_first_page(path: Path) -> None:
+    writer = sqlite.connect(path)
+    writer.execute("PRAGMA user_version=0")
+    beside = path.with_name("b.sqlite")
+    for suffix in ("", "-wal"):
+        beside.with_name(beside.name + suffix).write_bytes(path.with_name(path.name + suffix).read_bytes())
+    writer.close()
+    assert beside.with_name("b.sqlite-wal").stat().st_size
+    _flip_reserved_bytes(beside)
+    with pytest.raises(CorruptionError, match="checksums"):
+        sqlite.connect(beside)
+
+
+def test_a_header_is_mended_where_its_page_checksum_proves_it(path: Path) -> None:
+    whole = path.read_bytes()
+    assert not salvage.mend_header(path)
+    for at in (0, 16, 18, 20, 23):
+        damaged = bytearray(whole)
+        damaged[at] ^= 5
+        path.write_bytes(damaged)
+        assert salvage.mend_header(path)
+        assert path.read_bytes() == whole
+    damaged[3000] ^= 1
+    path.write_bytes(damaged)
+    assert not salvage.mend_header(path)
+    assert path.read_bytes() == damaged
+
+
 def test_commits_are_synced_unless_relaxed(path: Path) -> None:
     full, relaxed = sqlite.connect(path), sqlite.connect(path, synchronous="NORMAL")
     assert (full.pragma("synchronous"), relaxed.pragma("synchronous")) == (2, 1)
@@ -184,7 +226,7 @@ def test_a_lock_held_too_long_is_told(path: Path, monkeypatch: pytest.MonkeyPatc
         (apsw.NotADBError("bad"), CorruptionError),
         (apsw.ReadOnlyError("no"), AccessError),
         (apsw.SQLError("syntax"), InternalError),
-        (apsw.ConstraintError("twice"), InternalError),
+        (apsw.ConstraintError("twice"), CorruptionError),
     ],
 )
 def test_errors_come_out_as_ours_and_name_the_file(error: apsw.Error, wanted: type[FaissbaseError]) -> None:

@@ -1,0 +1,203 @@
+"""Grows one approximate index over a range of slots, a few thousand vectors at a time.
+
+Knows arrays and slots; writes a file that `open_segment` reads. Not for many threads at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faissbase.ann import files
+from faissbase.ann.engine import innermost, omp_threads
+from faissbase.ann.flat import MAX_THREADS
+from faissbase.ann.grammar import parse
+from faissbase.ann.segment import QUANTIZERS, bare_graph, scalar_quantizer
+from faissbase.ann.spec import Spec
+from faissbase.errors import CorruptionError, InvalidInputError, NotReadyError
+from faissbase.types import Float32, Metric
+
+_CHUNK_ROWS = 8192
+_SAMPLE_ROWS_PER_CENTROID = 64
+_SAMPLE_ROWS_LEAST = 20_000
+_SEED = 1234
+
+
+class Builder:
+    """An index over slots ``first`` to ``stop``, growing.
+
+    Parameters
+    ----------
+    spec : Spec
+        What to build; not ``"Flat"``.
+    metric : Metric
+    vectors : float32[n, d]
+        All mapped vectors of the collection; unit vectors for cosine. A longer mapping may be given to `add`.
+    first : int
+        The slot that becomes label 0.
+    base : Path, optional
+        An earlier file of the same spec over slots from ``first`` on, to go on from where it ends.
+    threads : int
+        OpenMP threads; the calling thread's own setting comes back after each call.
+
+    Attributes
+    ----------
+    stop : int
+        The slot after the last one added.
+
+    Raises
+    ------
+    CorruptionError
+        ``base`` is damaged or something else.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        metric: Metric,
+        vectors: Float32,
+        first: int,
+        *,
+        base: Path | None = None,
+        threads: int = MAX_THREADS,
+    ) -> None:
+        if spec.family == "flat":
+            raise InvalidInputError("Flat is searched without an index: nothing to build")
+        self.spec = spec
+        self.metric = metric
+        self.first = self.stop = first
+        self._vectors = vectors
+        self._threads = threads
+        self._d = int(vectors.shape[1])
+        is_l2 = metric == "l2" or parse(spec.factory).is_l2_only
+        self._faiss_metric = faiss.METRIC_L2 if is_l2 else faiss.METRIC_INNER_PRODUCT
+        self._code = bare_graph(spec)
+        self._storage: Any = None
+        with omp_threads(threads):
+            self._index = self._made() if base is None else self._resumed(base)
+
+    @property
+    def is_trained(self) -> bool:
+        return bool(self._index.is_trained)
+
+    def _made(self) -> Any:
+        index = faiss.index_factory(self._d, self.spec.factory, self._faiss_metric)
+        inner = innermost(index)
+        if isinstance(inner, faiss.IndexHNSW):
+            inner.hnsw.efConstruction = self.spec.ef_construction
+        _seed(inner)
+        return index
+
+    def _resumed(self, base: Path) -> Any:
+        trailer = files.read_trailer(base, self.spec, self.metric, None, self._d)
+        index = files.read_index(base)
+        self.stop = self.first + trailer.n
+        if index.ntotal != trailer.n or self.stop > len(self._vectors):
+            raise CorruptionError(f"{base} holds {index.ntotal:,} vectors, expected {trailer.n:,}")
+        if self._code is not None:
+            index.storage = self._storage = self._storage_of(trailer.ranges)
+            index.own_fields = False
+        inner = innermost(index)
+        if isinstance(inner, faiss.IndexHNSW):
+            inner.hnsw.efConstruction = self.spec.ef_construction
+        return index
+
+    def _storage_of(self, ranges: Float32) -> Any:
+        if self._code == "Flat":
+            storage = faiss.IndexFlat(self._d, self._faiss_metric)
+        else:
+            assert self._code is not None
+            storage = scalar_quantizer(self._d, QUANTIZERS[self._code], self._faiss_metric, ranges)
+        for start in range(self.first, self.stop, _CHUNK_ROWS):
+            storage.add(self._vectors[start : min(start + _CHUNK_ROWS, self.stop)])
+        return storage
+
+    def train(self, xt: Float32 | None = None) -> None:
+        """Train on ``xt``, ``float32[m, d]``, or on a seeded sample of the vectors, where training is needed.
+
+        Raises
+        ------
+        NotReadyError
+            Too few vectors.
+        """
+        if self.is_trained:
+            return
+        parsed = parse(self.spec.factory, self._d)
+        sample = self._sample(parsed.good_points) if xt is None else np.ascontiguousarray(xt, np.float32)
+        if len(sample) < parsed.min_points:
+            wanted = f"{self.spec.factory} needs {parsed.min_points:,} vectors to train"
+            raise NotReadyError(f"{wanted}, has {len(sample):,}")
+        with omp_threads(self._threads):
+            self._index.train(sample)
+
+    def _sample(self, good_points: int) -> Float32:
+        n = len(self._vectors) - self.first
+        wanted = max(_SAMPLE_ROWS_LEAST, good_points * _SAMPLE_ROWS_PER_CENTROID // 39)
+        if n <= wanted:
+            return np.ascontiguousarray(self._vectors[self.first :])
+        rows = np.random.default_rng(_SEED).choice(n, wanted, replace=False)
+        return np.ascontiguousarray(self._vectors[self.first + np.sort(rows)])
+
+    def add(
+        self,
+        stop: int,
+        *,
+        progress: Callable[[int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        vectors: Float32 | None = None,
+    ) -> bool:
+        """Add slots up to ``stop``; True when they are all in, False where ``should_stop`` ended it.
+
+        Parameters
+        ----------
+        stop : int
+        progress : callable, optional
+            Called with ``self.stop`` after every few thousand vectors.
+        should_stop : callable, optional
+            Asked before every few thousand vectors.
+        vectors : float32[n, d], optional
+            A newer, longer mapping of the same vectors.
+
+        Raises
+        ------
+        NotReadyError
+            Not trained.
+        """
+        if vectors is not None:
+            self._vectors = vectors
+        if not self.is_trained:
+            raise NotReadyError(f"{self.spec.factory} is not trained")
+        if stop > len(self._vectors):
+            raise InvalidInputError(f"expected slots up to {len(self._vectors):,}, got {stop:,}")
+        with omp_threads(self._threads):
+            while self.stop < stop:
+                if should_stop is not None and should_stop():
+                    return False
+                upto = min(stop, self.stop + _CHUNK_ROWS)
+                self._index.add(self._vectors[self.stop : upto])
+                self.stop = upto
+                if progress is not None:
+                    progress(upto)
+        return True
+
+    def write(self, path: Path) -> None:
+        """Write what there is so far to a new file. Neither synced nor renamed."""
+        ranges = np.empty(0, np.float32)
+        flags = 0
+        if self._code is not None:
+            flags = faiss.IO_FLAG_SKIP_STORAGE
+            storage = faiss.downcast_index(self._index.storage)
+            if self._code in QUANTIZERS:
+                ranges = faiss.vector_to_array(storage.sq.trained)
+        trailer = files.Trailer(self.spec.factory, self.metric, self.stop - self.first, self._d, ranges)
+        files.write(path, self._index, flags, trailer)
+
+
+def _seed(index: Any) -> None:
+    if isinstance(index, faiss.IndexIVF):
+        index.cp.seed = _SEED
+        index.cp.max_points_per_centroid = _SAMPLE_ROWS_PER_CENTROID

@@ -1,0 +1,376 @@
+"""What recall a segment reaches at what effort, measured against exact search over the same slots.
+
+Knows arrays and slots. It measures times; its random numbers come from a seed.
+
+Stored vectors are easier queries than real ones: a graph leads to its own nodes. So half-way strangers are
+asked as well, stored vectors drawn towards others, and the worse of both counts
+(``docs/decisions/007-advisor-rules.md`` compares them with real queries).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from faissbase.ann.curve import Choice, Curve, Point
+from faissbase.ann.flat import FlatView
+from faissbase.ann.segment import Knobs, Segment, Selector
+from faissbase.types import Float32, Mask
+
+__all__ = ["SHARES", "Choice", "Curve", "Point", "lower_bound", "measure"]
+
+K = 10
+Z_ONE_SIDED_95 = 1.645
+SHARES = (0.95, 0.8, 0.5, 0.2, 0.1, 0.05, 0.02)
+
+_EF_GRID = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+_NPROBE_GRID = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
+_FILTERED_STEP = 2  # every second effort of the grid
+_ENOUGH = 0.99
+_ENOUGH_FILTERED = 0.985
+_WORTH = 0.9  # filtered searches are measured from the effort on that reaches this without a filter
+_MIX = 0.65  # how much of a strange query is its stored vector; the rest is another one
+# One stored vector as a query for so many strange ones: of inverted lists, stored ones are the harder.
+_STORED_PART = {"hnsw": 4, "ivf": 1, "codes": 4}
+# What real queries miss for each miss of these.
+_HARDER = {"hnsw": 1.0, "ivf": 1.2, "codes": 1.0}
+_TIMED_QUERIES = 32
+_TIMED_FILTERED = 12
+_FILTERED_QUERIES = 80
+_LEASTS = (0, 32, 64, 128, 256)
+_PIVOTS = 4  # each with enough queries for exact search to gather its subset
+_SETTLED_LEAST = 0.7
+_SUBSET_NS = 0.24  # exact search of a subset, a float
+_BLOCK_ROWS = 65_536
+
+Recalls = npt.NDArray[np.float64]
+
+
+def lower_bound(recalls: Recalls, k: int) -> float:
+    """Where the true mean recall lies above with 95 % confidence, from the recall of each query.
+
+    Wilson's bound for a share, with as many independent trials as the spread between queries says: the k
+    neighbours of one query are found or missed together.
+
+    **Source**: E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22,
+    1927, one-sided; L. Kish, Survey Sampling, 1965, section 8.2, for the design effect.
+    """
+    nq, p = len(recalls), float(recalls.mean())
+    effect = 1.0
+    if 0.0 < p < 1.0 and nq > 1:
+        effect = float(recalls.var(ddof=1)) * k / (p * (1.0 - p))
+    n = nq * k / min(max(effect, 1.0), float(k))
+    z2 = Z_ONE_SIDED_95**2
+    centre = p + z2 / (2.0 * n)
+    spread = Z_ONE_SIDED_95 * math.sqrt(p * (1.0 - p) / n + z2 / (4.0 * n * n))
+    return (centre - spread) / (1.0 + z2 / n)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Queries with the distance of their k-th true neighbour; ``own`` is the row to leave out, −1 none."""
+
+    queries: Float32
+    own: npt.NDArray[np.int64]
+    kth: Float32
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+def measure(
+    segment: Segment,
+    view: FlatView,
+    alive: Mask | None = None,
+    *,
+    n_queries: int = 300,
+    seed: int = 0,
+    queries: Float32 | None = None,
+    shares: Sequence[float] = SHARES,
+    budget_s: float = 30.0,
+) -> Curve:
+    """Recall@10 of ``segment`` over a grid of efforts and re-ranking depths.
+
+    Parameters
+    ----------
+    segment : Segment
+        Warm, where what is measured is to hold for a warm one.
+    view : FlatView
+        The segment's own vectors: row 0 is slot ``segment.first``.
+    alive : bool[n], optional
+        Rows that may serve as queries and as answers of filtered searches.
+    n_queries : int
+        Strange queries made of stored vectors; a quarter as many stored vectors are asked as they are, of
+        inverted lists as many.
+    seed : int
+    queries : float32[nq, d], optional
+        Real queries, asked instead.
+    shares : sequence of float
+        What selectors may leave; empty to measure without selectors only.
+    budget_s : float
+        No new grid point is begun after so many seconds.
+    """
+    until = perf_counter() + budget_s
+    k = min(K, max(1, segment.n // 2))
+    rng = np.random.default_rng(seed)
+    rows = np.arange(view.n) if alive is None else np.flatnonzero(alive[: view.n])
+    if not len(rows):
+        return Curve(k, ())
+    n_stored = n_queries // _STORED_PART[segment.family]
+    asked = _asked(view, k, rows, (n_queries, n_stored), rng, queries)
+    points, controls = _plain(segment, asked, k, until)
+    queries = asked[-1].queries[:_FILTERED_QUERIES]
+    for share, kinds in _subsets(segment, view, queries, k, alive, shares, rng):
+        if perf_counter() > until:
+            break
+        points.extend(_points_of_share(segment, share, kinds, k, controls, until))
+    return Curve(k, tuple(points))
+
+
+def _asked(
+    view: FlatView,
+    k: int,
+    rows: npt.NDArray[np.int64],
+    counts: tuple[int, int],
+    rng: np.random.Generator,
+    queries: Float32 | None,
+) -> list[_Asked]:
+    if queries is not None:
+        return [_with_truth(view, k, queries, np.full(len(queries), -1, np.int64))]
+    stored = rng.choice(rows, min(len(rows), max(1, counts[1])), replace=False)
+    strange = strange_queries(view, rows, counts[0], rng)
+    return [
+        _with_truth(view, k, view.vectors[stored], stored),
+        _with_truth(view, k, strange, np.full(len(strange), -1, np.int64)),
+    ]
+
+
+def strange_queries(
+    view: FlatView, rows: npt.NDArray[np.int64], n_queries: int, rng: np.random.Generator
+) -> Float32:
+    """Queries near stored vectors and not of them, each drawn towards another: ``float32[nq, d]``."""
+    near, far = (view.vectors[rng.choice(rows, n_queries)] for _ in range(2))
+    mixed = _MIX * near + (1.0 - _MIX) * far
+    if view.metric == "cosine":
+        mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.ascontiguousarray(mixed, np.float32)
+
+
+def _with_truth(view: FlatView, k: int, queries: Float32, own: npt.NDArray[np.int64]) -> _Asked:
+    queries = np.ascontiguousarray(queries, np.float32)
+    distances, rows = view.search(queries, min(view.n, k + 1))
+    kept = np.argsort(rows == own[:, None], axis=1, kind="stable")
+    kth = np.take_along_axis(distances, kept, 1)[:, min(k, rows.shape[1]) - 1]
+    return _Asked(queries, own, kth)
+
+
+def _hits(segment: Segment, asked: _Asked, found: tuple[Float32, Any]) -> Mask:
+    """Which candidates are among the k nearest: as near as the k-th true neighbour, ties included."""
+    distances, slots = found
+    kth = asked.kth[:, None]
+    is_near = distances <= kth if segment.metric == "l2" else distances >= kth
+    hits: Mask = is_near & (slots >= 0) & (slots - segment.first != asked.own[:, None])
+    return hits
+
+
+def _recalls(hits: Mask, depth: int, k: int) -> Recalls:
+    recalls: Recalls = np.minimum(hits[:, :depth].sum(axis=1), k) / k
+    return recalls
+
+
+def _grid(segment: Segment) -> tuple[int, ...]:
+    if segment.family == "hnsw":
+        return _EF_GRID
+    nlist = segment.n_lists
+    if not nlist:
+        return (1,)
+    return (*(nprobe for nprobe in _NPROBE_GRID if nprobe < nlist), nlist)
+
+
+@dataclass(frozen=True, slots=True)
+class _Control:
+    """Recall without a selector at one effort: of the queries selectors are measured with, and low end."""
+
+    effort: int
+    recalls: Recalls
+    low: float
+
+
+def _plain(segment: Segment, asked: list[_Asked], k: int, until: float) -> tuple[list[Point], list[_Control]]:
+    points, controls = [], []
+    harder = 1.0 if len(asked) == 1 else _HARDER[segment.family]
+    for effort in _grid(segment):
+        reranks = _reranks(segment, k, effort)
+        depth = max(reranks) * k + 1
+        hits = [_hits(segment, one, segment.candidates(one.queries, depth, effort)) for one in asked]
+        us = _times(segment, asked[-1].queries, k, effort, reranks)
+        for rerank in reranks:
+            sets = [
+                _recalls(each, rerank * k + int(one.own[0] >= 0), k)
+                for each, one in zip(hits, asked, strict=True)
+            ]
+            worst = min(sets, key=lambda recalls: float(recalls.mean()))
+            low = 1.0 - harder * (1.0 - lower_bound(worst, k))
+            points.append(Point(effort, rerank, float(worst.mean()), low, us[rerank]))
+        controls.append(_Control(effort, sets[-1][:_FILTERED_QUERIES], lower_bound(sets[-1], k)))
+        if low >= _ENOUGH or perf_counter() > until:
+            break
+    return points, controls
+
+
+def _reranks(segment: Segment, k: int, effort: int) -> list[int]:
+    """Depths that do not raise the effort of a graph."""
+    return [r for r in segment.reranks if segment.family != "hnsw" or r == 1 or r * k <= effort]
+
+
+def _times(
+    segment: Segment, queries: Float32, k: int, effort: int, reranks: Sequence[int]
+) -> dict[int, float]:
+    """Microseconds of one query for each re-ranking depth: measured at both ends, a straight line between."""
+    ends = sorted({reranks[0], reranks[-1]})
+    us = [_median_us(segment, queries[:_TIMED_QUERIES], k, Knobs(effort, rerank)) for rerank in ends]
+    us = [us[0], max(us)]
+    return {rerank: float(np.interp(rerank, ends, us[-len(ends) :])) for rerank in reranks}
+
+
+def _median_us(
+    segment: Segment, queries: Float32, k: int, knobs: Knobs, selector: Selector | None = None
+) -> float:
+    times = []
+    for i in range(len(queries)):
+        query = queries[i : i + 1]
+        begin = perf_counter()
+        segment.search(query, k, knobs, selector)
+        times.append(perf_counter() - begin)
+    return float(np.median(times)) * 1e6 if times else 0.0
+
+
+# --- with selectors ---
+
+
+@dataclass(frozen=True, slots=True)
+class _Subset:
+    """A selector, and queries with their true neighbours among what it leaves."""
+
+    selector: Selector
+    asked: _Asked
+
+
+_Kinds = tuple[list[_Subset], list[_Subset]]
+
+
+def _subsets(
+    segment: Segment,
+    view: FlatView,
+    queries: Float32,
+    k: int,
+    alive: Mask | None,
+    shares: Sequence[float],
+    rng: np.random.Generator,
+) -> Iterator[tuple[float, _Kinds]]:
+    """For each share, large ones first: a subset drawn at random, and balls around some rows.
+
+    The queries know nothing of the balls: most lie outside, where the graph is not searched for long.
+    """
+    if not shares or not len(queries):
+        return
+    living = np.ones(view.n, np.bool_) if alive is None else np.asarray(alive[: view.n])
+    far = _far_from_pivots(view, rng)
+    for share in sorted(shares, reverse=True):
+        if share * view.n < 2 * k:
+            return
+        at_random = [_subset(segment, view, queries, k, living & (rng.random(view.n) < share))]
+        balls = [
+            _subset(segment, view, piece, k, living & (distances <= np.quantile(distances, share)))
+            for distances, piece in zip(far, np.array_split(queries, len(far)), strict=True)
+            if len(piece)
+        ]
+        yield share, (at_random, balls)
+
+
+def _far_from_pivots(view: FlatView, rng: np.random.Generator) -> list[Float32]:
+    """How far every row is from each of some rows, ``float32[n]`` each; smaller is nearer."""
+    pivots = view.vectors[rng.choice(view.n, min(_PIVOTS, view.n), replace=False)]
+    far = np.empty((len(pivots), view.n), np.float32)
+    for start in range(0, view.n, _BLOCK_ROWS):
+        rows = view.vectors[start : start + _BLOCK_ROWS]
+        products = pivots @ rows.T
+        squares = np.einsum("ij,ij->i", rows, rows) if view.metric == "l2" else 0.0
+        far[:, start : start + len(rows)] = squares - 2.0 * products
+    return list(far)
+
+
+def _subset(segment: Segment, view: FlatView, queries: Float32, k: int, mask: Mask) -> _Subset:
+    rows = np.flatnonzero(mask)
+    distances, _ = view.search_subset(np.ascontiguousarray(queries), min(k, len(rows)), rows)
+    whole = mask
+    if segment.first:
+        whole = np.concatenate([np.zeros(segment.first, np.bool_), mask])
+    asked = _Asked(queries, np.full(len(queries), -1, np.int64), distances[:, -1])
+    return _Subset(Selector(whole), asked)
+
+
+def _points_of_share(
+    segment: Segment, share: float, kinds: _Kinds, k: int, controls: list[_Control], until: float
+) -> Iterator[Point]:
+    exact_us = share * segment.n * segment.d * _SUBSET_NS / 1e3
+    worth = next((control.effort for control in controls if control.low >= _WORTH), controls[-1].effort)
+    for effort in [effort for effort in _grid(segment) if effort >= worth][::_FILTERED_STEP]:
+        control = max((c for c in controls if c.effort <= effort), key=lambda c: c.effort)
+        points = list(_points_of_effort(segment, share, kinds, k, effort, control))
+        yield from points
+        best = max(point.recall_low for point in points)
+        if best >= _ENOUGH_FILTERED or points[0].us_per_query > exact_us or perf_counter() > until:
+            return
+
+
+def _points_of_effort(
+    segment: Segment, share: float, kinds: _Kinds, k: int, effort: int, control: _Control
+) -> Iterator[Point]:
+    """One point for each number of candidates that may be required, the fewest first."""
+    rerank = max(_reranks(segment, k, effort))
+    most = effort if segment.family == "hnsw" else segment.n
+    leasts = [least for least in _LEASTS if least <= min(most, segment.n)]
+    found = [_answered(segment, kind, k, max(rerank * k, leasts[-1]), effort) for kind in kinds]
+    subset = kinds[0][0]
+    queries, knobs = subset.asked.queries[:_TIMED_FILTERED], Knobs(effort, rerank, leasts[-1])
+    us = _median_us(segment, queries, k, knobs, subset.selector)
+    for least in leasts:
+        settled = float((found[0][1] >= least).mean())
+        if settled < _SETTLED_LEAST:
+            return
+        sets = [np.where(counts >= least, recalls, 1.0) for recalls, counts in found]
+        worst = min(sets, key=lambda recalls: float(recalls.mean()))
+        low = _paired_bound(worst, control)
+        yield Point(effort, rerank, float(worst.mean()), low, us, share, least, settled)
+
+
+def _paired_bound(recalls: Recalls, control: _Control) -> float:
+    """The lower bound of recall with a selector: that without one, and how much the same queries lose.
+
+    Without a selector many more queries are measured, and what a query loses varies less than its recall:
+    so the bound is nearer than from these few queries alone.
+
+    **Source**: W. G. Cochran, Sampling Techniques, 1977, section 7.2 (difference estimator).
+    """
+    lost = recalls - control.recalls
+    error = float(lost.std(ddof=1)) / math.sqrt(len(lost)) if len(lost) > 1 else 1.0
+    return min(control.low + float(lost.mean()) - Z_ONE_SIDED_95 * error, float(recalls.mean()))
+
+
+def _answered(
+    segment: Segment, subsets: list[_Subset], k: int, depth: int, effort: int
+) -> tuple[Recalls, npt.NDArray[np.int64]]:
+    """Recall of each query, and how many selected candidates it found."""
+    recalls, counts = [], []
+    for subset in subsets:
+        found = segment.candidates(subset.asked.queries, depth, effort, subset.selector)
+        recalls.append(_recalls(_hits(segment, subset.asked, found), depth, k))
+        counts.append((found[1] >= 0).sum(axis=1))
+    return np.concatenate(recalls), np.concatenate(counts)

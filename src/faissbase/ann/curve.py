@@ -1,0 +1,161 @@
+"""Recall against effort as measured on one segment, and what to search with for a recall that is asked.
+
+Knows numbers only: `calibrate` measures them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from faissbase.ann.segment import Knobs
+
+_ROUNDING = 1e-6
+_GROWTH = 0.7  # effort for k hits grows as k to this power: recall@k then does not fall
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one setting reaches.
+
+    Attributes
+    ----------
+    effort, rerank, least : int
+        See `Knobs`.
+    recall : float
+        Recall@k: the mean over the queries. With a selector, queries that are not answered (see
+        `Knobs.least`) count as exact, since they are then searched exactly.
+    recall_low : float
+        Lower end of a one-sided 95 % interval of it; see `lower_bound`.
+    us_per_query : float
+        One query on one thread, the median, in microseconds.
+    share : float
+        The part of the vectors that a selector leaves; 1 without one.
+    settled : float
+        The share of queries that are answered, for subsets drawn at random.
+    """
+
+    effort: int
+    rerank: int
+    recall: float
+    recall_low: float
+    us_per_query: float
+    share: float = 1.0
+    least: int = 0
+    settled: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Knobs with what was measured of them: the time of one query, and how often it is answered."""
+
+    knobs: Knobs
+    recall_low: float
+    us_per_query: float
+    settled: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Recall@k against effort, as measured on one segment, without a selector and with some."""
+
+    k: int
+    points: tuple[Point, ...]
+
+    @property
+    def knows_filters(self) -> bool:
+        """Whether it was measured what selectors do to recall."""
+        return any(point.share < 1.0 for point in self.points)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; `from_dict` reads it."""
+        return {"k": self.k, "points": [asdict(point) for point in self.points]}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Curve:
+        return Curve(int(values["k"]), tuple(Point(**point) for point in values["points"]))
+
+    def knobs_for(self, recall: float, share: float = 1.0, k: int | None = None) -> Knobs | None:
+        """The cheapest knobs whose lower bound reaches ``recall``; None where none do. See `choice_for`."""
+        choice = self.choice_for(recall, share, k)
+        return None if choice is None else choice.knobs
+
+    def choice_for(self, recall: float, share: float = 1.0, k: int | None = None) -> Choice | None:
+        """The cheapest knobs whose lower bound reaches ``recall``, with their cost; None where none do.
+
+        Parameters
+        ----------
+        recall : float
+            Recall@k, 0 to 1.
+        share : float
+            The part of the segment's vectors that a selector leaves; 1 without one. Between the shares that
+            were measured, the next smaller one speaks; below the smallest, none does.
+        k : int, optional
+            Hits asked. For more than were measured, effort grows with the power 0.7 of their number.
+        """
+        points = self._of_share(share)
+        settings = sorted({(point.rerank, point.least) for point in points})
+        groups = ([p for p in points if (p.rerank, p.least) == setting] for setting in settings)
+        choices = (_crossing(group, recall) for group in groups)
+        best = _cheapest(choice for choice in choices if choice is not None)
+        return best if best is None or k is None or k <= self.k else _for_more(best, k / self.k)
+
+    def us_per_query(self, knobs: Knobs, share: float = 1.0, k: int | None = None) -> float:
+        """The time of one query on one thread with these knobs, from the nearest efforts; 0 unknown."""
+        growth = 1.0 if k is None else max(1.0, k / self.k) ** _GROWTH
+        points = self._of_share(share) or self._of_share(1.0)
+        known = {point.rerank for point in points}
+        rerank = min(known, key=lambda rerank: abs(rerank - knobs.rerank), default=0)
+        times = sorted({p.effort: p.us_per_query for p in points if p.rerank == rerank}.items())
+        if not times:
+            return 0.0
+        efforts, us = zip(*times, strict=True)
+        effort = knobs.effort / growth
+        measured = float(np.interp(effort, efforts, us))
+        return measured * max(1.0, effort / float(efforts[-1])) * growth
+
+    def _of_share(self, share: float) -> list[Point]:
+        measured = max((p.share for p in self.points if p.share <= share), default=None)
+        return [p for p in self.points if p.share == measured]
+
+
+def _cheapest(choices: Iterable[Choice]) -> Choice | None:
+    def cost(choice: Choice) -> tuple[float, int, int]:
+        return choice.us_per_query / choice.settled, choice.knobs.rerank, -choice.knobs.least
+
+    return min(choices, key=cost, default=None)
+
+
+def _crossing(points: Sequence[Point], recall: float) -> Choice | None:
+    """Where the lower bound crosses ``recall`` on one curve of rising effort.
+
+    Between two measured efforts it is taken as a straight line; recall curves bend the other way, so that
+    the truth lies above.
+    """
+    before: Point | None = None
+    for point in sorted(points, key=lambda point: point.effort):
+        if point.recall_low >= recall:
+            return _between(before, point, recall)
+        before = point
+    return None
+
+
+def _between(low: Point | None, high: Point, recall: float) -> Choice:
+    if low is None:
+        knobs = Knobs(high.effort, high.rerank, high.least)
+        return Choice(knobs, high.recall_low, high.us_per_query, high.settled)
+    part = (recall - low.recall_low) / (high.recall_low - low.recall_low)
+    effort = math.ceil(low.effort + part * (high.effort - low.effort) - _ROUNDING)
+    us = low.us_per_query + part * (high.us_per_query - low.us_per_query)
+    return Choice(Knobs(effort, high.rerank, high.least), recall, us, min(low.settled, high.settled))
+
+
+def _for_more(choice: Choice, ratio: float) -> Choice:
+    knobs = choice.knobs
+    growth = ratio**_GROWTH
+    grown = Knobs(math.ceil(knobs.effort * growth), knobs.rerank, math.ceil(knobs.least * growth))
+    return Choice(grown, choice.recall_low, choice.us_per_query * growth, choice.settled)

@@ -1,0 +1,362 @@
+"""An immutable approximate index over a range of slots, searched with every hit re-ranked by its true vector.
+
+Knows arrays and slots: no storage, no ids. A segment never changes what it answers; `Segment.warm` makes it
+faster while others search.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import faiss
+import numpy as np
+
+from faissbase.ann import files
+from faissbase.ann.engine import Engine, Selected, Selector, omp_threads
+from faissbase.ann.flat import Neighbours, _threads, lay_over
+from faissbase.ann.grammar import Family, parse
+from faissbase.ann.spec import Spec
+from faissbase.errors import CorruptionError
+from faissbase.types import Float32, Metric
+
+__all__ = ["Knobs", "Segment", "Selector", "open_segment"]
+
+_WARM_ROWS = 16_384
+_BATCH_ROWS = 4096  # queries whose candidates are held at once
+_K_MEASURED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """How hard to search.
+
+    Attributes
+    ----------
+    effort : int
+        ``ef_search`` of HNSW, ``nprobe`` of IVF; without meaning for codes alone.
+    rerank : int
+        Candidates computed again by their true vectors, for each hit asked; see `depth`.
+    least : int
+        With a selector: how many selected candidates must turn up for a query to count as answered, at
+        most ``effort``. Where fewer do, what is selected lies elsewhere than where the graph was searched,
+        and the query's answer is all −1: search what is selected exactly.
+    """
+
+    effort: int
+    rerank: int = 1
+    least: int = 0
+
+    def depth(self, k: int, n: int) -> int:
+        """Candidates for k hits among n vectors: ``rerank`` times k, and at least as many as for ten hits."""
+        return min(n, max(k, self.rerank * max(k, _K_MEASURED)))
+
+
+class _Room:
+    """Arrays and FAISS's pointers to them, for one query of one thread at a time."""
+
+    __slots__ = ("exact", "exact_at", "labels", "labels_at", "rough", "rough_at")
+
+    def __init__(self, depth: int) -> None:
+        self.rough, self.exact = np.empty(depth, np.float32), np.empty(depth, np.float32)
+        self.labels = np.empty(depth, np.int64)
+        self.rough_at, self.exact_at = faiss.swig_ptr(self.rough), faiss.swig_ptr(self.exact)
+        self.labels_at = faiss.swig_ptr(self.labels)
+
+
+class _Rooms(threading.local):
+    """A thread's rooms by depth."""
+
+    def __init__(self) -> None:
+        self.by_depth: dict[int, _Room] = {}
+
+
+_ROOMS = _Rooms()
+_MOST_ROOMS = 64
+
+
+def _room(depth: int) -> _Room:
+    rooms = _ROOMS.by_depth
+    room = rooms.get(depth)
+    if room is None:
+        if len(rooms) >= _MOST_ROOMS:
+            rooms.clear()
+        room = rooms[depth] = _Room(depth)
+    return room
+
+
+class _Storage(Protocol):
+    """What an HNSW graph compares: made over the mapped vectors at once, over codes in memory later."""
+
+    def flat(self) -> Engine: ...
+    def coded(self, should_stop: Callable[[], bool]) -> tuple[Engine, int] | None: ...
+
+
+class Segment:
+    """The vectors of slots ``first`` to ``stop``, searched approximately. Any number of threads may search.
+
+    Attributes
+    ----------
+    n, d : int
+    first, stop : int
+        Its slots.
+    family : {'hnsw', 'ivf', 'codes'}
+        What `Knobs.effort` means.
+    n_lists : int
+        Lists of IVF; 0 otherwise.
+    reranks : tuple of int
+        Re-ranking depths worth measuring, ascending.
+    file_bytes : int
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        vectors: Float32,
+        metric: Metric,
+        first: int,
+        *,
+        family: Family,
+        file_bytes: int,
+        reranks: tuple[int, ...] = (1,),
+        storage: _Storage | None = None,
+    ) -> None:
+        self.vectors = vectors
+        self.n, self.d = vectors.shape
+        self.metric = metric
+        self.first, self.stop = first, first + len(vectors)
+        self.family: Family = family
+        self.file_bytes = file_bytes
+        self.n_lists = engine.n_lists
+        self.reranks = reranks
+        self._engine = engine
+        self._storage = storage
+        self._code_bytes = 0
+        self._is_nearer_smaller = metric == "l2"
+        self._kernel = faiss.fvec_L2sqr_by_idx if metric == "l2" else faiss.fvec_inner_products_by_idx
+        self._vectors_at = faiss.swig_ptr(vectors)
+
+    @property
+    def ram_bytes(self) -> int:
+        """Bytes that searches keep busy: the mapped file and the codes in memory, not the vectors."""
+        return self.file_bytes + self._code_bytes
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether `warm` has nothing to do any more."""
+        return self._storage is None
+
+    def search(self, queries: Float32, k: int, knobs: Knobs, selector: Selector | None = None) -> Neighbours:
+        """The nearest found: ``(float32[nq, k'], int64[nq, k'])`` with slots, nearest first; k' = min(k, n).
+
+        Distances are computed by the true vectors, exactly as `FlatView` does. Missing ones come last: slot
+        −1 at distance ±inf. With a selector, a query that found fewer than ``knobs.least`` gets none at all.
+
+        Parameters
+        ----------
+        queries : float32[nq, d]
+            C-contiguous; of unit length for cosine.
+        k : int
+        knobs : Knobs
+        selector : Selector, optional
+            Which slots may be found.
+        """
+        selected = None if selector is None else selector.part(self.first, self.stop)
+        if len(queries) == 1:
+            engine = self._engine
+            if selected is None or engine.takes_selector:
+                return self._search_one(engine, queries, k, knobs, selected)
+        return self._search_many(queries, k, knobs, selected)
+
+    def _search_one(
+        self, engine: Engine, query: Float32, k: int, knobs: Knobs, selected: Selected | None
+    ) -> Neighbours:
+        """Without FAISS's Python wrappers, whose checks cost as much as searching a few hundred vectors."""
+        depth, least = knobs.depth(k, self.n), 0
+        if selected is not None and knobs.least:
+            least = min(knobs.least, self.n)
+            depth = max(depth, least)
+        room = _room(depth)
+        parameters = engine.parameters(knobs.effort, selected)
+        x = faiss.swig_ptr(query)
+        with _threads(1):
+            engine.index.search_c(1, x, depth, room.rough_at, room.labels_at, parameters)
+            self._kernel(room.exact_at, x, self._vectors_at, room.labels_at, self.d, 1, depth)
+        exact = room.exact
+        if least and room.labels[least - 1] < 0:
+            return self._nothing(1, k)
+        order = (exact if self._is_nearer_smaller else -exact).argsort(kind="stable")[:k]
+        slots = room.labels[order]
+        if self.first:
+            slots[slots >= 0] += self.first
+        return exact[order][None], slots[None]
+
+    def _search_many(self, queries: Float32, k: int, knobs: Knobs, selected: Selected | None) -> Neighbours:
+        depth = knobs.depth(k, self.n)
+        least = min(knobs.least, self.n) if selected is not None else 0
+        pieces = [self._nothing(0, k)]
+        for start in range(0, len(queries), _BATCH_ROWS):
+            piece = queries[start : start + _BATCH_ROWS]
+            exact, slots = self._candidates(piece, max(depth, least), knobs.effort, selected)
+            order = np.argsort(exact if self._is_nearer_smaller else -exact, axis=1, kind="stable")[:, :k]
+            found = np.take_along_axis(exact, order, 1), np.take_along_axis(slots, order, 1)
+            if least:
+                is_short = slots[:, least - 1] < 0
+                found[0][is_short], found[1][is_short] = self._nothing(1, k)
+            pieces.append(found)
+        return np.concatenate([piece[0] for piece in pieces]), np.concatenate([piece[1] for piece in pieces])
+
+    def _nothing(self, nq: int, k: int) -> Neighbours:
+        width, far = min(k, self.n), np.inf if self._is_nearer_smaller else -np.inf
+        return np.full((nq, width), far, np.float32), np.full((nq, width), -1, np.int64)
+
+    def candidates(
+        self, queries: Float32, depth: int, effort: int, selector: Selector | None = None
+    ) -> Neighbours:
+        """What the index itself puts first: ``(float32[nq, depth], int64[nq, depth])``, in its own order.
+
+        Distances are those of the true vectors, slots as in `search`. For measuring how deep to re-rank.
+        """
+        selected = None if selector is None else selector.part(self.first, self.stop)
+        return self._candidates(queries, min(depth, self.n), effort, selected)
+
+    def _candidates(self, queries: Float32, depth: int, effort: int, selected: Selected | None) -> Neighbours:
+        x = np.ascontiguousarray(queries)
+        with _threads(len(x)):
+            _, labels = self._engine.search(x, depth, effort, selected)
+            labels, exact = np.ascontiguousarray(labels), np.empty(labels.shape, np.float32)
+            pointers = (faiss.swig_ptr(exact), faiss.swig_ptr(x), self._vectors_at, faiss.swig_ptr(labels))
+            self._kernel(*pointers, self.d, *labels.shape)
+        return exact, np.where(labels >= 0, labels + self.first, -1) if self.first else labels
+
+    def warm(self, should_stop: Callable[[], bool] = lambda: False, *, threads: int = 1) -> bool:
+        """Bring codes into memory and search them from then on; True when that is done.
+
+        Until then, and where ``should_stop`` ends it or the file is gone, a graph is searched by the mapped
+        vectors themselves.
+        Others may search meanwhile; call it from one thread.
+        """
+        storage = self._storage
+        if storage is not None:
+            with omp_threads(threads):
+                made = storage.coded(should_stop)
+            if made is None:
+                return False
+            self._engine, self._code_bytes = made
+            self._storage = None
+        return True
+
+
+class _GraphStorage:
+    """Reads the graph of ``path`` anew for each storage: an engine in use is never changed."""
+
+    def __init__(self, path: Path, ranges: Float32, quantizer: int, vectors: Float32, metric: int) -> None:
+        self._path = path
+        self._ranges = ranges
+        self._quantizer = quantizer
+        self._vectors = vectors
+        self._metric = metric
+
+    def graph(self, storage: Any, *kept: Any) -> Engine:
+        index = files.read_index(self._path, faiss.IO_FLAG_MMAP_IFC)
+        index.storage = storage
+        index.own_fields = False
+        return Engine(index, storage, *kept)
+
+    def flat(self) -> Engine:
+        flat = faiss.IndexFlat(self._vectors.shape[1], self._metric)
+        return self.graph(lay_over(flat, self._vectors, len(self._vectors)), self._vectors)
+
+    def coded(self, should_stop: Callable[[], bool]) -> tuple[Engine, int] | None:
+        if not self._path.exists():  # replaced meanwhile: nobody needs this segment fast any more
+            return None
+        n, d = self._vectors.shape
+        index = scalar_quantizer(d, self._quantizer, self._metric, self._ranges)
+        codes = np.empty((n, index.code_size), np.uint8)
+        for start in range(0, n, _WARM_ROWS):
+            if should_stop():
+                return None
+            piece, out = self._vectors[start : start + _WARM_ROWS], codes[start : start + _WARM_ROWS]
+            index.sa_encode_c(len(piece), faiss.swig_ptr(piece), faiss.swig_ptr(out))
+        return self.graph(lay_over(index, codes, n), codes), codes.nbytes
+
+
+def scalar_quantizer(d: int, quantizer: int, metric: int, ranges: Float32) -> Any:
+    """An empty scalar quantizer index with the trained ``ranges``."""
+    index = faiss.IndexScalarQuantizer(d, quantizer, metric)
+    faiss.copy_array_to_vector(np.ascontiguousarray(ranges, np.float32), index.sq.trained)
+    index.is_trained = True
+    return index
+
+
+QUANTIZERS = {
+    "SQ4": faiss.ScalarQuantizer.QT_4bit,
+    "SQ6": faiss.ScalarQuantizer.QT_6bit,
+    "SQ8": faiss.ScalarQuantizer.QT_8bit,
+    "SQfp16": faiss.ScalarQuantizer.QT_fp16,
+    "SQbf16": faiss.ScalarQuantizer.QT_bf16,
+}
+
+
+def bare_graph(spec: Spec) -> str | None:
+    """The code of an HNSW index whose file is the graph alone; None where the whole index is written."""
+    code = spec.factory.partition(",")[2]
+    is_bare = spec.factory.startswith("HNSW") and (code == "Flat" or code in QUANTIZERS)
+    return code if is_bare else None
+
+
+def _reranks(spec: Spec) -> tuple[int, ...]:
+    """Re-ranking depths worth measuring: none for true vectors, shallow for scalars, deep for few bits."""
+    if not spec.is_lossy:
+        return (1,)
+    parsed = parse(spec.factory)
+    is_fine = not parsed.transforms and parsed.code in ("SQ8", "SQ6", "SQfp16", "SQbf16")
+    return (1, 2, 4) if is_fine else (1, 2, 4, 8, 16, 32, 64)
+
+
+def open_segment(path: Path, spec: Spec, metric: Metric, vectors: Float32, first: int, stop: int) -> Segment:
+    """The segment in file ``path``, mapped, ready to search at once.
+
+    Parameters
+    ----------
+    path : Path
+        Written by `Builder.write`; must stay readable until `Segment.warm` is through.
+    spec : Spec
+        What was built.
+    metric : Metric
+    vectors : float32[n, d]
+        All mapped vectors of the collection, of which the segment covers ``first`` to ``stop``.
+    first, stop : int
+
+    Raises
+    ------
+    CorruptionError
+        Cut short, damaged so that FAISS notices, or something else than ``spec`` over these slots.
+    """
+    rows = vectors[first:stop]
+    n, d = stop - first, vectors.shape[1]
+    if len(rows) != n:
+        raise CorruptionError(f"{path} covers slots {first:,} to {stop:,} of {len(vectors):,}")
+    trailer = files.read_trailer(path, spec, metric, n, d)
+    storage, code = None, bare_graph(spec)
+    if code is not None:
+        faiss_metric = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
+        storage = _GraphStorage(path, trailer.ranges, QUANTIZERS.get(code, -1), rows, faiss_metric)
+        engine = storage.flat()
+    else:
+        engine = Engine(files.read_index(path, faiss.IO_FLAG_MMAP_IFC))
+    if (engine.index.ntotal, engine.index.d) != (n, d):
+        raise CorruptionError(f"{path} holds {engine.index.ntotal:,} vectors, expected {n:,}")
+    return Segment(
+        engine,
+        rows,
+        metric,
+        first,
+        family=spec.family,
+        file_bytes=path.stat().st_size,
+        reranks=_reranks(spec),
+        storage=storage if code in QUANTIZERS else None,
+    )

@@ -1,0 +1,239 @@
+"""Building segments: what is to be built next, and building it.
+
+One builder at a time works on a collection, whichever process it is in. Searches go on with what there is;
+what has been built is published in between, so that an interrupted build goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from faissbase.ann.advisor import EXACT_NUMBERS
+from faissbase.ann.build import Builder
+from faissbase.ann.calibrate import SHARES, measure
+from faissbase.ann.curve import Curve
+from faissbase.ann.flat import FlatView
+from faissbase.ann.segment import open_segment
+from faissbase.ann.spec import EXACT_TYPES, Spec, resolve
+from faissbase.collection.segments import curve_of, spec_of
+from faissbase.collection.store import Config, Snapshot, Store
+from faissbase.collection.writer import Alone, Writer
+from faissbase.errors import NotReadyError
+from faissbase.storage.records import SegmentRow, State, WriteTransaction
+from faissbase.storage.segments import SegmentFolder
+
+# A tail of so many numbers costs a query a fifth of a millisecond.
+TAIL_NUMBERS = 1 << 20
+# A segment is grown rather than left beside a new one once what follows it is an eighth as long: a vector
+# is then inserted once for each eightfold growth, and a query meets few segments.
+_GROWTH = 8
+_CHECKPOINT_SLOTS_MIN = 1 << 16
+_CALIBRATION_SEED = 20
+_CALIBRATION_QUERIES = 256
+_CALIBRATION_BUDGET_S = 20.0
+
+Progress = Callable[[int], None]
+ShouldStop = Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A segment to build over slots ``first`` to ``stop``, going on from ``base`` where there is one."""
+
+    spec: Spec
+    first: int
+    stop: int
+    base: SegmentRow | None
+
+    @property
+    def done(self) -> int:
+        """The slots that are in ``base`` already end here."""
+        return self.base.stop_slot if self.base else self.first
+
+
+def is_due(n: int, n_indexed: int, config: Config) -> bool:
+    """Whether so many slots are searched without an index that building pays."""
+    if config.index_type in EXACT_TYPES:
+        return False
+    least = TAIL_NUMBERS if n_indexed or config.index_type != "auto" else EXACT_NUMBERS
+    return (n - n_indexed) * config.dimension >= least
+
+
+def next_task(
+    rows: Sequence[SegmentRow], n: int, config: Config, memory_bytes: int | None, *, is_final: bool
+) -> Task | None:
+    """What to build next for ``n`` slots, or None.
+
+    Parameters
+    ----------
+    rows : sequence of SegmentRow
+        The sound segments, which follow one another from slot 0 on.
+    is_final : bool
+        Build a short tail in, too, where an index pays at all.
+    """
+    n_indexed = rows[-1].stop_slot if rows else 0
+    if n == n_indexed or not (is_final or is_due(n, n_indexed, config)):
+        return None
+    try:
+        spec = resolve(config.index_type, n, config.dimension, config.metric, memory_bytes)
+    except NotReadyError:  # too few to train on: searched exactly until there are more
+        return None
+    if spec.family == "flat":
+        return None
+    for row in rows:
+        behind = n - row.stop_slot
+        if is_final or behind * _GROWTH >= row.stop_slot - row.first_slot:
+            # Made otherwise than one would be made now, it is made anew.
+            return Task(spec, row.first_slot, n, row if spec_of(row) == spec else None)
+    return Task(spec, n_indexed, n, None)
+
+
+class Building:
+    """Builds the segments of one open collection."""
+
+    def __init__(self, store: Store, writer: Writer, *, memory_bytes: int | None, threads: int) -> None:
+        self._store = store
+        self._writer = writer
+        self._config = store.config
+        self._memory_bytes = memory_bytes
+        self._threads = threads
+        self._files = SegmentFolder(store.folder)
+
+    def run(self, *, is_final: bool, progress: Progress, should_stop: ShouldStop) -> bool:
+        """Build until nothing is due; False where another builder has the lease or it was told to stop."""
+        with self._files.building() as is_ours:
+            if not is_ours:
+                return False
+            while not should_stop():
+                snapshot, rows = self._moment()
+                task = next_task(rows, snapshot.view.n, self._config, self._memory_bytes, is_final=is_final)
+                if task is None:
+                    self._remove_others()
+                    return True
+                if not self._build(task, snapshot, progress, should_stop):
+                    return False
+            return False
+
+    def _moment(self) -> tuple[Snapshot, list[SegmentRow]]:
+        """What is searched now, and the sound segments that are listed, opened yet or not."""
+        with self._store.pinned() as (snapshot, transaction):
+            listed = transaction.segments(snapshot.state)
+        rows: list[SegmentRow] = []
+        for row in listed:
+            if row.name in self._store.damaged_segments:
+                break
+            rows.append(row)
+        return snapshot, rows
+
+    def _build(self, task: Task, snapshot: Snapshot, progress: Progress, should_stop: ShouldStop) -> bool:
+        """Build one segment, publishing what is done each time it has doubled."""
+        view, spec = snapshot.view, task.spec
+        base = self._files.path(task.base.name) if task.base else None
+        builder = Builder(
+            spec,
+            self._config.metric,
+            view.vectors,
+            task.first,
+            base=base,
+            threads=self._threads,
+        )
+        builder.train()
+        for stop in _checkpoints(task):
+            if not builder.add(stop, progress=progress, should_stop=should_stop):
+                return False
+            if not self._publish(builder, spec, task.first, snapshot):
+                return False
+        return True
+
+    def _publish(self, builder: Builder, spec: Spec, first: int, snapshot: Snapshot) -> bool:
+        """Make what is built so far live; False where the slots have been numbered anew meanwhile."""
+        generation, stop = snapshot.state.generation, builder.stop
+        draft = self._files.draft(generation)
+        builder.write(draft)
+        curve = self._measured(draft, spec, first, stop, snapshot)
+        name, size_bytes, checksum = self._files.keep(draft)
+        facts = orjson.dumps({"curve": curve.as_dict()})
+        row = SegmentRow(name, first, stop, orjson.dumps(asdict(spec)).decode(), size_bytes, checksum, facts)
+
+        def publish(transaction: WriteTransaction, state: State, _: object) -> int:
+            if state.generation != generation:
+                return 0
+            kept = [live for live in transaction.segments(state) if live.stop_slot <= first]
+            transaction.replace_segments([*kept, row], generation)
+            return 1
+
+        if not self._writer.run(Alone(publish)):
+            return False
+        self._remove_others()
+        return True
+
+    def _measured(
+        self, path: Path, spec: Spec, first: int, stop: int, snapshot: Snapshot, *, with_filters: bool = False
+    ) -> Curve:
+        vectors = snapshot.view.vectors
+        index = open_segment(path, spec, self._config.metric, vectors, first, stop)
+        index.warm(threads=self._threads)
+        view = FlatView(vectors[first:stop], self._config.metric)
+        alive = None if snapshot.alive is None else np.asarray(snapshot.alive[first:stop])
+        return measure(
+            index,
+            view,
+            alive,
+            n_queries=_CALIBRATION_QUERIES,
+            seed=_CALIBRATION_SEED,
+            shares=SHARES if with_filters else (),
+            budget_s=_CALIBRATION_BUDGET_S,
+        )
+
+    def measure_filters(self) -> bool:
+        """Measure what filters do to the segments, for a collection that is searched with some.
+
+        That takes half as long as building, so it is not done for all. False where somebody else is building.
+        """
+        with self._files.building() as is_ours:
+            if not is_ours:
+                return False
+            self._store.tuning.wants_filters = False
+            snapshot, rows = self._moment()
+            measured = [self._with_filters(row, snapshot) for row in rows]
+            if measured != rows:
+                self._replace(rows, measured, snapshot.state.generation)
+        return True
+
+    def _with_filters(self, row: SegmentRow, snapshot: Snapshot) -> SegmentRow:
+        known = curve_of(row)
+        if known is None or known.knows_filters:
+            return row
+        path, spec = self._files.path(row.name), spec_of(row)
+        curve = self._measured(path, spec, row.first_slot, row.stop_slot, snapshot, with_filters=True)
+        return replace(row, facts=orjson.dumps({"curve": curve.as_dict()}))
+
+    def _replace(self, old: list[SegmentRow], new: list[SegmentRow], generation: int) -> None:
+        def put(transaction: WriteTransaction, state: State, _: object) -> int:
+            if state.generation != generation or transaction.segments(state) != old:
+                return 0
+            transaction.replace_segments(new, generation)
+            return 1
+
+        self._writer.run(Alone(put))
+
+    def _remove_others(self) -> None:
+        with self._store.records.read_transaction() as transaction:
+            live = [row.name for row in transaction.segments(transaction.state())]
+        self._files.remove_others(live)
+
+
+def _checkpoints(task: Task) -> list[int]:
+    """Where to publish on the way: each time the segment has doubled, and at the end."""
+    stops = []
+    size = max(_CHECKPOINT_SLOTS_MIN, 2 * (task.done - task.first))
+    while task.first + size < task.stop - size // 2:
+        if task.first + size > task.done:
+            stops.append(task.first + size)
+        size *= 2
+    return [*stops, task.stop]

@@ -1,0 +1,142 @@
+"""What a collection does for itself: building indexes, compaction, measuring its own recall."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from faissbase.ann.flat import MAX_THREADS
+from faissbase.collection.building import Building, is_due
+from faissbase.collection.optimizer import compact
+from faissbase.collection.store import Snapshot, Store
+from faissbase.collection.writer import Alone, Writer
+from faissbase.storage.records import WriteTransaction
+
+_LEASE_POLL_S = 0.05
+# Compaction has every index built anew, so that some dead slots are borne with where there are indexes.
+_DEAD_SHARE_ASKED = 0.1
+# Unasked only where more is dead than alive: each death then pays for one rewritten slot.
+_DEAD_SHARE_OWN = 0.5
+_WORTH_NUMBERS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizeReport:
+    """What `optimize` did, and how much of the collection an index now covers.
+
+    Attributes
+    ----------
+    slots_before, slots_after : int
+    reclaimed_bytes : int
+        0 where compaction was not worth it.
+    slots_indexed : int
+        Slots that an index covers; the rest is searched exactly.
+    segments : int
+    """
+
+    slots_before: int
+    slots_after: int
+    reclaimed_bytes: int
+    slots_indexed: int
+    segments: int
+
+
+class Care:
+    """The care of one open collection."""
+
+    def __init__(self, store: Store, writer: Writer, memory_bytes: int | None) -> None:
+        self._store = store
+        self._writer = writer
+        self._memory_bytes = memory_bytes
+
+    def is_due(self, snapshot: Snapshot) -> bool:
+        """Whether `maintain` would find something to do."""
+        is_long = is_due(snapshot.view.n, snapshot.n_indexed, self._store.config)
+        return is_long or snapshot.tuning.wants_filters or _is_mostly_dead(snapshot)
+
+    def maintain(self, stop: threading.Event) -> bool:
+        """Build and compact as far as it is due; False where somebody else is building."""
+        if _is_mostly_dead(self._store.snapshot()):
+            self._compact()
+        building = self._building(max(1, MAX_THREADS // 2))
+        is_done = building.run(is_final=False, progress=_no_progress, should_stop=stop.is_set)
+        if is_done and self._store.tuning.wants_filters:
+            is_done = building.measure_filters()
+        return is_done or stop.is_set()
+
+    def optimize(self, *, progress: bool) -> OptimizeReport:
+        """Compact where it is worth it and build to the end; interrupted, it goes on where it was."""
+        before = self._store.snapshot()
+        dead = before.view.n - before.n_alive
+        if dead and (not before.segments or dead >= _DEAD_SHARE_ASKED * before.view.n):
+            self._compact()
+        self._build_to_the_end(progress)
+        return self.report(before)
+
+    def report(self, before: Snapshot | None = None) -> OptimizeReport:
+        """How things stand, against how they were."""
+        after = self._store.snapshot()
+        before = before or after
+        reclaimed = (before.view.n - after.view.n) * self._store.config.dimension * 4
+        return OptimizeReport(
+            before.view.n, after.view.n, max(0, reclaimed), after.n_indexed, len(after.segments)
+        )
+
+    def keep_tuning(self) -> None:
+        """Have later openings begin with what measured recall has taught."""
+
+        def keep(transaction: WriteTransaction, *_: object) -> int:
+            self._store.keep_tuning(transaction)
+            return 1
+
+        self._writer.run(Alone(keep))
+
+    def _build_to_the_end(self, progress: bool) -> None:
+        snapshot = self._store.snapshot()
+        building = self._building(MAX_THREADS)
+        with tqdm(
+            total=snapshot.view.n,
+            initial=snapshot.n_indexed,
+            unit=" vectors",
+            unit_scale=True,
+            desc="building the index",
+            disable=not progress,
+            delay=0.5,
+        ) as bar:
+            while not building.run(is_final=True, progress=_moving(bar), should_stop=_never):
+                time.sleep(_LEASE_POLL_S)
+            while self._store.tuning.wants_filters and not building.measure_filters():
+                time.sleep(_LEASE_POLL_S)
+        self._store.settle()
+
+    def _building(self, threads: int) -> Building:
+        return Building(self._store, self._writer, memory_bytes=self._memory_bytes, threads=threads)
+
+    def _compact(self) -> None:
+        self._writer.run(Alone(lambda transaction, state, _: compact(self._store, transaction, state)))
+        self._store.remove_other_generations()
+
+
+def _is_mostly_dead(snapshot: Snapshot) -> bool:
+    n = snapshot.view.n
+    dead = n - snapshot.n_alive
+    return bool(dead > _DEAD_SHARE_OWN * n and dead * snapshot.view.d >= _WORTH_NUMBERS)
+
+
+def _moving(bar: tqdm) -> Callable[[int], None]:  # type: ignore[type-arg]  # not generic at run time
+    def progress(n_done: int) -> None:
+        bar.update(n_done - bar.n)
+
+    return progress
+
+
+def _no_progress(n_done: int) -> None:
+    return None
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,82 @@
+"""Sizes and debts of a collection."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from faissbase.collection.segments import spec_of
+from faissbase.collection.store import Snapshot, Store
+from faissbase.types import Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Sizes and debts of a collection, for people and programs.
+
+    Attributes
+    ----------
+    slots, tombstones : int
+        Rows of the slot file, and how many of them are dead: `optimize` gives those back.
+    index : str
+        What answers: FAISS's factory string, or ``"exact"`` while there is no index.
+    segments, slots_indexed : int
+        How many pieces the index has, and how many slots they cover; the rest is searched exactly.
+    index_bytes, memory_bytes : int
+        The index files, and what index, codes and scans of this process keep in memory beyond mapped files.
+    damaged_segments : dict of str to str
+        Index files that cannot be used, and why; they are derived and will be built anew.
+    raised_efforts : dict of str to float
+        By which factor `recall_report` has raised the effort where filters leave so many per cent.
+    """
+
+    name: str
+    dimension: int
+    metric: Metric
+    index_type: str
+    ntotal: int
+    slots: int
+    tombstones: int
+    generation: int
+    vectors_bytes: int
+    records_bytes: int
+    index: str
+    segments: int
+    slots_indexed: int
+    index_bytes: int
+    memory_bytes: int
+    damaged_segments: dict[str, str]
+    raised_efforts: dict[str, float]
+    filter_cache_bytes: int
+    path: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def stats_of(store: Store, snapshot: Snapshot, filter_cache_bytes: int) -> Stats:
+    """What there is at a moment."""
+    config, n = store.config, snapshot.view.n
+    segments = snapshot.segments
+    kinds = list(dict.fromkeys(spec_of(live.row).factory for live in segments))
+    return Stats(
+        name=config.name,
+        dimension=config.dimension,
+        metric=config.metric,
+        index_type=config.index_type,
+        ntotal=snapshot.n_alive,
+        slots=n,
+        tombstones=n - snapshot.n_alive,
+        generation=snapshot.state.generation,
+        vectors_bytes=n * config.dimension * 4,
+        records_bytes=store.records.size_bytes(),
+        index="; ".join(kinds) or "exact",
+        segments=len(segments),
+        slots_indexed=snapshot.n_indexed,
+        index_bytes=sum(live.row.size_bytes for live in segments),
+        memory_bytes=sum(live.index.ram_bytes for live in segments) + snapshot.view.half_bytes,
+        damaged_segments=store.damaged_segments,
+        raised_efforts=store.tuning.raised,
+        filter_cache_bytes=filter_cache_bytes,
+        path=str(store.folder),
+    )

@@ -1,0 +1,279 @@
+"""Indexes of a collection: built, followed, replaced, lost; and the answers meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import faissbase
+from faissbase.ann.calibrate import Choice
+from faissbase.ann.segment import Knobs
+from faissbase.collection.collection import LocalCollection
+from faissbase.collection.planner import DEFAULT_RECALL
+from faissbase.demo.dataset import load_demo
+from faissbase.storage.segments import SegmentFolder
+from faissbase.types import Float32
+
+N, LATER, K = 8_000, 3_000, 10
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Float32, Float32]:
+    """Real vectors: base and held-out questions."""
+    demo = load_demo()
+    return demo.vectors[: N + LATER], demo.query_vectors
+
+
+def _ids(first: int, stop: int) -> list[str]:
+    return [f"r{i}" for i in range(first, stop)]
+
+
+def _add(docs: LocalCollection, xb: Float32, first: int, stop: int) -> None:
+    metadatas = [{"n": i, "tenth": i % 10, "thousandth": i % 1000} for i in range(first, stop)]
+    docs.add(_ids(first, stop), xb[first:stop], metadatas)
+
+
+@pytest.fixture(scope="module")
+def built(data: tuple[Float32, Float32], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database whose collection "docs" has an index over all it holds; copy it before writing to it."""
+    path = tmp_path_factory.mktemp("built") / "db"
+    with faissbase.connect(path) as db:
+        docs = db.create_collection("docs", data[0].shape[1])
+        _add(docs, data[0], 0, N)
+        report = docs.optimize()
+        assert (report.slots_indexed, report.segments) == (N, 1)
+    return path
+
+
+@pytest.fixture
+def docs(built: Path, tmp_path: Path) -> Iterator[LocalCollection]:
+    import shutil
+
+    shutil.copytree(built, tmp_path / "db")
+    with faissbase.connect(tmp_path / "db") as db:
+        yield db.get_collection("docs")
+
+
+def _recall(docs: LocalCollection, xq: Float32, where: dict[str, object] | None = None) -> float:
+    exact = docs.search(xq, K, where, recall=1.0)
+    found = docs.search(xq, K, where)
+    assert [len(ids) for ids in found.ids] == [len(ids) for ids in exact.ids]
+    right = [len(set(a) & set(b)) / len(b) for a, b in zip(found.ids, exact.ids, strict=True)]
+    return float(np.mean(right))
+
+
+def test_an_index_answers_with_the_recall_asked_for(
+    docs: LocalCollection, data: tuple[Float32, Float32]
+) -> None:
+    assert docs.explain(data[1][0], K).plan.path == "index"
+    assert docs.explain(data[1][0], K, recall=1.0).plan.path == "scan"
+    assert _recall(docs, data[1]) >= DEFAULT_RECALL
+
+
+@pytest.mark.parametrize("where", [{"n": 77}, {"thousandth": 3}, {"tenth": 3}, {"n": {"$gte": 1600}}])
+def test_filters_have_all_their_hits_and_the_recall(
+    docs: LocalCollection, data: tuple[Float32, Float32], where: dict[str, object]
+) -> None:
+    assert _recall(docs, data[1][:200], where) >= DEFAULT_RECALL
+
+
+def test_what_filters_do_is_measured_once_they_are_used(
+    docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docs, "_on_work", lambda _: None)
+    half = {"tenth": {"$lt": 5}}
+    assert "index" not in docs.explain(data[1][0], K, half).plan.predicted_ms
+    docs.optimize()
+    assert "index" in docs.explain(data[1][0], K, half).plan.predicted_ms
+    for where in (half, {"tenth": {"$lt": 2}}, {"n": {"$gte": N // 2}}):
+        assert _recall(docs, data[1][:200], where) >= DEFAULT_RECALL
+
+
+def test_one_query_and_many_have_the_distances_of_an_exact_search(
+    docs: LocalCollection, data: tuple[Float32, Float32]
+) -> None:
+    exact = docs.search(data[1][:50], K, recall=1.0)
+    distance_of = [
+        dict(zip(ids, row, strict=True)) for ids, row in zip(exact.ids, exact.distances, strict=True)
+    ]
+    many = docs.search(data[1][:50], K)
+    for query in range(50):
+        alone = docs.search(data[1][query], K)
+        assert [hit.id for hit in alone] == many.ids[query]
+        for hit in alone:
+            assert hit.distance == distance_of[query].get(hit.id, hit.distance)
+
+
+def test_what_is_written_later_is_found_at_once(docs: LocalCollection, data: tuple[Float32, Float32]) -> None:
+    xb = data[0]
+    docs.add(["new"], xb[N : N + 1])
+    assert docs.search(xb[N], 1)[0].id == "new"
+    docs.upsert(["r5"], xb[N + 1 : N + 2])
+    assert docs.search(xb[N + 1], 1)[0].id == "r5"
+    assert docs.search(xb[5], 1)[0].id != "r5"
+    stats = docs.stats()
+    assert (stats.slots_indexed, stats.slots) == (N, N + 2)
+
+
+def test_what_is_deleted_never_comes_back(docs: LocalCollection, data: tuple[Float32, Float32]) -> None:
+    gone = {hit.id for query in data[1][:50] for hit in docs.search(query, 3)}
+    docs.delete(sorted(gone))
+    for query in data[1][:50]:
+        hits = docs.search(query, K)
+        assert len(hits) == K
+        assert not gone & {hit.id for hit in hits}
+    assert _recall(docs, data[1][:200]) >= DEFAULT_RECALL
+
+
+def test_maintenance_builds_a_long_tail_in(
+    docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docs, "_on_work", lambda _: None)
+    _add(docs, data[0], N, N + LATER)
+    assert docs.maintain(threading.Event())
+    docs._parts().store.settle()
+    stats = docs.stats()
+    assert (stats.slots_indexed, stats.slots) == (N + LATER, N + LATER)
+    assert _recall(docs, data[1]) >= DEFAULT_RECALL
+
+
+def test_another_connection_takes_up_the_index_and_only_one_builds(
+    docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docs, "_on_work", lambda _: None)
+    root = Path(docs.stats().path).parents[1]
+    with faissbase.connect(root) as other:
+        theirs = other.get_collection("docs")
+        monkeypatch.setattr(theirs, "_on_work", lambda _: None)
+        assert theirs.stats().slots_indexed == N
+        _add(docs, data[0], N, N + LATER)
+        with SegmentFolder(Path(docs.stats().path)).building() as is_ours:
+            assert is_ours
+            assert theirs.maintain(threading.Event()) is False
+        docs.optimize()
+        theirs.search(data[1][0], K)  # has the new segment opened in the background
+        assert theirs.optimize().slots_indexed == N + LATER
+        assert theirs.explain(data[1][0], K).plan.path == "index"
+
+
+def _segment(docs: LocalCollection) -> Path:
+    [path] = (Path(docs.stats().path) / "segments").glob("*.faiss")
+    return path
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "missing"])
+def test_a_damaged_index_is_left_out_and_built_anew(
+    docs: LocalCollection, data: tuple[Float32, Float32], damage: str
+) -> None:
+    path = _segment(docs)
+    docs.release()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+    [problem] = docs.verify().problems
+    assert (problem.kind, problem.where) == ("segment", path.name)
+    assert docs.explain(data[1][0], K).plan.path == "scan"
+    assert list(docs.stats().damaged_segments) == [path.name]
+    assert docs.optimize().slots_indexed == N
+    assert docs.stats().damaged_segments == {}
+    assert docs.verify().ok
+    assert _recall(docs, data[1]) >= DEFAULT_RECALL
+
+
+def test_repair_leaves_a_damaged_index_out(docs: LocalCollection, data: tuple[Float32, Float32]) -> None:
+    path = _segment(docs)
+    docs.release()
+    path.write_bytes(b"not an index")
+    report = docs.repair()
+    assert report.actions == ["left out 1 damaged index files: they will be built anew"]
+    assert docs.verify().ok
+    assert docs.stats().segments == 0
+    assert docs.search(data[0][7], 1)[0].id == "r7"
+
+
+def test_reset_and_compaction_leave_no_index_of_what_was(
+    docs: LocalCollection, data: tuple[Float32, Float32]
+) -> None:
+    docs.delete(where={"n": {"$lt": 1000}})
+    assert docs.optimize().slots_indexed == N - 1000
+    assert docs.search(data[0][1500], 1)[0].id == "r1500"
+    docs.reset()
+    assert docs.stats().segments == 0
+    docs.add(["other"], data[0][N : N + 1])
+    assert [hit.id for hit in docs.search(data[0][0], K)] == ["other"]
+
+
+def test_a_build_that_is_stopped_goes_on_from_what_it_has_published(
+    data: tuple[Float32, Float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faissbase.collection.building._CHECKPOINT_SLOTS_MIN", 4_000)
+    monkeypatch.setattr("faissbase.ann.build._CHUNK_ROWS", 1_000)
+
+    class Stop(threading.Event):
+        """Set once it has been asked often enough."""
+
+        n_asked = 0
+
+        def is_set(self) -> bool:
+            self.n_asked += 1
+            return self.n_asked > 7
+
+    with faissbase.connect(tmp_path / "db") as db:
+        docs = db.create_collection("docs", data[0].shape[1])
+        monkeypatch.setattr(docs, "_on_work", lambda _: None)
+        _add(docs, data[0], 0, N)
+        docs.maintain(Stop())
+        assert docs.stats().slots_indexed == 4_000
+        assert _recall(docs, data[1][:100]) >= DEFAULT_RECALL
+    with faissbase.connect(tmp_path / "db") as db:
+        docs = db.get_collection("docs")
+        assert docs.stats().slots_indexed == 4_000
+        assert docs.optimize().slots_indexed == N
+        assert _recall(docs, data[1]) >= DEFAULT_RECALL
+
+
+def test_knobs_of_another_index_are_refused(docs: LocalCollection, data: tuple[Float32, Float32]) -> None:
+    with pytest.raises(faissbase.InvalidInputError, match="nprobe=3 is no knob"):
+        docs.search(data[1][0], K, nprobe=3)
+    with pytest.raises(faissbase.InvalidInputError, match="not both"):
+        docs.search(data[1][0], K, recall=0.9, ef_search=10)
+    assert len(docs.search(data[1][0], K, ef_search=10, rerank=1)) == K
+
+
+def test_the_recall_report_measures_real_questions(
+    docs: LocalCollection, data: tuple[Float32, Float32]
+) -> None:
+    assert "nothing was asked" in str(docs.recall_report())
+    for query in data[1][:60]:
+        docs.search(query, K)
+        docs.search(query, K, {"tenth": 3})
+    report = docs.recall_report()
+    assert report.n_measured == 120
+    assert [band.n_queries for band in report.bands] == [60, 60]
+    assert report.recall >= DEFAULT_RECALL
+    assert all(band.recall_low <= band.recall <= band.recall_high for band in report.bands)
+
+
+def test_a_missed_recall_raises_the_effort_and_is_remembered(
+    docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    easy = Knobs(effort=10, rerank=1)
+    monkeypatch.setattr(
+        "faissbase.ann.calibrate.Curve.choice_for", lambda *_, **__: Choice(easy, 0.99, 1.0, 1.0)
+    )
+    for query in data[1][:100]:
+        docs.search(query, K)
+    assert _recall(docs, data[1][:100]) < DEFAULT_RECALL
+    report = docs.recall_report(budget_s=60.0)
+    assert report.recall >= DEFAULT_RECALL
+    assert docs.stats().raised_efforts == {"99.9 to 100 %": report.bands[0].effort_factor}
+    assert _recall(docs, data[1][:100]) >= DEFAULT_RECALL
+    docs.release()
+    assert docs.stats().raised_efforts == {"99.9 to 100 %": report.bands[0].effort_factor}
