@@ -101,6 +101,7 @@ def test_every_command_is_in_the_readme_or_changelog() -> None:
         "load",
         "search",
         "stats",
+        "plan",
         "verify",
         "repair",
         "export",

@@ -89,11 +89,11 @@ def test_an_index_grown_in_steps_finds_as_much_as_one_built_at_once(tmp_path: Pa
 
 
 def _mask(kind: str, share: float, view: FlatView, rng: np.random.Generator) -> Mask:
-    if kind == "random":
-        return rng.random(view.n) < share
-    nearness = view.vectors @ view.vectors[rng.integers(view.n)]
-    least: float = np.quantile(nearness, 1 - share)
-    mask: Mask = np.asarray(nearness) >= np.asarray(least)
+    order = rng.permutation(view.n)
+    if kind == "ball":
+        order = np.argsort(-(view.vectors @ view.vectors[order[0]]))
+    mask = np.zeros(view.n, np.bool_)
+    mask[order[: int(share * view.n)]] = True
     return mask
 
 

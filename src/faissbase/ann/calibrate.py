@@ -2,9 +2,9 @@
 
 Knows arrays and slots. It measures times; its random numbers come from a seed.
 
-Stored vectors are easier queries than real ones: a graph leads to its own nodes. So half-way strangers are
-asked as well, stored vectors drawn towards others, and the worse of both counts
-(``docs/decisions/007-advisor-rules.md`` compares them with real queries).
+Stored vectors are easier queries than real ones: a graph leads to its own nodes, and lists are made around
+them. So queries are made of them, some drawn towards another vector and some pushed outward, and the worse of
+both kinds counts (``docs/decisions/007-advisor-rules.md`` compares them with real queries).
 """
 
 from __future__ import annotations
@@ -33,13 +33,12 @@ _EF_GRID = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _NPROBE_GRID = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 _FILTERED_STEP = 2  # every second effort of the grid
 _ENOUGH = 0.99
-_ENOUGH_FILTERED = 0.985
+_ENOUGH_FILTERED = 0.99
 _WORTH = 0.9  # filtered searches are measured from the effort on that reaches this without a filter
 _MIX = 0.65  # how much of a strange query is its stored vector; the rest is another one
-# One stored vector as a query for so many strange ones: of inverted lists, stored ones are the harder.
-_STORED_PART = {"hnsw": 4, "ivf": 1, "codes": 4}
-# What real queries miss for each miss of these.
-_HARDER = {"hnsw": 1.0, "ivf": 1.2, "codes": 1.0}
+_OUTWARD = 1.0  # an outward query lies so far beyond its stored vector, away from that one's tenth neighbour
+_MAIN_KIND = {"hnsw": "strange", "ivf": "outward", "codes": "outward"}  # the harder one, asked most
+_OTHER_PART = 4  # one query of the other kind for so many
 _TIMED_QUERIES = 32
 _TIMED_FILTERED = 12
 _FILTERED_QUERIES = 80
@@ -74,14 +73,10 @@ def lower_bound(recalls: Recalls, k: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Queries with the distance of their k-th true neighbour; ``own`` is the row to leave out, −1 none."""
+    """Queries with the distance of the k-th true neighbour of each."""
 
     queries: Float32
-    own: npt.NDArray[np.int64]
     kth: Float32
-
-    def __len__(self) -> int:
-        return len(self.queries)
 
 
 def measure(
@@ -106,8 +101,8 @@ def measure(
     alive : bool[n], optional
         Rows that may serve as queries and as answers of filtered searches.
     n_queries : int
-        Strange queries made of stored vectors; a quarter as many stored vectors are asked as they are, of
-        inverted lists as many.
+        Queries made of stored vectors, of the kind that is harder for the family; a quarter as many of the
+        other kind are asked too.
     seed : int
     queries : float32[nq, d], optional
         Real queries, asked instead.
@@ -122,8 +117,10 @@ def measure(
     rows = np.arange(view.n) if alive is None else np.flatnonzero(alive[: view.n])
     if not len(rows):
         return Curve(k, ())
-    n_stored = n_queries // _STORED_PART[segment.family]
-    asked = _asked(view, k, rows, (n_queries, n_stored), rng, queries)
+    if queries is None:
+        asked = [_with_truth(view, k, made) for made in _made_queries(segment, view, rows, n_queries, rng)]
+    else:
+        asked = [_with_truth(view, k, queries)]
     points, controls = _plain(segment, asked, k, until)
     queries = asked[-1].queries[:_FILTERED_QUERIES]
     for share, kinds in _subsets(segment, view, queries, k, alive, shares, rng):
@@ -133,41 +130,38 @@ def measure(
     return Curve(k, tuple(points))
 
 
-def _asked(
-    view: FlatView,
-    k: int,
-    rows: npt.NDArray[np.int64],
-    counts: tuple[int, int],
-    rng: np.random.Generator,
-    queries: Float32 | None,
-) -> list[_Asked]:
-    if queries is not None:
-        return [_with_truth(view, k, queries, np.full(len(queries), -1, np.int64))]
-    stored = rng.choice(rows, min(len(rows), max(1, counts[1])), replace=False)
-    strange = strange_queries(view, rows, counts[0], rng)
-    return [
-        _with_truth(view, k, view.vectors[stored], stored),
-        _with_truth(view, k, strange, np.full(len(strange), -1, np.int64)),
-    ]
+def _made_queries(
+    segment: Segment, view: FlatView, rows: npt.NDArray[np.int64], n_queries: int, rng: np.random.Generator
+) -> Iterator[Float32]:
+    few = min(n_queries, max(_FILTERED_QUERIES, n_queries // _OTHER_PART))
+    is_strange = _MAIN_KIND[segment.family] == "strange"
+    yield outward_queries(view, rng.choice(rows, few if is_strange else n_queries))
+    near, far = rng.choice(rows, (2, n_queries if is_strange else few))
+    yield strange_queries(view, near, far)
 
 
-def strange_queries(
-    view: FlatView, rows: npt.NDArray[np.int64], n_queries: int, rng: np.random.Generator
-) -> Float32:
-    """Queries near stored vectors and not of them, each drawn towards another: ``float32[nq, d]``."""
-    near, far = (view.vectors[rng.choice(rows, n_queries)] for _ in range(2))
-    mixed = _MIX * near + (1.0 - _MIX) * far
+def strange_queries(view: FlatView, near: npt.NDArray[np.int64], far: npt.NDArray[np.int64]) -> Float32:
+    """Queries near the rows ``near``, each drawn towards another row: ``float32[nq, d]``."""
+    return _query_form(view, _MIX * view.vectors[near] + (1.0 - _MIX) * view.vectors[far])
+
+
+def outward_queries(view: FlatView, rows: npt.NDArray[np.int64]) -> Float32:
+    """Queries beyond ``rows``, each away from its tenth neighbour: ``float32[nq, d]``."""
+    vectors = view.vectors[rows]
+    _, neighbours = view.search(np.ascontiguousarray(vectors), min(view.n, K + 1))
+    return _query_form(view, vectors + _OUTWARD * (vectors - view.vectors[neighbours[:, -1]]))
+
+
+def _query_form(view: FlatView, queries: Float32) -> Float32:
     if view.metric == "cosine":
-        mixed /= np.maximum(np.linalg.norm(mixed, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return np.ascontiguousarray(mixed, np.float32)
+        queries = queries / np.maximum(np.linalg.norm(queries, axis=1, keepdims=True), 1e-30)
+    return np.ascontiguousarray(queries, np.float32)
 
 
-def _with_truth(view: FlatView, k: int, queries: Float32, own: npt.NDArray[np.int64]) -> _Asked:
+def _with_truth(view: FlatView, k: int, queries: Float32) -> _Asked:
     queries = np.ascontiguousarray(queries, np.float32)
-    distances, rows = view.search(queries, min(view.n, k + 1))
-    kept = np.argsort(rows == own[:, None], axis=1, kind="stable")
-    kth = np.take_along_axis(distances, kept, 1)[:, min(k, rows.shape[1]) - 1]
-    return _Asked(queries, own, kth)
+    distances, _ = view.search(queries, k)
+    return _Asked(queries, distances[:, -1])
 
 
 def _hits(segment: Segment, asked: _Asked, found: tuple[Float32, Any]) -> Mask:
@@ -175,7 +169,7 @@ def _hits(segment: Segment, asked: _Asked, found: tuple[Float32, Any]) -> Mask:
     distances, slots = found
     kth = asked.kth[:, None]
     is_near = distances <= kth if segment.metric == "l2" else distances >= kth
-    hits: Mask = is_near & (slots >= 0) & (slots - segment.first != asked.own[:, None])
+    hits: Mask = is_near & (slots >= 0)
     return hits
 
 
@@ -204,21 +198,17 @@ class _Control:
 
 def _plain(segment: Segment, asked: list[_Asked], k: int, until: float) -> tuple[list[Point], list[_Control]]:
     points, controls = [], []
-    harder = 1.0 if len(asked) == 1 else _HARDER[segment.family]
     for effort in _grid(segment):
         reranks = _reranks(segment, k, effort)
-        depth = max(reranks) * k + 1
+        depth = max(reranks) * k
         hits = [_hits(segment, one, segment.candidates(one.queries, depth, effort)) for one in asked]
         us = _times(segment, asked[-1].queries, k, effort, reranks)
         for rerank in reranks:
-            sets = [
-                _recalls(each, rerank * k + int(one.own[0] >= 0), k)
-                for each, one in zip(hits, asked, strict=True)
-            ]
+            sets = [_recalls(each, rerank * k, k) for each in hits]
             worst = min(sets, key=lambda recalls: float(recalls.mean()))
-            low = 1.0 - harder * (1.0 - lower_bound(worst, k))
+            low = lower_bound(worst, k)
             points.append(Point(effort, rerank, float(worst.mean()), low, us[rerank]))
-        controls.append(_Control(effort, sets[-1][:_FILTERED_QUERIES], lower_bound(sets[-1], k)))
+        controls.append(_Control(effort, sets[-1][:_FILTERED_QUERIES], low))
         if low >= _ENOUGH or perf_counter() > until:
             break
     return points, controls
@@ -283,7 +273,7 @@ def _subsets(
     living = np.ones(view.n, np.bool_) if alive is None else np.asarray(alive[: view.n])
     far = _far_from_pivots(view, rng)
     for share in sorted(shares, reverse=True):
-        if share * view.n < 2 * k:
+        if np.count_nonzero(living) * share < 2 * k:
             return
         at_random = [_subset(segment, view, queries, k, living & (rng.random(view.n) < share))]
         balls = [
@@ -312,7 +302,7 @@ def _subset(segment: Segment, view: FlatView, queries: Float32, k: int, mask: Ma
     whole = mask
     if segment.first:
         whole = np.concatenate([np.zeros(segment.first, np.bool_), mask])
-    asked = _Asked(queries, np.full(len(queries), -1, np.int64), distances[:, -1])
+    asked = _Asked(queries, distances[:, -1])
     return _Subset(Selector(whole), asked)
 
 

@@ -6,6 +6,7 @@ what has been built is published in between, so that an interrupted build goes o
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -142,22 +143,24 @@ class Building:
             base=base,
             threads=self._threads,
         )
+        started_s = time.process_time() - (_build_cpu_s(task.base) if task.base else 0.0)
         builder.train()
         for stop in _checkpoints(task):
             if not builder.add(stop, progress=progress, should_stop=should_stop):
                 return False
-            if not self._publish(builder, spec, task.first, snapshot):
+            if not self._publish(builder, task.first, snapshot, time.process_time() - started_s):
                 return False
         return True
 
-    def _publish(self, builder: Builder, spec: Spec, first: int, snapshot: Snapshot) -> bool:
+    def _publish(self, builder: Builder, first: int, snapshot: Snapshot, cpu_s: float) -> bool:
         """Make what is built so far live; False where the slots have been numbered anew meanwhile."""
+        spec = builder.spec
         generation, stop = snapshot.state.generation, builder.stop
         draft = self._files.draft(generation)
         builder.write(draft)
         curve = self._measured(draft, spec, first, stop, snapshot)
         name, size_bytes, checksum = self._files.keep(draft)
-        facts = orjson.dumps({"curve": curve.as_dict()})
+        facts = orjson.dumps({"curve": curve.as_dict(), "build_cpu_s": cpu_s})
         row = SegmentRow(name, first, stop, orjson.dumps(asdict(spec)).decode(), size_bytes, checksum, facts)
 
         def publish(transaction: WriteTransaction, state: State, _: object) -> int:
@@ -211,7 +214,8 @@ class Building:
             return row
         path, spec = self._files.path(row.name), spec_of(row)
         curve = self._measured(path, spec, row.first_slot, row.stop_slot, snapshot, with_filters=True)
-        return replace(row, facts=orjson.dumps({"curve": curve.as_dict()}))
+        facts = {"curve": curve.as_dict(), "build_cpu_s": _build_cpu_s(row)}
+        return replace(row, facts=orjson.dumps(facts))
 
     def _replace(self, old: list[SegmentRow], new: list[SegmentRow], generation: int) -> None:
         def put(transaction: WriteTransaction, state: State, _: object) -> int:
@@ -226,6 +230,11 @@ class Building:
         with self._store.records.read_transaction() as transaction:
             live = [row.name for row in transaction.segments(transaction.state())]
         self._files.remove_others(live)
+
+
+def _build_cpu_s(row: SegmentRow) -> float:
+    """CPU seconds that a segment took, its calibration left out; what else the process did counts in."""
+    return float(orjson.loads(row.facts)["build_cpu_s"])
 
 
 def _checkpoints(task: Task) -> list[int]:

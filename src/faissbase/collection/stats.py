@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from faissbase.collection.segments import spec_of
+import orjson
+
+from faissbase.collection.planner import DEFAULT_RECALL
+from faissbase.collection.segments import LiveSegment, spec_of
 from faissbase.collection.store import Snapshot, Store
 from faissbase.types import Metric
 
@@ -26,6 +29,9 @@ class Stats:
         The index files, and what index, codes and scans of this process keep in memory beyond mapped files.
     damaged_segments : dict of str to str
         Index files that cannot be used, and why; they are derived and will be built anew.
+    measured : dict
+        Of an index in one segment, for the default recall: ``recall_low``, ``us_per_query``, ``effort``,
+        ``rerank``, ``build_cpu_s``, as far as it was measured when it was built.
     raised_efforts : dict of str to float
         By which factor `recall_report` has raised the effort where filters leave so many per cent.
     """
@@ -46,6 +52,7 @@ class Stats:
     index_bytes: int
     memory_bytes: int
     damaged_segments: dict[str, str]
+    measured: dict[str, float]
     raised_efforts: dict[str, float]
     filter_cache_bytes: int
     path: str
@@ -76,7 +83,22 @@ def stats_of(store: Store, snapshot: Snapshot, filter_cache_bytes: int) -> Stats
         index_bytes=sum(live.row.size_bytes for live in segments),
         memory_bytes=sum(live.index.ram_bytes for live in segments) + snapshot.view.half_bytes,
         damaged_segments=store.damaged_segments,
+        measured=_measured(segments[0]) if len(segments) == 1 else {},
         raised_efforts=store.tuning.raised,
         filter_cache_bytes=filter_cache_bytes,
         path=str(store.folder),
     )
+
+
+def _measured(live: LiveSegment) -> dict[str, float]:
+    choice = live.curve.choice_for(DEFAULT_RECALL) if live.curve else None
+    facts = orjson.loads(live.row.facts)
+    found = {"build_cpu_s": float(facts["build_cpu_s"])}
+    if choice is not None:
+        found |= {
+            "recall_low": choice.recall_low,
+            "us_per_query": choice.us_per_query,
+            "effort": choice.knobs.effort,
+            "rerank": choice.knobs.rerank,
+        }
+    return found

@@ -110,24 +110,35 @@ def _answer(collection: LocalCollection, queries: DemoQueries, question: Questio
     )
 
 
-def recalls(collection: LocalCollection, queries: DemoQueries, ids: Sequence[str]) -> list[Recall]:
-    """recall@10 of all queries, without a filter and with every filter of the data set."""
-    everything = collection.search(queries.query_vectors, K).ids
-    found = [Recall(None, len(everything), _recall(everything, queries.truth_ids[:, :K], ids))]
+def recalls(
+    collection: LocalCollection, queries: DemoQueries, ids: Sequence[str], wanted: float
+) -> list[Recall]:
+    """recall@10 of all queries where ``wanted`` is asked, without a filter and with each of the data set."""
+    found = [unfiltered_recall(collection, queries, ids, wanted)]
     for name, truth in queries.filter_truth.items():
-        answered = _filtered_ids(collection, queries, name)
+        answered = _filtered_ids(collection, queries, name, wanted)
         found.append(Recall(name, len(answered), _recall(answered, truth, ids)))
     return found
 
 
-def _filtered_ids(collection: LocalCollection, queries: DemoQueries, name: str) -> list[list[str]]:
+def unfiltered_recall(
+    collection: LocalCollection, queries: DemoQueries, ids: Sequence[str], wanted: float
+) -> Recall:
+    """recall@10 of all queries without a filter."""
+    everything = collection.search(queries.query_vectors, K, recall=wanted).ids
+    return Recall(None, len(everything), _recall(everything, queries.truth_ids[:, :K], ids))
+
+
+def _filtered_ids(
+    collection: LocalCollection, queries: DemoQueries, name: str, wanted: float
+) -> list[list[str]]:
     xq = queries.query_vectors
     wheres = [queries.where_for(name, query) for query in range(len(xq))]
     if all(where == wheres[0] for where in wheres):
-        found: list[list[str]] = collection.search(xq, K, wheres[0]).ids
+        found: list[list[str]] = collection.search(xq, K, wheres[0], recall=wanted).ids
         return found
     return [
-        [hit.id for hit in collection.search(vector, K, where)]
+        [hit.id for hit in collection.search(vector, K, where, recall=wanted)]
         for vector, where in zip(xq, wheres, strict=True)
     ]
 
@@ -142,23 +153,25 @@ def _recall(found: Sequence[Sequence[str]], truth: np.ndarray[Any, Any], ids: Se
     return n_found / n_true if n_true else 1.0
 
 
-def time_singles(collection: LocalCollection, xq: Float32, where: dict[str, Any] | None = None) -> Latency:
+def time_singles(
+    collection: LocalCollection, xq: Float32, where: dict[str, Any] | None = None, wanted: float = 1.0
+) -> Latency:
     """Ask one query after the other."""
-    collection.search(xq[0], K, where)
+    collection.search(xq[0], K, where, recall=wanted)
     seconds = []
     for vector in xq:
         started = time.perf_counter()
-        collection.search(vector, K, where)
+        collection.search(vector, K, where, recall=wanted)
         seconds.append(time.perf_counter() - started)
     return _latency(seconds)
 
 
-def time_batch(collection: LocalCollection, xq: Float32, repeats: int = 3) -> float:
+def time_batch(collection: LocalCollection, xq: Float32, wanted: float = 1.0, repeats: int = 3) -> float:
     """Queries a second when all are asked at once; the median of some repeats."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
-        collection.search(xq, K)
+        collection.search(xq, K, recall=wanted)
         seconds.append(time.perf_counter() - started)
     return float(len(xq) / np.median(seconds))
 

@@ -207,3 +207,35 @@ def test_bench_of_what_does_not_fit_twice_leaves_raw_faiss_out(
     assert (ran.json["n_compared"], ran.json["recall"], ran.json["single"]["ratio"]) == (0, None, None)
     assert "not compared with raw FAISS" in ran.err
     assert cli("bench", "docs", "--quiet").code == 0
+
+
+def test_plan_forecasts_an_index(cli: Any) -> None:
+    plan = cli("plan", "--n", "1000000", "--d", "768", "--json").json
+    assert plan["family"] == "hnsw"
+    assert plan["ram_bytes"] < 0.6 * 4 * 768 * 1_000_000
+    small = cli("plan", "--n", "1000000", "--d", "768", "--ram", "200MB", "--json").json
+    assert small["ram_bytes"] <= 200_000_000
+    assert small["alternatives"][0]["factory"] == plan["factory"]
+    assert "needs" in small["alternatives"][0]["reason"]
+    assert "exact search needs no index" in cli("plan", "--n", "100", "--d", "8").out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--n", "5"], "give --n and --d, or a collection"),
+        (["docs", "--n", "5"], "give a collection, or --n and --d"),
+        (["--n", "5", "--d", "5", "--ram", "much"], "expected a size such as 2GB"),
+        (["--n", "5", "--d", "5", "--recall", "2"], "expected a recall above 0"),
+        (["--n", "1000000", "--d", "768", "--ram", "1MB"], "need at least"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(cli: Any, words: list[str], told: str) -> None:
+    done = cli("plan", *words)
+    assert done.code == 2
+    assert told in done.err
+
+
+def test_plan_of_a_collection_says_what_it_needs(cli: Any) -> None:
+    plan = cli("plan", "docs", "--json").json
+    assert (plan["n"], plan["factory"], plan["measured"]) == (40, "Flat", {})
