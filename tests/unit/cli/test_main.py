@@ -23,7 +23,7 @@ COMMANDS = [
     "stats",
     "optimize",
     "delete",
-    "verify",
+    "plan", "verify",
     "repair",
     "export",
     "backup",
