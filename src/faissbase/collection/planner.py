@@ -20,7 +20,7 @@ from faissbase.collection.segments import LiveSegment
 from faissbase.collection.selected import Selection
 from faissbase.collection.store import Snapshot
 from faissbase.errors import InvalidInputError
-from faissbase.types import Float32, Mask
+from faissbase.types import Float32, Mask, Slots
 
 Path = Literal["none", "index", "scan", "wide scan", "subset"]
 
@@ -199,17 +199,25 @@ def run(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selection: Sel
 
 
 def _by_index(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selection: Selection) -> Neighbours:
-    """Every segment and the tail, merged; a query that found too few is answered exactly."""
+    """Every segment and the tail, merged; a query that a segment left open is answered exactly."""
     pieces = [
         live.index.search(queries, k, knobs, selection.selector)
         for live, knobs in zip(snapshot.segments, plan.knobs, strict=True)
     ]
+    # A segment that has met too few selected slots to be believed answers with none: see `Knobs.least`.
+    openings = [slots[:, 0] for _, slots in pieces]
     tail = _search_tail(snapshot, queries, k, selection)
     if tail is not None:
         pieces.append(tail)
     distances, slots = pieces[0] if len(pieces) == 1 else _merged(pieces, k, snapshot.view.metric == "l2")
-    is_full = slots.shape[1] == k and (slots.item(0, -1) if len(slots) == 1 else slots[:, -1].min()) >= 0
-    return (distances, slots) if is_full else _filled_up(snapshot, queries, k, selection, distances, slots)
+    if slots.shape[1] == k and all(_all_found(column) for column in (*openings, slots[:, -1])):
+        return distances, slots
+    is_answered = np.min(openings, axis=0) >= 0
+    return _filled_up(snapshot, queries, k, selection, distances, slots, is_answered)
+
+
+def _all_found(slots: Slots) -> bool:
+    return bool((slots.item(0) if len(slots) == 1 else slots.min()) >= 0)
 
 
 def _search_tail(snapshot: Snapshot, queries: Float32, k: int, selection: Selection) -> Neighbours | None:
@@ -242,12 +250,13 @@ def _filled_up(
     k: int,
     selection: Selection,
     distances: Float32,
-    slots: np.ndarray[tuple[int, int], np.dtype[np.int64]],
+    slots: Slots,
+    is_answered: Mask,
 ) -> Neighbours:
-    """The answers again, where the index has found fewer than k: then all that is selected is looked at."""
+    """The answers again where a query is open or has fewer than k: all that is selected is looked at."""
     found_distances = np.empty((len(queries), k), np.float32)
     found_slots = np.empty((len(queries), k), np.int64)
-    is_full = (slots >= 0).sum(axis=1) >= k
+    is_full = is_answered & ((slots >= 0).sum(axis=1) >= k)
     found_distances[is_full], found_slots[is_full] = distances[is_full], slots[is_full]
     short = np.flatnonzero(~is_full)
     exact = snapshot.view.search_subset(queries[short], k, selection.slots)

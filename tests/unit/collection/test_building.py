@@ -85,11 +85,12 @@ def test_what_filters_do_is_measured_once_they_are_used(
     docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docs, "_on_work", lambda _: None)
-    half = {"tenth": {"$lt": 5}}
+    half: dict[str, object] = {"tenth": {"$lt": 5}}
     assert "index" not in docs.explain(data[1][0], K, half).plan.predicted_ms
     docs.optimize()
     assert "index" in docs.explain(data[1][0], K, half).plan.predicted_ms
-    for where in (half, {"tenth": {"$lt": 2}}, {"n": {"$gte": N // 2}}):
+    wheres: list[dict[str, object]] = [half, {"tenth": {"$lt": 2}}, {"n": {"$gte": N // 2}}]
+    for where in wheres:
         assert _recall(docs, data[1][:200], where) >= DEFAULT_RECALL
 
 
@@ -261,13 +262,27 @@ def test_the_recall_report_measures_real_questions(
     assert all(band.recall_low <= band.recall <= band.recall_high for band in report.bands)
 
 
+def test_what_a_segment_leaves_open_is_answered_exactly_though_the_tail_has_enough(
+    docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _add(docs, data[0], N, N + 100)
+    unsure = Knobs(effort=64, rerank=2, least=1_000_000)
+    monkeypatch.setattr(
+        "faissbase.ann.curve.Curve.choice_for", lambda *_, **__: Choice(unsure, 0.99, 1.0, 1.0)
+    )
+    everything: dict[str, object] = {"n": {"$lt": N + 99}}
+    assert docs.explain(data[1][0], K, everything).plan.path == "index"
+    assert _recall(docs, data[1][:50], everything) == 1.0
+    assert [hit.id for hit in docs.search(data[1][0], K, everything)] == (
+        docs.search(data[1][:1], K, everything, recall=1.0).ids[0]
+    )
+
+
 def test_a_missed_recall_raises_the_effort_and_is_remembered(
     docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     easy = Knobs(effort=10, rerank=1)
-    monkeypatch.setattr(
-        "faissbase.ann.calibrate.Curve.choice_for", lambda *_, **__: Choice(easy, 0.99, 1.0, 1.0)
-    )
+    monkeypatch.setattr("faissbase.ann.curve.Curve.choice_for", lambda *_, **__: Choice(easy, 0.99, 1.0, 1.0))
     for query in data[1][:100]:
         docs.search(query, K)
     assert _recall(docs, data[1][:100]) < DEFAULT_RECALL
