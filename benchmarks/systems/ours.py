@@ -11,6 +11,19 @@ from benchmarks.systems.interface import Below, Effort, Key, Kind, Metadata, Pla
 from faissbase.types import Float32
 
 
+RECALLS = (
+    0.8,
+    0.85,
+    0.88,
+    *(hundredth / 100 for hundredth in range(90, 98)),
+    0.98,
+    0.985,
+    0.99,
+    0.995,
+    0.998,
+)
+
+
 class Faissbase:
     """A collection with ``index_type="auto"``; `load` ends when its index is built."""
 
@@ -18,8 +31,7 @@ class Faissbase:
     kind: ClassVar[Kind] = "faissbase"
     has_filters: ClassVar[bool] = True
     efforts: ClassVar[Sequence[Effort]] = [
-        Effort(f"recall={recall:g}", {"recall": recall})
-        for recall in (0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998)
+        Effort(f"recall={recall:g}", {"recall": recall}) for recall in RECALLS
     ]
 
     def __init__(self, place: Place) -> None:

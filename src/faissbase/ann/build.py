@@ -13,10 +13,11 @@ import faiss
 import numpy as np
 
 from faissbase.ann import files
+from faissbase.ann.codes import SignedBytes
 from faissbase.ann.engine import innermost, omp_threads
 from faissbase.ann.flat import MAX_THREADS
 from faissbase.ann.grammar import parse
-from faissbase.ann.segment import QUANTIZERS, bare_graph, scalar_quantizer
+from faissbase.ann.segment import QUANTIZERS, SIGNED_BYTES, bare_graph, scalar_quantizer
 from faissbase.ann.spec import Spec
 from faissbase.errors import CorruptionError, InvalidInputError, NotReadyError
 from faissbase.types import Float32, Metric
@@ -77,15 +78,21 @@ class Builder:
         self._faiss_metric = faiss.METRIC_L2 if is_l2 else faiss.METRIC_INNER_PRODUCT
         self._code = bare_graph(spec)
         self._storage: Any = None
+        self._signed: SignedBytes | None = None
         with omp_threads(threads):
             self._index = self._made() if base is None else self._resumed(base)
 
     @property
     def is_trained(self) -> bool:
-        return bool(self._index.is_trained)
+        is_ready = self._signed is not None or QUANTIZERS.get(self._code or "") != SIGNED_BYTES
+        return bool(self._index.is_trained) and is_ready
 
     def _made(self) -> Any:
-        index = faiss.index_factory(self._d, self.spec.factory, self._faiss_metric)
+        if QUANTIZERS.get(self._code or "") == SIGNED_BYTES:
+            n_links = parse(self.spec.factory, self._d).n_links
+            index = faiss.IndexHNSWSQ(self._d, SIGNED_BYTES, n_links, self._faiss_metric)
+        else:
+            index = faiss.index_factory(self._d, self.spec.factory, self._faiss_metric)
         inner = innermost(index)
         if isinstance(inner, faiss.IndexHNSW):
             inner.hnsw.efConstruction = self.spec.ef_construction
@@ -111,10 +118,15 @@ class Builder:
             storage = faiss.IndexFlat(self._d, self._faiss_metric)
         else:
             assert self._code is not None
-            storage = scalar_quantizer(self._d, QUANTIZERS[self._code], self._faiss_metric, ranges)
+            quantizer = QUANTIZERS[self._code]
+            storage = scalar_quantizer(self._d, quantizer, self._faiss_metric, ranges)
+            self._signed = SignedBytes.from_ranges(ranges) if quantizer == SIGNED_BYTES else None
         for start in range(self.first, self.stop, _CHUNK_ROWS):
-            storage.add(self._vectors[start : min(start + _CHUNK_ROWS, self.stop)])
+            storage.add(self._coded(self._vectors[start : min(start + _CHUNK_ROWS, self.stop)]))
         return storage
+
+    def _coded(self, piece: Float32) -> Float32:
+        return piece if self._signed is None else self._signed.rounded(piece)
 
     def train(self, xt: Float32 | None = None) -> None:
         """Train on ``xt``, ``float32[m, d]``, or on a seeded sample of the vectors, where training is needed.
@@ -131,8 +143,10 @@ class Builder:
         if len(sample) < parsed.min_points:
             wanted = f"{self.spec.factory} needs {parsed.min_points:,} vectors to train"
             raise NotReadyError(f"{wanted}, has {len(sample):,}")
+        if QUANTIZERS.get(self._code or "") == SIGNED_BYTES:
+            self._signed = SignedBytes.fitted(sample, self.metric)
         with omp_threads(self._threads):
-            self._index.train(sample)
+            self._index.train(self._coded(sample))
 
     def _sample(self, good_points: int) -> Float32:
         n = len(self._vectors) - self.first
@@ -178,7 +192,7 @@ class Builder:
                 if should_stop is not None and should_stop():
                     return False
                 upto = min(stop, self.stop + _CHUNK_ROWS)
-                self._index.add(self._vectors[self.stop : upto])
+                self._index.add(self._coded(self._vectors[self.stop : upto]))
                 self.stop = upto
                 if progress is not None:
                     progress(upto)
@@ -191,7 +205,9 @@ class Builder:
         if self._code is not None:
             flags = faiss.IO_FLAG_SKIP_STORAGE
             storage = faiss.downcast_index(self._index.storage)
-            if self._code in QUANTIZERS:
+            if self._signed is not None:
+                ranges = self._signed.ranges
+            elif self._code in QUANTIZERS:
                 ranges = faiss.vector_to_array(storage.sq.trained)
         trailer = files.Trailer(self.spec.factory, self.metric, self.stop - self.first, self._d, ranges)
         files.write(path, self._index, flags, trailer)

@@ -12,6 +12,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faissbase.ann.codes import SignedBytes
 from faissbase.ann.flat import Neighbours
 from faissbase.types import Float32, Mask
 
@@ -101,10 +102,11 @@ class Selected:
 
 
 class Engine:
-    """An index to search. ``kept`` is whatever it reads and does not own."""
+    """An index to search. ``kept`` is what it reads and does not own, ``codes`` what it compares, if any."""
 
-    def __init__(self, index: Any, *kept: Any) -> None:
+    def __init__(self, index: Any, *kept: Any, codes: SignedBytes | None = None) -> None:
         self.index = index
+        self._codes = codes
         self._kept = kept
         self._inner = innermost(index)
         self.takes_selector = not isinstance(self._inner, (*_BARE, *_NO_SELECTOR))
@@ -115,6 +117,10 @@ class Engine:
     def n_lists(self) -> int:
         """Lists of IVF; 0 otherwise."""
         return int(self._inner.nlist) if isinstance(self._inner, faiss.IndexIVF) else 0
+
+    def prepared(self, queries: Float32) -> Float32:
+        """Queries as the index compares them."""
+        return queries if self._codes is None else self._codes.scaled(queries)
 
     def parameters(self, effort: int, selected: Selected | None) -> Any:
         """FAISS's parameters for one call, made once for each effort and selector."""
@@ -155,6 +161,7 @@ class Engine:
 
     def search(self, queries: Float32, depth: int, effort: int, selected: Selected | None) -> Neighbours:
         """Up to ``depth`` candidates of each query, nearest first by the index's own distances."""
+        queries = self.prepared(queries)
         if selected is not None and not self.takes_selector:
             return self._search_and_drop(queries, depth, effort, selected)
         parameters = self.parameters(effort, selected)

@@ -16,6 +16,7 @@ import faiss
 import numpy as np
 
 from faissbase.ann import files
+from faissbase.ann.codes import SignedBytes
 from faissbase.ann.engine import Engine, Selected, Selector, omp_threads
 from faissbase.ann.flat import Neighbours, _threads, lay_over
 from faissbase.ann.grammar import Family, parse
@@ -181,9 +182,10 @@ class Segment:
             depth = max(depth, least)
         room = _room(depth)
         parameters = engine.parameters(knobs.effort, selected)
-        x = faiss.swig_ptr(query)
+        x, compared = faiss.swig_ptr(query), engine.prepared(query)
         with _threads(1):
-            engine.index.search_c(1, x, depth, room.rough_at, room.labels_at, parameters)
+            at = faiss.swig_ptr(compared)
+            engine.index.search_c(1, at, depth, room.rough_at, room.labels_at, parameters)
             self._kernel(room.exact_at, x, self._vectors_at, room.labels_at, self.d, 1, depth)
         exact = room.exact
         if least and room.labels[least - 1] < 0:
@@ -260,11 +262,11 @@ class _GraphStorage:
         self._vectors = vectors
         self._metric = metric
 
-    def graph(self, storage: Any, *kept: Any) -> Engine:
+    def graph(self, storage: Any, kept: Any, codes: SignedBytes | None = None) -> Engine:
         index = files.read_index(self._path, faiss.IO_FLAG_MMAP_IFC)
         index.storage = storage
         index.own_fields = False
-        return Engine(index, storage, *kept)
+        return Engine(index, storage, kept, codes=codes)
 
     def flat(self) -> Engine:
         flat = faiss.IndexFlat(self._vectors.shape[1], self._metric)
@@ -275,27 +277,35 @@ class _GraphStorage:
             return None
         n, d = self._vectors.shape
         index = scalar_quantizer(d, self._quantizer, self._metric, self._ranges)
+        signed = SignedBytes.from_ranges(self._ranges) if self._quantizer == SIGNED_BYTES else None
         codes = np.empty((n, index.code_size), np.uint8)
         for start in range(0, n, _WARM_ROWS):
             if should_stop():
                 return None
             piece, out = self._vectors[start : start + _WARM_ROWS], codes[start : start + _WARM_ROWS]
-            index.sa_encode_c(len(piece), faiss.swig_ptr(piece), faiss.swig_ptr(out))
-        return self.graph(lay_over(index, codes, n), codes), codes.nbytes
+            if signed is not None:
+                out[:] = signed.encode(piece)
+            else:
+                index.sa_encode_c(len(piece), faiss.swig_ptr(piece), faiss.swig_ptr(out))
+        return self.graph(lay_over(index, codes, n), codes, signed), codes.nbytes
 
 
 def scalar_quantizer(d: int, quantizer: int, metric: int, ranges: Float32) -> Any:
     """An empty scalar quantizer index with the trained ``ranges``."""
     index = faiss.IndexScalarQuantizer(d, quantizer, metric)
+    if quantizer == SIGNED_BYTES:
+        index.is_trained = True  # its ranges are ours: see `SignedBytes`
+        return index
     faiss.copy_array_to_vector(np.ascontiguousarray(ranges, np.float32), index.sq.trained)
     index.is_trained = True
     return index
 
 
+SIGNED_BYTES = faiss.ScalarQuantizer.QT_8bit_direct_signed
 QUANTIZERS = {
     "SQ4": faiss.ScalarQuantizer.QT_4bit,
     "SQ6": faiss.ScalarQuantizer.QT_6bit,
-    "SQ8": faiss.ScalarQuantizer.QT_8bit,
+    "SQ8": SIGNED_BYTES,
     "SQfp16": faiss.ScalarQuantizer.QT_fp16,
     "SQbf16": faiss.ScalarQuantizer.QT_bf16,
 }
