@@ -10,7 +10,6 @@ from benchmarks.places import LOAD_ROWS
 from benchmarks.systems.interface import Below, Effort, Key, Kind, Metadata, Place, Rows, Where
 from faissbase.types import Float32
 
-
 RECALLS = (
     0.8,
     0.85,

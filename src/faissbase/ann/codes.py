@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from faissbase.types import Float32, Metric
 
-_LARGEST = 127.0
+_LEAST, _MOST = np.float32(-128.0), np.float32(127.0)
 # Numbers beyond are cut off: a few outliers would cost all others their digits.
 _QUANTILE = 0.9999
 
@@ -39,7 +39,7 @@ class SignedBytes:
         shift = sample.mean(axis=0, dtype=np.float64).astype(np.float32) if metric == "l2" else None
         sizes = np.abs(sample if shift is None else sample - shift)
         largest = float(np.quantile(sizes, _QUANTILE)) or float(sizes.max()) or 1.0
-        return SignedBytes(float(np.float32(_LARGEST / largest)), shift)
+        return SignedBytes(float(_MOST / np.float32(largest)), shift)
 
     @staticmethod
     def from_ranges(ranges: Float32) -> SignedBytes:
@@ -53,18 +53,17 @@ class SignedBytes:
         shift = np.empty(0, np.float32) if self.shift is None else self.shift
         return np.concatenate([np.array([self.scale], np.float32), shift])
 
-    def scaled(self, x: Float32) -> Float32:
-        """Queries ``float32[nq, d]`` as they are compared with codes."""
-        shifted = x if self.shift is None else x - self.shift
-        scaled: Float32 = shifted * np.float32(self.scale)
-        return scaled
-
     def rounded(self, x: Float32) -> Float32:
-        """Whole numbers from −128 to 127, ``float32[n, d]``, which FAISS keeps as they are."""
-        scaled = self.scaled(x)
-        np.rint(scaled, out=scaled)
-        np.clip(scaled, -128.0, _LARGEST, out=scaled)
-        return scaled
+        """Whole numbers from −128 to 127, ``float32[n, d]``: vectors to be kept, queries to be compared.
+
+        FAISS cuts queries to bytes too, so they must be whole and small before: 1.5 counts as 1, 300 as 44.
+        """
+        shifted = x if self.shift is None else x - self.shift
+        numbers: Float32 = shifted * np.float32(self.scale)
+        np.rint(numbers, numbers)
+        np.maximum(numbers, _LEAST, numbers)
+        np.minimum(numbers, _MOST, numbers)
+        return numbers
 
     def encode(self, x: Float32) -> npt.NDArray[np.uint8]:
         """The codes themselves, ``uint8[n, d]``: 128 more than the numbers."""

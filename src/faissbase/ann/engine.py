@@ -120,7 +120,7 @@ class Engine:
 
     def prepared(self, queries: Float32) -> Float32:
         """Queries as the index compares them."""
-        return queries if self._codes is None else self._codes.scaled(queries)
+        return queries if self._codes is None else self._codes.rounded(queries)
 
     def parameters(self, effort: int, selected: Selected | None) -> Any:
         """FAISS's parameters for one call, made once for each effort and selector."""

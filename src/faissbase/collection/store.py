@@ -135,6 +135,7 @@ class Store:
         self._files = threading.RLock()
         self._version = -1
         self._snapshot: Snapshot | None = None
+        self._latest: tuple[int, Snapshot] | None = None
         self._vectors: tuple[int, VectorFile] | None = None
         self._half: tuple[int, HalfCodes] | None = None
         self._segments = Segments(folder, config.metric)
@@ -226,7 +227,12 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """The newest committed moment, whoever committed it."""
+        latest, news = self._latest, self._segments.has_news
+        if latest is not None and latest[0] == self.records.settled() and not news:
+            self._integrity.raise_damage()
+            return latest[1]
         with self._lock:
+            settled = self.records.settled()  # asked first: what is committed after it counts as new
             version = self.records.version()
             if self._snapshot is None or version != self._version or self._segments.has_news:
                 with self.records.read_transaction() as transaction:
@@ -235,6 +241,7 @@ class Store:
                 if self.on_snapshot is not None:
                     self.on_snapshot(self._snapshot)
             snapshot = self._snapshot
+            self._latest = None if settled is None else (settled, snapshot)
         self._integrity.raise_damage()
         return snapshot
 

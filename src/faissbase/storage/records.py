@@ -19,6 +19,7 @@ import numpy as np
 
 from faissbase.errors import ConflictError, CorruptionError, FaissbaseError, NotReadyError
 from faissbase.storage import sqlite
+from faissbase.storage.commits import CommitCounter
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.types import Row, Slots
 
@@ -423,6 +424,7 @@ class Records:
         self._idle: list[apsw.Connection] = []
         self._is_closed = False
         self._writer: apsw.Connection | None = None
+        self._commits = CommitCounter(folder)
         self._log = sqlite.log_room(self.path) if synchronous == "FULL" else None
         self._write_lock = threading.Lock()
 
@@ -453,6 +455,11 @@ class Records:
             self._idle.append(connection)
         else:
             connection.close(True)
+
+    def settled(self) -> int | None:
+        """A number that differs once somebody has committed, at no cost; None where `version` must tell."""
+        self._check_open()
+        return self._commits.settled()
 
     def version(self) -> int:
         """A number that differs whenever somebody has committed. Call it under one lock."""
@@ -502,8 +509,10 @@ class Records:
                 self._writer = sqlite.connect(self.path, synchronous=self._synchronous, log=self._log)
             if synchronous is not None:
                 self._writer.execute(f"PRAGMA synchronous={synchronous}")
+            started = 0
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
+                started = self._commits.begin()
                 if self._log is not None:
                     self._log.make()
                 yield WriteTransaction(self._writer)
@@ -515,6 +524,7 @@ class Records:
                 self._writer.execute("ROLLBACK")
                 raise
             finally:
+                self._commits.finish(started)
                 if synchronous is not None and self._writer is not None:
                     self._writer.execute(f"PRAGMA synchronous={self._synchronous}")
 
