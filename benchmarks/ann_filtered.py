@@ -16,6 +16,7 @@ from benchmarks.ann_timing import Arm, Timed, one_thread, recall_of, warm_up
 from benchmarks.datasets import Rows
 from benchmarks.figures import Figure, at_least, spread
 from benchmarks.systems.interface import Below, Effort, Equal, System, Where
+from benchmarks.systems.ours import Faissbase
 from benchmarks.timing import interleaved, ratios
 
 PART = "filtered approximate search"
@@ -84,6 +85,9 @@ def _by_cluster(data: AnnData, name: str, wanted: Rows) -> Band:
 def _measured(fleet: Fleet, band: Band, curves: list[dict[str, Any]]) -> Iterator[Figure]:
     chosen = {system.name: _choose(fleet, system, band) for system in fleet.systems if system.has_filters}
     last: dict[str, Timed] = {}
+    for system in fleet.systems:
+        if isinstance(system, Faissbase):
+            system.settle()
 
     def once(name: str) -> float:
         warm_up(chosen[name].arm)

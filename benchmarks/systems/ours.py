@@ -46,6 +46,10 @@ class Faissbase:
             self._collection.add(rows.ids[piece], rows.xb[piece], rows.metadatas[piece])
         self._collection.optimize()
 
+    def settle(self) -> None:
+        """Finish what searches have asked of the background: filters are measured once they are used."""
+        self._collection.optimize()
+
     def prepare(self, effort: Effort) -> None:
         """The effort goes with every call."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from faissbase.ann.build import Builder
 from faissbase.ann.calibrate import measure
-from faissbase.ann.flat import FlatView
+from faissbase.ann.flat import FlatView, Subset
 from faissbase.ann.segment import Knobs, Segment, Selector, open_segment
 from faissbase.ann.spec import Spec, resolve
 from faissbase.demo.dataset import load_demo
@@ -108,7 +108,7 @@ def test_selected_searches_reach_the_recall_asked_or_say_that_they_do_not(tmp_pa
         knobs = curve.knobs_for(0.95, share=0.98 * share)
         assert knobs is not None
         found = segment.search(xq, K, knobs, Selector(mask))[1]
-        truth = view.search_subset(xq, K, np.flatnonzero(mask))[1]
+        truth = view.search_subset(xq, K, Subset(np.flatnonzero(mask)))[1]
         is_answered = found[:, 0] >= 0
         assert is_answered.mean() >= 0.5
         assert _recall(np.where(is_answered[:, None], found, truth), truth) >= 0.95

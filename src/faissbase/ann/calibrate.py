@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faissbase.ann.curve import Choice, Curve, Point
-from faissbase.ann.flat import FlatView
+from faissbase.ann.flat import FlatView, Subset
 from faissbase.ann.segment import Knobs, Segment, Selector
 from faissbase.types import Float32, Mask
 
@@ -298,7 +298,7 @@ def _far_from_pivots(view: FlatView, rng: np.random.Generator) -> list[Float32]:
 
 def _subset(segment: Segment, view: FlatView, queries: Float32, k: int, mask: Mask) -> _Subset:
     rows = np.flatnonzero(mask)
-    distances, _ = view.search_subset(np.ascontiguousarray(queries), min(k, len(rows)), rows)
+    distances, _ = view.search_subset(np.ascontiguousarray(queries), min(k, len(rows)), Subset(rows))
     whole = mask
     if segment.first:
         whole = np.concatenate([np.zeros(segment.first, np.bool_), mask])

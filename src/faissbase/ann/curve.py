@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class Choice:
     settled: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Curve:
     """Recall@k against effort, as measured on one segment, without a selector and with some."""
 
@@ -69,7 +70,7 @@ class Curve:
     @property
     def knows_filters(self) -> bool:
         """Whether it was measured what selectors do to recall."""
-        return any(point.share < 1.0 for point in self.points)
+        return any(share < 1.0 for share in self._shares)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` reads it."""
@@ -118,8 +119,16 @@ class Curve:
         measured = float(np.interp(effort, efforts, us))
         return measured * max(1.0, effort / float(efforts[-1])) * growth
 
+    def measured_share(self, share: float) -> float:
+        """The share whose measurements speak for ``share``: the next smaller one; 0 where there is none."""
+        return max((measured for measured in self._shares if measured <= share), default=0.0)
+
+    @cached_property
+    def _shares(self) -> tuple[float, ...]:
+        return tuple({point.share for point in self.points})
+
     def _of_share(self, share: float) -> list[Point]:
-        measured = max((p.share for p in self.points if p.share <= share), default=None)
+        measured = self.measured_share(share)
         return [p for p in self.points if p.share == measured]
 
 

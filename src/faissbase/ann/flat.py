@@ -7,6 +7,7 @@ so any number of threads may search one.
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from typing import Any
 
 import faiss
@@ -15,6 +16,7 @@ import numpy as np
 from faissbase.ann.half import Coded, HalfCodes
 from faissbase.types import Float32, Metric, Slots
 
+_MANY = 8  # times k: from there on, a part is chosen before it is sorted
 _GATHER_BYTES = 16 << 20
 # From this many queries on, copying a subset together pays.
 GATHER_QUERIES = 20
@@ -56,7 +58,7 @@ def half_codes(dimension: int, metric: Metric, most_bytes: int) -> HalfCodes:
     return HalfCodes(dimension, metric, _OWNER, most_bytes=most_bytes)
 
 
-class _threads:
+class threads_for:
     """One OpenMP thread for one query, all for more; the caller's own setting comes back after."""
 
     __slots__ = ("_before", "_wanted")
@@ -88,12 +90,26 @@ def _faiss_metric(metric: Metric) -> int:
     return int(faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
 
 
-def _search_alone(index: Any, query: Float32, k: int) -> Neighbours:
+class Subset:
+    """Slots to search among: int64, ascending, none twice. FAISS's objects for them are made once."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @cached_property
+    def parameters(self) -> Any:
+        return faiss.SearchParameters(sel=faiss.IDSelectorArray(self.slots))
+
+
+def _search_alone(index: Any, query: Float32, k: int, parameters: Any = None) -> Neighbours:
     """One query, without FAISS's Python wrapper, which costs as much as searching some thousand vectors."""
     distances, slots = np.empty((1, k), np.float32), np.empty((1, k), np.int64)
     pointers = (faiss.swig_ptr(query), k, faiss.swig_ptr(distances), faiss.swig_ptr(slots))
-    with _threads(1):
-        index.search_c(1, *pointers)
+    with threads_for(1):
+        index.search_c(1, *pointers, parameters)
     return distances, slots
 
 
@@ -110,13 +126,11 @@ class FlatView:
         self._half = half
         self.n, self.d = vectors.shape
         self._longest_norm: float | None = None
-        self._index = faiss.IndexFlat(self.d, _faiss_metric(metric))
-        if self.n:
-            flat = vectors.reshape(-1).view(np.uint8)
-            self._index.codes = faiss.MaybeOwnedVectorUInt8.create_view(
-                faiss.swig_ptr(flat), flat.nbytes, _OWNER
-            )
-            self._index.ntotal = self.n
+
+    @cached_property
+    def _index(self) -> Any:
+        """Made when first searched: a moment whose index answers needs none."""
+        return lay_over(faiss.IndexFlat(self.d, _faiss_metric(self.metric)), self.vectors, self.n)
 
     @property
     def is_halved(self) -> bool:
@@ -135,16 +149,18 @@ class FlatView:
         if not uses_blas(len(queries), self.d):
             return self._search_directly(queries, k)
         wide = min(self.n, _widened(k))
-        with _threads(len(queries)):
+        with threads_for(len(queries)):
             distances, slots = self._index.search(queries, wide)
         return self._settle(queries, k, distances, slots, self.n, None)
 
-    def search_subset(self, queries: Float32, k: int, slots: Slots) -> Neighbours:
-        """The k nearest among ``slots`` (int64, ascending, none twice)."""
+    def search_subset(self, queries: Float32, k: int, subset: Subset) -> Neighbours:
+        """The k nearest among a subset."""
+        if len(queries) == 1:
+            return _search_alone(self._index, queries, k, subset.parameters)
         if len(queries) < GATHER_QUERIES:
-            return self._search_directly(queries, k, slots)
-        distances, found = self._search_gathered(queries, min(len(slots), _widened(k)), slots)
-        return self._settle(queries, k, distances, found, len(slots), slots)
+            return self._search_directly(queries, k, subset)
+        distances, found = self._search_gathered(queries, min(len(subset), _widened(k)), subset.slots)
+        return self._settle(queries, k, distances, found, len(subset), subset)
 
     def _search_one(self, query: Float32, k: int) -> Neighbours:
         wide = _widened(k)
@@ -163,23 +179,22 @@ class FlatView:
         rough, slots = _search_alone(coded.index, query, wide)
         if coded.n < self.n:
             rest = self.vectors[coded.n :]
-            with _threads(1):
+            with threads_for(1):
                 _, late = faiss.knn(query, rest, min(k, len(rest)), metric=_faiss_metric(self.metric))
             slots = np.concatenate([slots, late + coded.n], axis=1)
-        distances, found = self._nearest_of(query, k, slots)
+        distances, found = self.nearest_of(query, k, slots)
         is_decided = not self._may_have_missed(query, distances[:, -1], rough[:, -1], coded.error)[0]
         half.tell(is_decided)
         return (distances, found) if is_decided else None
 
-    def _search_directly(self, queries: Float32, k: int, slots: Slots | None = None) -> Neighbours:
+    def _search_directly(self, queries: Float32, k: int, subset: Subset | None = None) -> Neighbours:
         """By the kernels that subtract, piece by piece, whatever the number of queries."""
-        selector = None if slots is None else faiss.IDSelectorArray(slots)
-        parameters = None if selector is None else faiss.SearchParameters(sel=selector)
+        parameters = None if subset is None else subset.parameters
         step = max(1, (_BLAS_NUMBERS - 1) // self.d)
         pieces = []
         for start in range(0, len(queries), step):
             piece = queries[start : start + step]
-            with _threads(len(piece)):
+            with threads_for(len(piece)):
                 pieces.append(self._index.search(piece, k, params=parameters))
         if len(pieces) == 1:
             distances, found = pieces[0]
@@ -190,7 +205,7 @@ class FlatView:
         """Copy the subset together piece by piece: a batch then reads it in order, in constant memory."""
         rows = max(1, _GATHER_BYTES // (4 * self.d))
         merged = faiss.ResultHeap(len(queries), k, keep_max=self.metric != "l2")
-        with _threads(len(queries)):
+        with threads_for(len(queries)):
             for start in range(0, len(slots), rows):
                 piece = slots[start : start + rows]
                 n_found = min(k, len(piece))
@@ -202,7 +217,7 @@ class FlatView:
         return merged.D, merged.I
 
     def _settle(
-        self, queries: Float32, k: int, rough: Float32, slots: Slots, n: int, subset: Slots | None
+        self, queries: Float32, k: int, rough: Float32, slots: Slots, n: int, subset: Subset | None
     ) -> Neighbours:
         """The k nearest out of more that BLAS found, with the very distances that one query alone gets.
 
@@ -210,7 +225,7 @@ class FlatView:
         found is computed again, directly. Where rounding could have kept a nearer vector out, the query is
         run again without BLAS.
         """
-        distances, found = self._nearest_of(queries, k, slots)
+        distances, found = self.nearest_of(queries, k, slots)
         if slots.shape[1] < n:
             doubtful = np.flatnonzero(self._may_have_missed(queries, distances[:, -1], rough[:, -1]))
             if len(doubtful):
@@ -218,9 +233,13 @@ class FlatView:
                 distances[doubtful], found[doubtful] = again
         return distances, found
 
-    def _nearest_of(self, queries: Float32, k: int, slots: Slots) -> Neighbours:
+    def nearest_of(self, queries: Float32, k: int, slots: Slots) -> Neighbours:
         """The k nearest of each query's candidates ``int64[nq, m]``, their distances computed directly."""
         exact = self._distances(queries, slots)
+        if slots.shape[1] > _MANY * k:
+            signed = exact if self.metric == "l2" else -exact
+            few = np.argpartition(signed, k, axis=1)[:, : k + 1]
+            exact, slots = np.take_along_axis(exact, few, 1), np.take_along_axis(slots, few, 1)
         order = np.argsort(exact if self.metric == "l2" else -exact, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(exact, order, 1), np.take_along_axis(slots, order, 1)
 
@@ -229,7 +248,7 @@ class FlatView:
         kernel = faiss.fvec_L2sqr_by_idx if self.metric == "l2" else faiss.fvec_inner_products_by_idx
         x, slots = np.ascontiguousarray(queries), np.ascontiguousarray(slots)
         pointers = (faiss.swig_ptr(array) for array in (exact, x, self.vectors, slots))
-        with _threads(len(queries)):
+        with threads_for(len(queries)):
             kernel(*pointers, self.d, *slots.shape)
         return exact
 
@@ -258,7 +277,7 @@ class FlatView:
         """The length of the longest vector, found once."""
         if self._longest_norm is None:
             squares = np.empty(self.n, np.float32)
-            with _threads(2):
+            with threads_for(2):
                 faiss.fvec_norms_L2sqr(faiss.swig_ptr(squares), faiss.swig_ptr(self.vectors), self.d, self.n)
             self._longest_norm = float(squares.max()) ** 0.5
         return self._longest_norm
@@ -269,6 +288,6 @@ class FlatView:
         Returns ``(float32[m], int64[m])``. Nearer is a squared distance below ``radius`` for l2, an inner
         product above it otherwise.
         """
-        with _threads(1):
+        with threads_for(1):
             _, distances, slots = self._index.range_search(query, radius)
         return distances, slots

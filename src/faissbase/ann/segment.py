@@ -18,7 +18,7 @@ import numpy as np
 from faissbase.ann import files
 from faissbase.ann.codes import SignedBytes
 from faissbase.ann.engine import Engine, Selected, Selector, omp_threads
-from faissbase.ann.flat import Neighbours, _threads, lay_over
+from faissbase.ann.flat import Neighbours, lay_over, threads_for
 from faissbase.ann.grammar import Family, parse
 from faissbase.ann.spec import Spec
 from faissbase.errors import CorruptionError
@@ -183,7 +183,7 @@ class Segment:
         room = _room(depth)
         parameters = engine.parameters(knobs.effort, selected)
         x, compared = faiss.swig_ptr(query), engine.prepared(query)
-        with _threads(1):
+        with threads_for(1):
             at = faiss.swig_ptr(compared)
             engine.index.search_c(1, at, depth, room.rough_at, room.labels_at, parameters)
             self._kernel(room.exact_at, x, self._vectors_at, room.labels_at, self.d, 1, depth)
@@ -227,7 +227,7 @@ class Segment:
 
     def _candidates(self, queries: Float32, depth: int, effort: int, selected: Selected | None) -> Neighbours:
         x = np.ascontiguousarray(queries)
-        with _threads(len(x)):
+        with threads_for(len(x)):
             _, labels = self._engine.search(x, depth, effort, selected)
             labels, exact = np.ascontiguousarray(labels), np.empty(labels.shape, np.float32)
             pointers = (faiss.swig_ptr(exact), faiss.swig_ptr(x), self._vectors_at, faiss.swig_ptr(labels))

@@ -13,8 +13,16 @@ from typing import Literal
 
 import numpy as np
 
-from faissbase.ann.curve import Choice, Curve
-from faissbase.ann.flat import GATHER_QUERIES, MAX_THREADS, FlatView, Neighbours, uses_blas
+from faissbase.ann.curve import Choice
+from faissbase.ann.flat import (
+    GATHER_QUERIES,
+    MAX_THREADS,
+    FlatView,
+    Neighbours,
+    Subset,
+    threads_for,
+    uses_blas,
+)
 from faissbase.ann.segment import Knobs
 from faissbase.collection.segments import LiveSegment
 from faissbase.collection.selected import Selection
@@ -33,7 +41,9 @@ _SUBSET_MANY_NS = 0.55  # from a quarter of the slots on, memory is no longer re
 _BLAS_NS = 0.03
 _GATHER_NS = 0.40
 _FEW_DROPPED = 64
-_NEARLY_ALL = 0.9
+_MOSTLY_ALIVE = 0.5
+_WIDER = 8
+_SHORT_TAIL = 4096
 _WORTH_MEASURING_MS = 0.2
 _UNMEASURED = Knobs(effort=64, rerank=2)
 
@@ -66,7 +76,11 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The path taken, what each possible one was forecast to cost in milliseconds, and the index's knobs."""
+    """The path taken, what each possible one was forecast to cost in milliseconds, and the index's knobs.
+
+    ``is_wide`` says that the index is asked for more, the dead being dropped from its answer: what is alive
+    and near is then found wherever it is, also where all around it was deleted.
+    """
 
     path: Path
     n_slots: int
@@ -74,6 +88,7 @@ class Plan:
     predicted_ms: dict[str, float]
     knobs: tuple[Knobs, ...] = ()
     target: float = 1.0
+    is_wide: bool = False
 
 
 def choose(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: Wanted) -> Plan:
@@ -93,7 +108,9 @@ def choose(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: Wa
 def _chosen(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: Wanted) -> Plan:
     n, m = snapshot.view.n, selection.count
     predicted = _exact_ms(snapshot.view, nq, m)
-    choices = _choices(snapshot, k, m / n, wanted)
+    is_wide = selection.mask is snapshot.alive and _MOSTLY_ALIVE <= m / n < 1.0
+    least_share = _MOSTLY_ALIVE if is_wide else 1.0
+    choices = _choices(snapshot, k, m / n, wanted, least_share)
     if choices:
         predicted["index"] = _index_ms(snapshot, nq, m, choices)
     elif wanted.target < 1.0 and _is_unmeasured(snapshot, m / n):
@@ -103,7 +120,7 @@ def _chosen(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: W
     path: Path = "index" if is_forced else min(predicted, key=lambda name: predicted[name])
     costs = {str(name): cost for name, cost in predicted.items()}
     knobs = tuple(choice.knobs for choice in choices) if path == "index" else ()
-    return Plan(path, n, m, costs, knobs, wanted.target)
+    return Plan(path, n, m, costs, knobs, wanted.target, is_wide)
 
 
 def _exact_ms(view: FlatView, nq: int, m: int) -> dict[Path, float]:
@@ -125,11 +142,13 @@ def _subset_ms(m: int, n: int, d: int, nq: int) -> float:
     return m * d * nq * ns / min(nq, MAX_THREADS) / 1e6
 
 
-def _choices(snapshot: Snapshot, k: int, share: float, wanted: Wanted) -> tuple[Choice, ...]:
+def _choices(
+    snapshot: Snapshot, k: int, share: float, wanted: Wanted, least_share: float
+) -> tuple[Choice, ...]:
     """The parameters for each segment; none where one of them cannot reach what is wanted."""
     found = []
     for live in snapshot.segments:
-        choice = _choice(live, k, share, wanted)
+        choice = _choice(live, k, share, wanted, least_share)
         if choice is None:
             return ()
         is_measured = not wanted.is_explicit
@@ -151,8 +170,8 @@ def _harder(choice: Choice, factor: float) -> Choice:
     return replace(choice, knobs=knobs, us_per_query=choice.us_per_query * factor)
 
 
-def _choice(live: LiveSegment, k: int, share: float, wanted: Wanted) -> Choice | None:
-    measured = _measured(live.curve, k, share, wanted.target) if live.curve else None
+def _choice(live: LiveSegment, k: int, share: float, wanted: Wanted, least_share: float) -> Choice | None:
+    measured = _measured(live, k, share, wanted.target, least_share)
     if not wanted.is_explicit:
         return measured if wanted.target < 1.0 else None
     standard = measured.knobs if measured else _UNMEASURED
@@ -162,11 +181,11 @@ def _choice(live: LiveSegment, k: int, share: float, wanted: Wanted) -> Choice |
     return Choice(knobs, 0.0, measured.us_per_query if measured else 0.0)
 
 
-def _measured(curve: Curve, k: int, share: float, target: float) -> Choice | None:
-    """What was measured to reach the target. A few slots left out are made up for by as much more effort."""
-    if share == 1.0 or share < _NEARLY_ALL or curve.knows_filters:
-        return curve.choice_for(target, share, k)
-    choice = curve.choice_for(target, 1.0, k)
+def _measured(live: LiveSegment, k: int, share: float, target: float, least_share: float) -> Choice | None:
+    """What was measured to reach the target; without a filter, for all slots, the dead being passed over."""
+    if share == 1.0 or share < least_share:
+        return live.choice_for(target, share, k)
+    choice = live.choice_for(target, 1.0, k)
     return None if choice is None else _harder(choice, 1.0 / share)
 
 
@@ -194,26 +213,53 @@ def run(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selection: Sel
     if plan.path == "scan" or selection.mask is None:
         return view.search(queries, k)
     if plan.path == "subset":
-        return view.search_subset(queries, k, selection.slots)
+        return view.search_subset(queries, k, selection.subset)
     return _wide_scan(view, queries, k, selection, selection.mask)
 
 
 def _by_index(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selection: Selection) -> Neighbours:
     """Every segment and the tail, merged; a query that a segment left open is answered exactly."""
-    pieces = [
-        live.index.search(queries, k, knobs, selection.selector)
-        for live, knobs in zip(snapshot.segments, plan.knobs, strict=True)
-    ]
-    # A segment that has met too few selected slots to be believed answers with none: see `Knobs.least`.
-    openings = [slots[:, 0] for _, slots in pieces]
-    tail = _search_tail(snapshot, queries, k, selection)
-    if tail is not None:
-        pieces.append(tail)
+    segments = zip(snapshot.segments, plan.knobs, strict=True)
+    with threads_for(len(queries)):
+        if plan.is_wide:
+            pieces = [_living(live, queries, k, knobs, selection) for live, knobs in segments]
+        else:
+            pieces = [live.index.search(queries, k, knobs, selection.selector) for live, knobs in segments]
+        # A segment that has met too few selected slots to be believed answers with none: see `Knobs.least`.
+        openings = [slots[:, 0] for _, slots in pieces]
+        tail = _search_tail(snapshot, queries, k, selection)
+        if tail is not None:
+            pieces.append(tail)
     distances, slots = pieces[0] if len(pieces) == 1 else _merged(pieces, k, snapshot.view.metric == "l2")
     if slots.shape[1] == k and all(_all_found(column) for column in (*openings, slots[:, -1])):
         return distances, slots
     is_answered = np.min(openings, axis=0) >= 0
     return _filled_up(snapshot, queries, k, selection, distances, slots, is_answered)
+
+
+def _living(live: LiveSegment, queries: Float32, k: int, knobs: Knobs, selection: Selection) -> Neighbours:
+    """The k nearest living slots of a segment: more are asked for and the dead dropped.
+
+    Queries left with fewer than k, as where a whole topic was deleted, are asked again for many more.
+    """
+    depth = math.ceil(knobs.depth(k, live.index.n) * selection.n / selection.count)
+    found = _asked_wide(live, queries, k, knobs.effort, depth, selection)
+    short = np.flatnonzero(found[1][:, -1] < 0)
+    if len(short):
+        again = _asked_wide(live, queries[short], k, _WIDER * knobs.effort, _WIDER * depth, selection)
+        found[0][short], found[1][short] = again
+    return found
+
+
+def _asked_wide(
+    live: LiveSegment, queries: Float32, k: int, effort: int, depth: int, selection: Selection
+) -> Neighbours:
+    assert selection.mask is not None
+    distances, slots = live.index.search(queries, depth, Knobs(effort, rerank=1))
+    is_alive = selection.mask[slots] & (slots >= 0)
+    order = np.argsort(~is_alive, axis=1, kind="stable")[:, : min(k, live.index.n)]
+    slots = np.where(is_alive, slots, -1)
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(slots, order, 1)
 
 
 def _all_found(slots: Slots) -> bool:
@@ -225,13 +271,17 @@ def _search_tail(snapshot: Snapshot, queries: Float32, k: int, selection: Select
     if tail is None:
         return None
     first = snapshot.view.n - tail.n
+    if len(queries) == 1 and tail.n <= _SHORT_TAIL:
+        mask = selection.mask
+        slots = np.arange(first, snapshot.view.n) if mask is None else first + np.flatnonzero(mask[first:])
+        return snapshot.view.nearest_of(queries, k, slots[None]) if len(slots) else None
     if selection.mask is None:
         distances, slots = tail.search(queries, min(k, tail.n))
     else:
         matching = np.flatnonzero(selection.mask[first:])
         if not len(matching):
             return None
-        distances, slots = tail.search_subset(queries, min(k, len(matching)), matching)
+        distances, slots = tail.search_subset(queries, min(k, len(matching)), Subset(matching))
     return distances, np.where(slots >= 0, slots + first, slots)
 
 
@@ -259,7 +309,7 @@ def _filled_up(
     is_full = is_answered & ((slots >= 0).sum(axis=1) >= k)
     found_distances[is_full], found_slots[is_full] = distances[is_full], slots[is_full]
     short = np.flatnonzero(~is_full)
-    exact = snapshot.view.search_subset(queries[short], k, selection.slots)
+    exact = snapshot.view.search_subset(queries[short], k, selection.subset)
     found_distances[short], found_slots[short] = exact
     return found_distances, found_slots
 
@@ -274,7 +324,7 @@ def _wide_scan(view: FlatView, queries: Float32, k: int, selection: Selection, m
     distances, slots = np.take_along_axis(distances, order, 1), np.take_along_axis(slots, order, 1)
     short = np.flatnonzero(keep.sum(axis=1) < k)
     if len(short):
-        distances[short], slots[short] = view.search_subset(queries[short], k, selection.slots)
+        distances[short], slots[short] = view.search_subset(queries[short], k, selection.subset)
     return distances, slots
 
 

@@ -10,18 +10,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
-from faissbase.ann.curve import Curve
+from faissbase.ann.curve import Choice, Curve
 from faissbase.ann.segment import Segment, open_segment
 from faissbase.ann.spec import Spec
 from faissbase.errors import FaissbaseError
 from faissbase.storage.records import SegmentRow
 from faissbase.storage.segments import SegmentFolder
 from faissbase.types import Float32, Metric
+
+_CHOICES_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,22 @@ class LiveSegment:
     row: SegmentRow
     index: Segment
     curve: Curve | None
+    choices: dict[tuple[float, float, int], Choice | None] = field(default_factory=dict, compare=False)
 
     @property
     def stop(self) -> int:
         return self.row.stop_slot
+
+    def choice_for(self, recall: float, share: float, k: int) -> Choice | None:
+        """`Curve.choice_for`, thought over once for each share that was measured."""
+        if self.curve is None:
+            return None
+        key = (recall, self.curve.measured_share(share), k)
+        if key not in self.choices:
+            if len(self.choices) >= _CHOICES_KEPT:
+                self.choices.clear()
+            self.choices[key] = self.curve.choice_for(recall, share, k)
+        return self.choices[key]
 
 
 def curve_of(row: SegmentRow) -> Curve | None:

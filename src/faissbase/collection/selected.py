@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from faissbase.ann.flat import Subset
 from faissbase.ann.segment import Selector
 from faissbase.types import Mask, Slots
 
@@ -15,7 +16,7 @@ class Selection:
         self.mask = mask
         self.n = n
         self.count = count
-        self._slots: Slots | None = None
+        self._subset: Subset | None = None
         self._selector: Selector | None = None
 
     @property
@@ -26,8 +27,13 @@ class Selection:
         return self._selector
 
     @property
+    def subset(self) -> Subset:
+        """The slots as an exact search takes them; made once."""
+        if self._subset is None:
+            self._subset = Subset(np.arange(self.n) if self.mask is None else np.flatnonzero(self.mask))
+        return self._subset
+
+    @property
     def slots(self) -> Slots:
-        """The slots themselves, ascending; made once."""
-        if self._slots is None:
-            self._slots = np.arange(self.n) if self.mask is None else np.flatnonzero(self.mask)
-        return self._slots
+        """The slots themselves, ascending."""
+        return self.subset.slots

@@ -182,6 +182,12 @@ _WANTED: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
 _canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
+_EVERYTHING = Everything()
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+_PARSED_KEPT = 512
+_parsed: dict[tuple[Any, ...], Filter] = {}
+
+
 def parse(where: Mapping[str, Any] | None) -> Filter:
     """The filter that a ``where`` mapping says; None and ``{}`` say everything.
 
@@ -198,7 +204,37 @@ def parse(where: Mapping[str, Any] | None) -> Filter:
     >>> parse({"price": {"$gt": 3}})
     Comparison(field='price', operator='$gt', text='3')
     """
-    return Everything() if where is None else _Parser().filter(where, depth=0)
+    if where is None:
+        return _EVERYTHING
+    key = _plain_key(where)
+    known = _parsed.get(key) if key is not None else None
+    if known is None:
+        known = _Parser().filter(where, depth=0)
+        if key is not None:
+            if len(_parsed) >= _PARSED_KEPT:
+                _parsed.clear()
+            _parsed[key] = known
+    return known
+
+
+def _plain_key(where: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """A key for a filter that only compares fields with plain values; None for any other.
+
+    Types are part of it, for ``1``, ``1.0`` and ``True`` are equal in Python and not in a filter.
+    """
+    if type(where) is not dict:
+        return None
+    key: list[Any] = []
+    for field, value in where.items():
+        if type(field) is not str:
+            return None
+        if type(value) in _PLAIN:
+            key.append((field, type(value), value))
+        elif type(value) is dict and all(type(operand) in _PLAIN for operand in value.values()):
+            key.append((field, *((name, type(operand), operand) for name, operand in value.items())))
+        else:
+            return None
+    return tuple(key)
 
 
 def _all_of(parts: list[Filter]) -> Filter:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from faissbase.ann.build import Builder
-from faissbase.ann.flat import FlatView
+from faissbase.ann.flat import FlatView, Subset
 from faissbase.ann.grammar import parse
 from faissbase.ann.segment import Knobs, Segment, Selector, open_segment
 from faissbase.ann.spec import Spec, resolve
@@ -89,7 +89,7 @@ def test_answers_are_selected_slots_at_their_exact_distance(
     for _ in range(2):
         for selector in (None, Selector(mask)):
             among = np.arange(FIRST, N) if selector is None else FIRST + np.flatnonzero(mask[FIRST:])
-            exact, truth = view.search_subset(xq, K, among)
+            exact, truth = view.search_subset(xq, K, Subset(among))
             distances, slots = segment.search(xq, K, ALL, selector)
             one_by_one = [segment.search(xq[i : i + 1], K, ALL, selector) for i in range(len(xq))]
             np.testing.assert_array_equal(np.vstack([one[0] for one in one_by_one]), distances)
