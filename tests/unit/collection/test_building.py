@@ -130,6 +130,16 @@ def test_what_is_deleted_never_comes_back(docs: LocalCollection, data: tuple[Flo
     assert _recall(docs, data[1][:200]) >= DEFAULT_RECALL
 
 
+def test_queries_in_a_hole_find_what_is_left(docs: LocalCollection, data: tuple[Float32, Float32]) -> None:
+    """Where all that is near was deleted, a graph searched around the dead would find a half of the rest."""
+    xq = data[1][:10]
+    near = {id for ids in docs.search(xq, 250, recall=1.0).ids for id in ids}
+    docs.delete(sorted(near))
+    assert docs.explain(xq[0], K).plan.path == "index"
+    assert _recall(docs, xq) >= DEFAULT_RECALL
+    assert _recall(docs, data[1]) >= DEFAULT_RECALL
+
+
 def test_maintenance_builds_a_long_tail_in(
     docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -351,3 +351,19 @@ def test_the_operand_is_kept_out_of_the_cache_key() -> None:
     assert isinstance(tree, Comparison)
     assert tree.operand == 3
     assert tree == Comparison("a", "$gt", "3", operand=None)
+
+
+@pytest.mark.parametrize(("value", "other"), [(1, True), (0, False), ("1", 1), (None, "null")])
+def test_filters_met_before_are_told_apart_by_the_types_of_their_values(value: Any, other: Any) -> None:
+    for where, unlike in (({"f": value}, {"f": other}), ({"f": {"$eq": value}}, {"f": {"$eq": other}})):
+        for _ in range(2):
+            assert matches(parse(where), {"f": value})
+            assert not matches(parse(unlike), {"f": value})
+
+
+def test_a_wrong_filter_is_refused_however_often_it_is_asked() -> None:
+    for _ in range(3):
+        with pytest.raises(InvalidInputError):
+            parse({"f": {"$gt": float("nan")}})
+        with pytest.raises(InvalidInputError):
+            parse({"f": {"$near": 1}})
