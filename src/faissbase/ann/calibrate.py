@@ -10,7 +10,7 @@ both kinds counts (``docs/decisions/007-advisor-rules.md`` compares them with re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -88,7 +88,7 @@ def measure(
     seed: int = 0,
     queries: Float32 | None = None,
     shares: Sequence[float] = SHARES,
-    budget_s: float = 30.0,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Curve:
     """Recall@10 of ``segment`` over a grid of efforts and re-ranking depths.
 
@@ -108,10 +108,9 @@ def measure(
         Real queries, asked instead.
     shares : sequence of float
         What selectors may leave; empty to measure without selectors only.
-    budget_s : float
-        No new grid point is begun after so many seconds.
+    is_over : callable
+        No new grid point is begun once this is true.
     """
-    until = perf_counter() + budget_s
     k = min(K, max(1, segment.n // 2))
     rng = np.random.default_rng(seed)
     rows = np.arange(view.n) if alive is None else np.flatnonzero(alive[: view.n])
@@ -121,12 +120,12 @@ def measure(
         asked = [_with_truth(view, k, made) for made in _made_queries(segment, view, rows, n_queries, rng)]
     else:
         asked = [_with_truth(view, k, queries)]
-    points, controls = _plain(segment, asked, k, until)
+    points, controls = _plain(segment, asked, k, is_over)
     queries = asked[-1].queries[:_FILTERED_QUERIES]
     for share, kinds in _subsets(segment, view, queries, k, alive, shares, rng):
-        if perf_counter() > until:
+        if is_over():
             break
-        points.extend(_points_of_share(segment, share, kinds, k, controls, until))
+        points.extend(_points_of_share(segment, share, kinds, k, controls, is_over))
     return Curve(k, tuple(points))
 
 
@@ -196,7 +195,9 @@ class _Control:
     low: float
 
 
-def _plain(segment: Segment, asked: list[_Asked], k: int, until: float) -> tuple[list[Point], list[_Control]]:
+def _plain(
+    segment: Segment, asked: list[_Asked], k: int, is_over: Callable[[], bool]
+) -> tuple[list[Point], list[_Control]]:
     points, controls = [], []
     for effort in _grid(segment):
         reranks = _reranks(segment, k, effort)
@@ -209,7 +210,7 @@ def _plain(segment: Segment, asked: list[_Asked], k: int, until: float) -> tuple
             low = lower_bound(worst, k)
             points.append(Point(effort, rerank, float(worst.mean()), low, us[rerank]))
         controls.append(_Control(effort, sets[-1][:_FILTERED_QUERIES], low))
-        if low >= _ENOUGH or perf_counter() > until:
+        if low >= _ENOUGH or is_over():
             break
     return points, controls
 
@@ -307,7 +308,12 @@ def _subset(segment: Segment, view: FlatView, queries: Float32, k: int, mask: Ma
 
 
 def _points_of_share(
-    segment: Segment, share: float, kinds: _Kinds, k: int, controls: list[_Control], until: float
+    segment: Segment,
+    share: float,
+    kinds: _Kinds,
+    k: int,
+    controls: list[_Control],
+    is_over: Callable[[], bool],
 ) -> Iterator[Point]:
     exact_us = share * segment.n * segment.d * _SUBSET_NS / 1e3
     worth = next((control.effort for control in controls if control.low >= _WORTH), controls[-1].effort)
@@ -316,7 +322,7 @@ def _points_of_share(
         points = list(_points_of_effort(segment, share, kinds, k, effort, control))
         yield from points
         best = max(point.recall_low for point in points)
-        if best >= _ENOUGH_FILTERED or points[0].us_per_query > exact_us or perf_counter() > until:
+        if best >= _ENOUGH_FILTERED or points[0].us_per_query > exact_us or is_over():
             return
 
 

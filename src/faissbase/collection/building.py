@@ -148,17 +148,23 @@ class Building:
         for stop in _checkpoints(task):
             if not builder.add(stop, progress=progress, should_stop=should_stop):
                 return False
-            if not self._publish(builder, task.first, snapshot, time.process_time() - started_s):
+            cpu_s = time.process_time() - started_s
+            if not self._publish(builder, task.first, snapshot, cpu_s, should_stop):
                 return False
         return True
 
-    def _publish(self, builder: Builder, first: int, snapshot: Snapshot, cpu_s: float) -> bool:
-        """Make what is built so far live; False where the slots have been numbered anew meanwhile."""
+    def _publish(
+        self, builder: Builder, first: int, snapshot: Snapshot, cpu_s: float, should_stop: ShouldStop
+    ) -> bool:
+        """Make what is built live; False where the slots were numbered anew meanwhile or it was stopped."""
         spec = builder.spec
         generation, stop = snapshot.state.generation, builder.stop
         draft = self._files.draft(generation)
         builder.write(draft)
-        curve = self._measured(draft, spec, first, stop, snapshot)
+        curve = self._measured(draft, spec, (first, stop), snapshot, should_stop)
+        if should_stop():
+            draft.unlink()
+            return False
         name, size_bytes, checksum = self._files.keep(draft)
         facts = orjson.dumps({"curve": curve.as_dict(), "build_cpu_s": cpu_s})
         row = SegmentRow(name, first, stop, orjson.dumps(asdict(spec)).decode(), size_bytes, checksum, facts)
@@ -176,8 +182,17 @@ class Building:
         return True
 
     def _measured(
-        self, path: Path, spec: Spec, first: int, stop: int, snapshot: Snapshot, *, with_filters: bool = False
+        self,
+        path: Path,
+        spec: Spec,
+        slots: tuple[int, int],
+        snapshot: Snapshot,
+        should_stop: ShouldStop,
+        *,
+        with_filters: bool = False,
     ) -> Curve:
+        first, stop = slots
+        until_s = time.perf_counter() + _CALIBRATION_BUDGET_S
         vectors = snapshot.view.vectors
         index = open_segment(path, spec, self._config.metric, vectors, first, stop)
         index.warm(threads=self._threads)
@@ -190,30 +205,34 @@ class Building:
             n_queries=_CALIBRATION_QUERIES,
             seed=_CALIBRATION_SEED,
             shares=SHARES if with_filters else (),
-            budget_s=_CALIBRATION_BUDGET_S,
+            is_over=lambda: should_stop() or time.perf_counter() > until_s,
         )
 
-    def measure_filters(self) -> bool:
+    def measure_filters(self, should_stop: ShouldStop) -> bool:
         """Measure what filters do to the segments, for a collection that is searched with some.
 
-        That takes half as long as building, so it is not done for all. False where somebody else is building.
+        That takes half as long as building, so it is not done for all. False where somebody else is building
+        or it was told to stop.
         """
         with self._files.building() as is_ours:
             if not is_ours:
                 return False
-            self._store.tuning.wants_filters = False
             snapshot, rows = self._moment()
-            measured = [self._with_filters(row, snapshot) for row in rows]
+            measured = [self._with_filters(row, snapshot, should_stop) for row in rows]
+            if should_stop():
+                return False
+            self._store.tuning.wants_filters = False
             if measured != rows:
                 self._replace(rows, measured, snapshot.state.generation)
         return True
 
-    def _with_filters(self, row: SegmentRow, snapshot: Snapshot) -> SegmentRow:
+    def _with_filters(self, row: SegmentRow, snapshot: Snapshot, should_stop: ShouldStop) -> SegmentRow:
         known = curve_of(row)
         if known is None or known.knows_filters:
             return row
         path, spec = self._files.path(row.name), spec_of(row)
-        curve = self._measured(path, spec, row.first_slot, row.stop_slot, snapshot, with_filters=True)
+        slots = row.first_slot, row.stop_slot
+        curve = self._measured(path, spec, slots, snapshot, should_stop, with_filters=True)
         facts = {"curve": curve.as_dict(), "build_cpu_s": _build_cpu_s(row)}
         return replace(row, facts=orjson.dumps(facts))
 

@@ -65,7 +65,7 @@ class Care:
         building = self._building(max(1, MAX_THREADS // 2))
         is_done = building.run(is_final=False, progress=_no_progress, should_stop=stop.is_set)
         if is_done and self._store.tuning.wants_filters:
-            is_done = building.measure_filters()
+            is_done = building.measure_filters(stop.is_set)
         return is_done or stop.is_set()
 
     def optimize(self, *, progress: bool) -> OptimizeReport:
@@ -109,7 +109,7 @@ class Care:
         ) as bar:
             while not building.run(is_final=True, progress=_moving(bar), should_stop=_never):
                 time.sleep(_LEASE_POLL_S)
-            while self._store.tuning.wants_filters and not building.measure_filters():
+            while self._store.tuning.wants_filters and not building.measure_filters(_never):
                 time.sleep(_LEASE_POLL_S)
         self._store.settle()
 

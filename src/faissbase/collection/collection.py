@@ -131,7 +131,13 @@ class LocalCollection:
     def _open(self) -> _Parts:
         if self._is_closed:
             raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
-        store = Store(self._folder, self._config, read_only=self._read_only, durability=self._durability)
+        store = Store(
+            self._folder,
+            self._config,
+            read_only=self._read_only,
+            durability=self._durability,
+            memory_bytes=self._memory_budget,
+        )
         writer = Writer(store)
         care = Care(store, writer, self._memory_budget)
         if not self._read_only:

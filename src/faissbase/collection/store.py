@@ -125,7 +125,15 @@ class _RowCache:
 class Store:
     """Opens what a collection needs when it is first used, and follows what other processes commit."""
 
-    def __init__(self, folder: Path, config: Config, *, read_only: bool, durability: Durability) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        *,
+        read_only: bool,
+        durability: Durability,
+        memory_bytes: int | None = None,
+    ) -> None:
         self.folder = folder
         self.config = config
         self.read_only = read_only
@@ -138,6 +146,7 @@ class Store:
         self._latest: tuple[int, Snapshot] | None = None
         self._vectors: tuple[int, VectorFile] | None = None
         self._half: tuple[int, HalfCodes] | None = None
+        self._half_bytes = _HALF_BYTES if memory_bytes is None else min(_HALF_BYTES, memory_bytes)
         self._segments = Segments(folder, config.metric)
         self.tuning = Tuning()
         self.on_snapshot: Callable[[Snapshot], None] | None = None
@@ -299,7 +308,7 @@ class Store:
     def _view(self, vectors: Float32, generation: int) -> FlatView:
         if self._half is None or self._half[0] != generation:
             config = self.config
-            self._half = generation, half_codes(config.dimension, config.metric, _HALF_BYTES)
+            self._half = generation, half_codes(config.dimension, config.metric, self._half_bytes)
         return FlatView(vectors, self.config.metric, self._half[1])
 
     def _no_vectors(self) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 from typing import Protocol
 
-from faissbase.errors import FaissbaseError
+from faissbase.errors import FaissbaseError, NotFoundError, NotReadyError
 
 _IDLE_S = 5.0
 _RETRY_S = 1.0
@@ -45,6 +46,7 @@ class Background:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="faissbase-background", daemon=True)
                 self._thread.start()
+                atexit.register(self.close)  # FAISS must not be at work while the interpreter goes down
             self._condition.notify()
 
     def _run(self) -> None:
@@ -54,6 +56,7 @@ class Background:
                     self._condition.wait(_IDLE_S)
                 if self._stop.is_set() or not self._waiting:
                     self._thread = None
+                    atexit.unregister(self.close)
                     return
                 work = next(iter(self._waiting))
                 del self._waiting[work]
@@ -65,6 +68,8 @@ class Background:
     def _is_done(self, work: Maintained) -> bool:
         try:
             return work.maintain(self._stop)
+        except (NotFoundError, NotReadyError):
+            pass  # deleted or closed meanwhile
         except FaissbaseError as error:
             # Searches stay right without what was to be built; the next write tries again.
             _log.warning("collection %r: background work failed: %s", work.name, error)

@@ -52,7 +52,7 @@ def test_own_queries_are_measured_instead(segment: Segment) -> None:
 
 
 def test_the_budget_ends_measuring(segment: Segment) -> None:
-    curve = measure(segment, FlatView(segment.vectors, "l2"), n_queries=20, budget_s=0.0)
+    curve = measure(segment, FlatView(segment.vectors, "l2"), n_queries=20, is_over=lambda: True)
     assert {point.effort for point in curve.points} == {16}
 
 

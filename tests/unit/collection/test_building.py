@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,17 @@ def docs(built: Path, tmp_path: Path) -> Iterator[LocalCollection]:
     shutil.copytree(built, tmp_path / "db")
     with faissbase.connect(tmp_path / "db") as db:
         yield db.get_collection("docs")
+
+
+class _StopWhen(threading.Event):
+    """An event that is set when something is so."""
+
+    def __init__(self, is_so: Callable[[], bool]) -> None:
+        super().__init__()
+        self._is_so = is_so
+
+    def is_set(self) -> bool:
+        return self._is_so()
 
 
 def _recall(docs: LocalCollection, xq: Float32, where: dict[str, object] | None = None) -> float:
@@ -227,20 +238,11 @@ def test_a_build_that_is_stopped_goes_on_from_what_it_has_published(
     monkeypatch.setattr("faissbase.collection.building._CHECKPOINT_SLOTS_MIN", 4_000)
     monkeypatch.setattr("faissbase.ann.build._CHUNK_ROWS", 1_000)
 
-    class Stop(threading.Event):
-        """Set once it has been asked often enough."""
-
-        n_asked = 0
-
-        def is_set(self) -> bool:
-            self.n_asked += 1
-            return self.n_asked > 7
-
     with faissbase.connect(tmp_path / "db") as db:
         docs = db.create_collection("docs", data[0].shape[1])
         monkeypatch.setattr(docs, "_on_work", lambda _: None)
         _add(docs, data[0], 0, N)
-        docs.maintain(Stop())
+        docs.maintain(_StopWhen(lambda: docs.stats().slots_indexed > 0))
         assert docs.stats().slots_indexed == 4_000
         assert _recall(docs, data[1][:100]) >= DEFAULT_RECALL
     with faissbase.connect(tmp_path / "db") as db:
@@ -248,6 +250,21 @@ def test_a_build_that_is_stopped_goes_on_from_what_it_has_published(
         assert docs.stats().slots_indexed == 4_000
         assert docs.optimize().slots_indexed == N
         assert _recall(docs, data[1]) >= DEFAULT_RECALL
+
+
+def test_a_build_that_is_stopped_while_it_is_measured_leaves_nothing(
+    data: tuple[Float32, Float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "db"
+
+    with faissbase.connect(folder) as db:
+        docs = db.create_collection("docs", data[0].shape[1])
+        monkeypatch.setattr(docs, "_on_work", lambda _: None)
+        _add(docs, data[0], 0, N)
+        docs.maintain(_StopWhen(lambda: any(folder.glob("*/*/segments/*.draft"))))
+        assert docs.stats().slots_indexed == 0
+        assert list(folder.glob("*/*/segments/*")) == []
+        assert docs.optimize().slots_indexed == N
 
 
 def test_knobs_of_another_index_are_refused(docs: LocalCollection, data: tuple[Float32, Float32]) -> None:
@@ -302,3 +319,39 @@ def test_a_missed_recall_raises_the_effort_and_is_remembered(
     assert _recall(docs, data[1][:100]) >= DEFAULT_RECALL
     docs.release()
     assert docs.stats().raised_efforts == {"99.9 to 100 %": report.bands[0].effort_factor}
+
+
+def test_a_memory_budget_has_smaller_codes_built_or_is_refused(
+    data: tuple[Float32, Float32], tmp_path: Path
+) -> None:
+    budget = 2_500_000
+    with faissbase.connect(tmp_path / "db", memory_budget=budget) as db:
+        docs = db.create_collection("docs", data[0].shape[1])
+        _add(docs, data[0], 0, N)
+        docs.optimize()
+        stats = docs.stats()
+        assert stats.index.startswith("IVF")
+        assert stats.memory_bytes <= budget
+        assert (
+            _recall(docs, data[1]) >= DEFAULT_RECALL - 0.01
+        )  # the questions are not those it was measured with
+    with faissbase.connect(tmp_path / "db", memory_budget=1_000) as db:
+        docs = db.get_collection("docs")
+        _add(docs, data[0], N, N + 10)
+        with pytest.raises(faissbase.InvalidInputError, match="need at least"):
+            docs.optimize()
+
+
+def test_an_index_that_was_named_is_built_and_trained_on_what_is_there(
+    data: tuple[Float32, Float32], tmp_path: Path
+) -> None:
+    with faissbase.connect(tmp_path / "db") as db:
+        docs = db.create_collection("docs", data[0].shape[1], index_type="IVF64,PQ96x4fs")
+        docs.add(_ids(0, 30), data[0][:30])
+        docs.train()
+        assert docs.stats().index == "exact"  # too few to train on
+        _add(docs, data[0], 30, N)
+        docs.optimize()
+        assert docs.stats().index == "IVF64,PQ96x4fs"
+        assert _recall(docs, data[1]) >= DEFAULT_RECALL
+        assert len(docs.search(data[1][0], K, nprobe=2, rerank=4)) == K
