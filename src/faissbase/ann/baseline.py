@@ -5,29 +5,16 @@ For benchmarks alone; knows arrays and row numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import faiss
 import numpy as np
 
+from faissbase.ann.engine import omp_threads as threads
 from faissbase.ann.flat import MAX_THREADS, Neighbours
 from faissbase.types import Float32, Metric
 
 FAISS_VERSION: str = faiss.__version__
 
 __all__ = ["FAISS_VERSION", "MAX_THREADS", "RawFlat", "threads"]
-
-
-@contextmanager
-def threads(n: int) -> Iterator[None]:
-    """FAISS on ``n`` OpenMP threads, for every caller in this process."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(n)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 class RawFlat:

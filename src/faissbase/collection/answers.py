@@ -12,10 +12,12 @@ import orjson
 
 from faissbase.ann.flat import Neighbours
 from faissbase.collection import planner
+from faissbase.collection.integrity import checked_rows
 from faissbase.collection.planner import Plan, Wanted
 from faissbase.collection.selected import Selection
 from faissbase.collection.selection import Selector
 from faissbase.collection.store import Snapshot, Store
+from faissbase.errors import CorruptionError
 from faissbase.filters.tree import Filter
 from faissbase.storage.records import ReadTransaction, StoredRow
 from faissbase.types import Float32, Hit, Record, SearchResult, Slots, hits_of
@@ -191,6 +193,38 @@ def _hits(moment: Moment, found: Sequence[tuple[int, float, float | None]]) -> l
         Hit(rows[slot].id, score, distance, rows[slot].metadata_json, rows[slot].document)
         for slot, score, distance in found
     ]
+
+
+def by_ids(moment: Moment, ids: list[str], include_vectors: bool) -> list[Record]:
+    """The records with these ids, in their order; unknown ids are left out."""
+    transaction = _transaction(moment)
+    slot_of = transaction.slots_of(ids) if ids else {}
+    rows = {row.id: row for row in _checked(moment, list(slot_of.values()))}
+    if rows.keys() != slot_of.keys():
+        raise CorruptionError(f"{moment.store.folder}: ids lead to records of other ids; run repair()")
+    return [record(rows[id], moment.snapshot, include_vectors) for id in ids if id in rows]
+
+
+def by_filter(
+    moment: Moment, where: Filter, first_slot: int, limit: int | None, include_vectors: bool
+) -> tuple[list[Record], int | None]:
+    """The matching records from ``first_slot`` on, and the slot where the next page begins, if any."""
+    slots = moment.select(where).slots
+    slots = slots[slots.searchsorted(first_slot) :]
+    chosen = slots[:limit]
+    rows = _checked(moment, chosen)
+    next_slot = int(slots[limit]) if limit is not None and limit < len(slots) else None
+    return [record(row, moment.snapshot, include_vectors) for row in rows], next_slot
+
+
+def _checked(moment: Moment, slots: Slots | list[int]) -> list[StoredRow]:
+    vectors = moment.store.vector_file(moment.snapshot.state.generation)
+    return checked_rows(_transaction(moment), slots, vectors)
+
+
+def _transaction(moment: Moment) -> ReadTransaction:
+    assert moment.transaction is not None
+    return moment.transaction
 
 
 def record(row: StoredRow, snapshot: Snapshot, include_vectors: bool) -> Record:

@@ -17,8 +17,7 @@ from faissbase.collection.answers import Explanation, Moment
 from faissbase.collection.asked import Asked
 from faissbase.collection.building import TAIL_NUMBERS
 from faissbase.collection.care import Care, OptimizeReport
-from faissbase.collection.integrity import checked_rows
-from faissbase.collection.planner import Wanted
+from faissbase.collection.planner import wanted_from
 from faissbase.collection.recall import RecallReport, measured_recall
 from faissbase.collection.selection import Selector
 from faissbase.collection.stats import Stats, stats_of
@@ -28,12 +27,10 @@ from faissbase.collection.writer import Alone, Delete, Put, Writer
 from faissbase.errors import (
     AccessError,
     ConflictError,
-    CorruptionError,
     InvalidInputError,
     NotReadyError,
 )
 from faissbase.filters.tree import Everything, Filter, parse
-from faissbase.storage.records import ReadTransaction, StoredRow
 from faissbase.types import (
     Durability,
     Float32,
@@ -42,13 +39,11 @@ from faissbase.types import (
     Page,
     Record,
     RepairReport,
-    Slots,
     VerifyReport,
     Where,
 )
 
 T = TypeVar("T")
-_NOTHING_ASKED = Wanted()
 _TRIES = 20
 
 
@@ -348,9 +343,9 @@ class LocalCollection:
         stop = None if limit is None else inputs.check_count(limit, "limit")
         if ids is not None:
             id_list = inputs.check_ids(ids)
-            return self._pinned(lambda moment: _by_ids(moment, id_list, include_vectors)[:stop])
+            return self._pinned(lambda moment: answers.by_ids(moment, id_list, include_vectors)[:stop])
         filter = parse(where)
-        return self._pinned(lambda moment: _by_filter(moment, filter, 0, stop, include_vectors)[0])
+        return self._pinned(lambda moment: answers.by_filter(moment, filter, 0, stop, include_vectors)[0])
 
     def scroll(
         self,
@@ -376,7 +371,7 @@ class LocalCollection:
             now = moment.snapshot.state.generation
             if generation not in (None, now):
                 return None
-            records, next_slot = _by_filter(moment, filter, first_slot, stop, include_vectors)
+            records, next_slot = answers.by_filter(moment, filter, first_slot, stop, include_vectors)
             return Page(records, None if next_slot is None else f"{now}-{next_slot}")
 
         page = self._pinned(read)
@@ -423,7 +418,7 @@ class LocalCollection:
         """
         queries, is_single, filter = self._query(xq, where)
         n_hits = inputs.check_k(k, len(queries))
-        wanted = _wanted(recall, nprobe, ef_search, rerank)
+        wanted = wanted_from(recall, nprobe, ef_search, rerank)
         answer = answers.nearest_to_one if is_single else answers.nearest
         found: Any = self._fresh(lambda moment: answer(moment, queries, n_hits, filter, wanted))
         self._asked.note(queries, n_hits, filter, wanted)
@@ -468,7 +463,7 @@ class LocalCollection:
     ) -> Explanation:
         """Run a search and tell how: the path, its forecast, the time of each step. Prints readably."""
         queries, _, filter = self._query(xq, where)
-        n_hits, wanted = inputs.check_k(k), _wanted(recall, nprobe, ef_search, rerank)
+        n_hits, wanted = inputs.check_k(k), wanted_from(recall, nprobe, ef_search, rerank)
         return self._fresh(lambda moment: answers.explained(moment, queries, n_hits, filter, wanted))
 
     # ---- files and care --------------------------------------------------------------------------
@@ -592,21 +587,6 @@ class LocalCollection:
         return stats_of(parts.store, self._newest(), parts.selector.size_bytes)
 
 
-def _wanted(recall: float | None, nprobe: int | None, ef_search: int | None, rerank: int | None) -> Wanted:
-    """What a search asks for, checked. The common case, where it asks for nothing, makes nothing."""
-    if recall is None and nprobe is None and ef_search is None and rerank is None:
-        return _NOTHING_ASKED
-    if recall is not None:
-        inputs.check_fraction(recall, "recall")
-    knobs = {"nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
-    given = {name: inputs.check_count(value, name) for name, value in knobs.items() if value is not None}
-    if len(given.keys() & {"nprobe", "ef_search"}) == 2:
-        raise InvalidInputError("search() takes nprobe (for IVF) or ef_search (for HNSW), not both")
-    if recall is not None and given:
-        raise InvalidInputError(f"search() takes recall or {next(iter(given))}, not both")
-    return Wanted(recall, **given)
-
-
 def _check_text(text: Any) -> str:
     if not isinstance(text, str):
         raise InvalidInputError(f"text must be a string, got {type(text).__name__}")
@@ -621,33 +601,3 @@ def _parse_cursor(cursor: str | None) -> tuple[int | None, int]:
         return int(generation), int(slot)
     except (ValueError, AttributeError) as error:
         raise InvalidInputError(f"cursor {cursor!r} was not made by scroll()") from error
-
-
-def _by_ids(moment: Moment, ids: list[str], include_vectors: bool) -> list[Record]:
-    transaction = _transaction(moment)
-    slot_of = transaction.slots_of(ids) if ids else {}
-    rows = {row.id: row for row in _checked(moment, list(slot_of.values()))}
-    if rows.keys() != slot_of.keys():
-        raise CorruptionError(f"{moment.store.folder}: ids lead to records of other ids; run repair()")
-    return [answers.record(rows[id], moment.snapshot, include_vectors) for id in ids if id in rows]
-
-
-def _by_filter(
-    moment: Moment, where: Filter, first_slot: int, limit: int | None, include_vectors: bool
-) -> tuple[list[Record], int | None]:
-    slots = moment.select(where).slots
-    slots = slots[slots.searchsorted(first_slot) :]
-    chosen = slots[:limit]
-    rows = _checked(moment, chosen)
-    next_slot = int(slots[limit]) if limit is not None and limit < len(slots) else None
-    return [answers.record(row, moment.snapshot, include_vectors) for row in rows], next_slot
-
-
-def _checked(moment: Moment, slots: Slots | list[int]) -> list[StoredRow]:
-    vectors = moment.store.vector_file(moment.snapshot.state.generation)
-    return checked_rows(_transaction(moment), slots, vectors)
-
-
-def _transaction(moment: Moment) -> ReadTransaction:
-    assert moment.transaction is not None
-    return moment.transaction

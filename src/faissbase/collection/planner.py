@@ -24,6 +24,7 @@ from faissbase.ann.flat import (
     uses_blas,
 )
 from faissbase.ann.segment import Knobs
+from faissbase.collection import inputs
 from faissbase.collection.segments import LiveSegment
 from faissbase.collection.selected import Selection
 from faissbase.collection.store import Snapshot
@@ -72,6 +73,26 @@ class Wanted:
             name, other = ("nprobe", "ef_search") if family == "hnsw" else ("ef_search", "nprobe")
             raise InvalidInputError(f"{name}={wrong} is no knob of this collection's index: use {other}")
         return self.ef_search if self.nprobe is None else self.nprobe
+
+
+_NOTHING_ASKED = Wanted()
+
+
+def wanted_from(
+    recall: float | None, nprobe: int | None, ef_search: int | None, rerank: int | None
+) -> Wanted:
+    """What the arguments of a search ask for, checked. Where they ask for nothing, nothing is made."""
+    if recall is None and nprobe is None and ef_search is None and rerank is None:
+        return _NOTHING_ASKED
+    if recall is not None:
+        inputs.check_fraction(recall, "recall")
+    knobs = {"nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
+    given = {name: inputs.check_count(value, name) for name, value in knobs.items() if value is not None}
+    if len(given.keys() & {"nprobe", "ef_search"}) == 2:
+        raise InvalidInputError("search() takes nprobe (for IVF) or ef_search (for HNSW), not both")
+    if recall is not None and given:
+        raise InvalidInputError(f"search() takes recall or {next(iter(given))}, not both")
+    return Wanted(recall, **given)
 
 
 @dataclass(frozen=True, slots=True)
