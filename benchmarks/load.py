@@ -98,7 +98,7 @@ def _apart(call: Callable[[Path], float], parent: Path) -> Callable[[], float]:
 
 def _add(folder: Path, dataset: Dataset, rows: _Rows, *, with_documents: bool) -> float:
     with faissbase.connect(folder / "db") as db:
-        collection = db.create_collection("bench", dataset.d, dataset.metric)
+        collection = db.create_collection("bench", dataset.d, dataset.metric, "Flat")
         return seconds(lambda: _add_all(collection, rows, with_documents))
 
 
@@ -111,7 +111,7 @@ def _add_all(collection: Any, rows: _Rows, with_documents: bool) -> None:
 
 def _load_file(folder: Path, dataset: Dataset, path: Path) -> float:
     with faissbase.connect(folder / "db") as db:
-        collection = db.create_collection("bench", dataset.d, dataset.metric)
+        collection = db.create_collection("bench", dataset.d, dataset.metric, "Flat")
         return seconds(lambda: collection.load_file(path))
 
 

@@ -41,7 +41,7 @@ def fill(collection: Any, dataset: Dataset) -> None:
 def make(folder: Path, dataset: Dataset) -> None:
     """A database in ``folder`` with one filled collection, ``bench``."""
     with faissbase.connect(folder) as db:
-        fill(db.create_collection("bench", dataset.d, dataset.metric), dataset)
+        fill(db.create_collection("bench", dataset.d, dataset.metric, "Flat"), dataset)
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def grow(dataset: Dataset, folder: Path, n_rows: int, seed: int) -> None:
     np.save(folder / "query.npy", dataset.xq[0])
     n = len(dataset.ids)
     with faissbase.connect(folder / "db") as db:
-        collection = db.create_collection("bench", dataset.d, dataset.metric)
+        collection = db.create_collection("bench", dataset.d, dataset.metric, "Flat")
         for start in range(0, n_rows, places.LOAD_ROWS):
             numbers = range(start, min(start + places.LOAD_ROWS, n_rows))
             rows = np.array(numbers) % n

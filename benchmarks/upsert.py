@@ -210,7 +210,7 @@ def _slow_peers(dataset: Dataset, parent: Path) -> Iterator[Figure]:
             return seconds(lambda: chroma.upsert(record.id, record.vector, fields))
 
         with faissbase.connect(folder / "db") as db:
-            ours = db.create_collection("bench", dataset.d, dataset.metric)
+            ours = db.create_collection("bench", dataset.d, dataset.metric, "Flat")
             places.fill(ours, dataset)
 
             def our_upsert() -> float:

@@ -153,6 +153,18 @@ def parse_json(text: str, what: str) -> Any:
 
 
 @option_type
+def fraction(text: str) -> float:
+    """A number above 0 and at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise InvalidInputError(f"expected a number above 0 and at most 1, got {text!r}")
+    return value
+
+
+@option_type
 def whole(text: str) -> int:
     """A whole number of 1 or more."""
     if not (text.isascii() and text.isdigit() and int(text) >= 1):

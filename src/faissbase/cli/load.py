@@ -58,6 +58,8 @@ def add(commands: Commands) -> None:
         help=f"numbers in a vector, at most {MAX_DIMENSION:,} (default: as in FILE)",
     )
     parser.add_argument("--metric", choices=METRICS, help="of a new collection (default: cosine)")
+    about = "of a new collection: auto, Flat, HNSW, IVF_PQ, a FAISS class or factory string (default: auto)"
+    parser.add_argument("--index-type", metavar="TYPE", help=about)
     parser.add_argument("--rows", metavar="FILE", help="ids, metadata and documents, row by row")
     for column in ("id", "vector", "document"):
         parser.add_argument(
@@ -87,9 +89,10 @@ def _collection(db: Database, args: argparse.Namespace, dimension: int) -> tuple
     try:
         found = db.get_collection(args.collection)
     except NotFoundError:
-        return db.create_collection(args.collection, dimension, args.metric or "cosine"), True
-    metric = args.metric or found.metric
-    return db.get_or_create_collection(args.collection, dimension, metric, found.index_type), False
+        kind = args.index_type or "auto"
+        return db.create_collection(args.collection, dimension, args.metric or "cosine", kind), True
+    metric, kind = args.metric or found.metric, args.index_type or found.index_type
+    return db.get_or_create_collection(args.collection, dimension, metric, kind), False
 
 
 def _load(collection: LocalCollection, args: argparse.Namespace, console: Console) -> LoadReport:

@@ -12,6 +12,7 @@ from faissbase.cli.arguments import (
     Commands,
     add_command,
     add_data_option,
+    fraction,
     open_database,
     option_type,
     whole,
@@ -39,17 +40,6 @@ def _bytes(words: str) -> int:
     return int(value)
 
 
-@option_type
-def _recall(words: str) -> float:
-    try:
-        value = float(words)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise InvalidInputError(f"expected a recall above 0 and at most 1, got {words!r}")
-    return value
-
-
 def add(commands: Commands) -> None:
     parser = add_command(
         commands,
@@ -72,7 +62,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--metric", choices=METRICS, default="cosine", help="(default: cosine)")
     parser.add_argument("--ram", type=_bytes, metavar="SIZE", help="memory that the index may take, as 2GB")
     about = f"share of the true nearest that has to come back (default: {DEFAULT_RECALL})"
-    parser.add_argument("--recall", type=_recall, default=DEFAULT_RECALL, metavar="R", help=about)
+    parser.add_argument("--recall", type=fraction, default=DEFAULT_RECALL, metavar="R", help=about)
     add_data_option(parser)
 
 

@@ -17,6 +17,7 @@ from faissbase.cli.arguments import (
     add_command,
     add_data_option,
     as_filter,
+    fraction,
     open_database,
     parse_json,
     whole,
@@ -25,6 +26,7 @@ from faissbase.cli.console import Answer, Console
 from faissbase.cli.hits import Found, Mode, Scope
 from faissbase.collection.answers import Explanation
 from faissbase.collection.collection import LocalCollection
+from faissbase.collection.planner import DEFAULT_RECALL
 from faissbase.errors import InvalidInputError, NotFoundError
 from faissbase.types import Hit, SearchResult
 
@@ -67,6 +69,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("--text", metavar="WORDS", help="by words in the documents")
     parser.add_argument("-k", type=whole, default=10, metavar="N", help="hits (default: 10)")
     parser.add_argument("--where", type=as_filter, metavar="JSON", help=WHERE_HELP)
+    about = f"share of the true nearest that has to come back, 1 for exact (default: {DEFAULT_RECALL})"
+    parser.add_argument("--recall", type=fraction, metavar="R", help=about)
     parser.add_argument("--fields", metavar="A,B", help="metadata to show (default: all)")
     parser.add_argument("--explain", action="store_true", help="show how the search was run")
     parser.add_argument("--include-vectors", action="store_true", help="show the hits' vectors too")
@@ -89,6 +93,8 @@ def _check(args: argparse.Namespace) -> None:
         raise InvalidInputError("search by what? give --vector, --vector-file, --id or --text")
     if args.explain and args.text is not None:
         raise InvalidInputError("--explain shows how vectors are searched: leave --text away")
+    if args.recall is not None and args.text is not None:
+        raise InvalidInputError("--recall is for searches by a vector alone: leave --text away")
 
 
 def _queries(args: argparse.Namespace, collection: LocalCollection, console: Console) -> Any:
@@ -146,9 +152,9 @@ def _ask(
     if args.text is not None:
         return "hybrid", collection.hybrid_search(args.text, queries, args.k, args.where), None
     if args.explain:
-        explanation = collection.explain(queries, args.k, args.where)
+        explanation = collection.explain(queries, args.k, args.where, recall=args.recall)
         return "vector", explanation.result, explanation
-    return "vector", collection.search(queries, args.k, args.where), None
+    return "vector", collection.search(queries, args.k, args.where, recall=args.recall), None
 
 
 def _vectors(collection: LocalCollection, hits: list[list[Hit]]) -> dict[str, list[float]]:

@@ -226,7 +226,7 @@ def test_plan_forecasts_an_index(cli: Any) -> None:
         (["--n", "5"], "give --n and --d, or a collection"),
         (["docs", "--n", "5"], "give a collection, or --n and --d"),
         (["--n", "5", "--d", "5", "--ram", "much"], "expected a size such as 2GB"),
-        (["--n", "5", "--d", "5", "--recall", "2"], "expected a recall above 0"),
+        (["--n", "5", "--d", "5", "--recall", "2"], "expected a number above 0"),
         (["--n", "1000000", "--d", "768", "--ram", "1MB"], "need at least"),
     ],
 )
@@ -239,3 +239,10 @@ def test_a_plan_that_makes_no_sense_is_refused(cli: Any, words: list[str], told:
 def test_plan_of_a_collection_says_what_it_needs(cli: Any) -> None:
     plan = cli("plan", "docs", "--json").json
     assert (plan["n"], plan["factory"], plan["measured"]) == (40, "Flat", {})
+
+
+def test_a_search_asks_for_the_recall_that_it_is_told(cli: Any) -> None:
+    exact = cli("search", "docs", "--id", "d1", "--recall", "1", "--json").json
+    assert exact["hits"] == cli("search", "docs", "--id", "d1", "--json").json["hits"]
+    assert cli("search", "docs", "--id", "d1", "--recall", "1.5").code == 2
+    assert cli("search", "docs", "--text", "word", "--recall", "0.9").code == 2
