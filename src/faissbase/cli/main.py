@@ -30,7 +30,7 @@ BROKEN_PIPE = 141
 DEBUG_VARIABLE = "FAISSBASE_DEBUG"
 
 _ABOUT = """\
-FAISS made into a database: string ids, metadata, filters, durable writes and measured recall in one folder."""
+FAISS made into a database: string ids, metadata, filters, durable writes, measured recall, in one folder."""
 
 _EPILOG = """\
 examples:
