@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 
 from faissbase.ann.spec import Spec
-from faissbase.errors import CorruptionError
+from faissbase.errors import CorruptionError, UnavailableError
 from faissbase.types import Float32, Metric
 
 _MAGIC = b"FBSEG01\n"
@@ -38,8 +38,22 @@ class Trailer:
 
 
 def write(path: Path, index: Any, flags: int, trailer: Trailer) -> None:
-    """Write a new file. Not synced."""
-    faiss.write_index(index, os.fspath(path), flags)
+    """Write a new file. Not synced.
+
+    Raises
+    ------
+    UnavailableError
+        The disk is full, or failed; a part of the file may be there.
+    """
+    try:
+        faiss.write_index(index, os.fspath(path), flags)
+        _write_trailer(path, trailer)
+    except (RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UnavailableError(f"cannot write {path}: {reason}; free some space and try again") from error
+
+
+def _write_trailer(path: Path, trailer: Trailer) -> None:
     ranges = trailer.ranges.astype("<f4").tobytes()
     facts = {key: value for key, value in asdict(trailer).items() if key != "ranges"}
     encoded = json.dumps(facts | {"blob": os.path.getsize(path)}).encode()

@@ -157,15 +157,14 @@ class Building:
         self, builder: Builder, first: int, snapshot: Snapshot, cpu_s: float, should_stop: ShouldStop
     ) -> bool:
         """Make what is built live; False where the slots were numbered anew meanwhile or it was stopped."""
-        spec = builder.spec
-        generation, stop = snapshot.state.generation, builder.stop
-        draft = self._files.draft(generation)
-        builder.write(draft)
-        curve = self._measured(draft, spec, (first, stop), snapshot, should_stop)
-        if should_stop():
-            draft.unlink()
-            return False
-        name, size_bytes, checksum = self._files.keep(draft)
+        spec, stop = builder.spec, builder.stop
+        generation = snapshot.state.generation
+        with self._files.draft(generation) as draft:
+            builder.write(draft)
+            curve = self._measured(draft, spec, (first, stop), snapshot, should_stop)
+            if should_stop():
+                return False
+            name, size_bytes, checksum = self._files.keep(draft)
         facts = orjson.dumps({"curve": curve.as_dict(), "build_cpu_s": cpu_s})
         row = SegmentRow(name, first, stop, orjson.dumps(asdict(spec)).decode(), size_bytes, checksum, facts)
 

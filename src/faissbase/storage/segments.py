@@ -49,9 +49,15 @@ class SegmentFolder:
         finally:
             lock.release()
 
-    def draft(self, generation: int) -> Path:
-        """A new file's path to write to, before `keep` gives it its name."""
-        return self.folder / f"{generation}.{uuid.uuid4().hex}.faiss{_DRAFT_SUFFIX}"
+    @contextmanager
+    def draft(self, generation: int) -> Iterator[Path]:
+        """A new file's path to write to, gone at the end of the block unless `keep` has given it its name."""
+        path = self.folder / f"{generation}.{uuid.uuid4().hex}.faiss{_DRAFT_SUFFIX}"
+        try:
+            yield path
+        finally:
+            with suppress(OSError):  # the next builder removes it
+                path.unlink(missing_ok=True)
 
     def keep(self, draft: Path) -> tuple[str, int, int]:
         """Make a written draft durable under its real name; its name, size in bytes and checksum."""

@@ -267,6 +267,27 @@ def test_a_build_that_is_stopped_while_it_is_measured_leaves_nothing(
         assert docs.optimize().slots_indexed == N
 
 
+def test_a_full_disk_is_told_and_leaves_nothing(
+    data: tuple[Float32, Float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(index: object, path: str, flags: int) -> None:
+        Path(path).write_bytes(b"half")
+        raise RuntimeError("Error in void faiss::write_HNSW(...): 989 != 20000 (No space left on device)")
+
+    folder = tmp_path / "db"
+    with faissbase.connect(folder) as db:
+        docs = db.create_collection("docs", data[0].shape[1])
+        monkeypatch.setattr(docs, "_on_work", lambda _: None)
+        _add(docs, data[0], 0, N)
+        with monkeypatch.context() as patch:
+            patch.setattr("faissbase.ann.files.faiss.write_index", fail)
+            with pytest.raises(faissbase.UnavailableError, match="No space left"):
+                docs.optimize()
+        assert list(folder.glob("*/*/segments/*")) == []
+        assert docs.search(data[0][7], 1)[0].id == "r7"
+        assert docs.optimize().slots_indexed == N
+
+
 def test_knobs_of_another_index_are_refused(docs: LocalCollection, data: tuple[Float32, Float32]) -> None:
     with pytest.raises(faissbase.InvalidInputError, match="nprobe=3 is no knob"):
         docs.search(data[1][0], K, nprobe=3)
