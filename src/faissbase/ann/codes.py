@@ -60,9 +60,9 @@ class SignedBytes:
         """
         shifted = x if self.shift is None else x - self.shift
         numbers: Float32 = shifted * np.float32(self.scale)
-        np.rint(numbers, numbers)
-        np.maximum(numbers, _LEAST, numbers)
-        np.minimum(numbers, _MOST, numbers)
+        np.rint(numbers, out=numbers)
+        np.maximum(numbers, _LEAST, out=numbers)
+        np.minimum(numbers, _MOST, out=numbers)
         return numbers
 
     def encode(self, x: Float32) -> npt.NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from faissbase.collection.planner import Plan, Wanted
 from faissbase.collection.selected import Selection
 from faissbase.collection.selection import Selector
 from faissbase.collection.store import Snapshot, Store
-from faissbase.errors import CorruptionError
+from faissbase.errors import CorruptionError, InvalidInputError
 from faissbase.filters.tree import Filter
 from faissbase.storage.records import ReadTransaction, StoredRow
 from faissbase.types import Float32, Hit, Record, SearchResult, Slots, hits_of
@@ -203,6 +203,17 @@ def by_ids(moment: Moment, ids: list[str], include_vectors: bool) -> list[Record
     if rows.keys() != slot_of.keys():
         raise CorruptionError(f"{moment.store.folder}: ids lead to records of other ids; run repair()")
     return [record(rows[id], moment.snapshot, include_vectors) for id in ids if id in rows]
+
+
+def parse_cursor(cursor: str | None) -> tuple[int | None, int]:
+    """Generation and slot that a cursor of `scroll` names; None and 0 for the first page."""
+    if cursor is None:
+        return None, 0
+    try:
+        generation, slot = cursor.split("-")
+        return int(generation), int(slot)
+    except (ValueError, AttributeError) as error:
+        raise InvalidInputError(f"cursor {cursor!r} was not made by scroll()") from error
 
 
 def by_filter(

@@ -365,7 +365,7 @@ class LocalCollection:
             The collection was reset or compacted since the cursor was made: start again.
         """
         filter, stop = parse(where), inputs.check_count(limit, "limit")
-        generation, first_slot = _parse_cursor(cursor)
+        generation, first_slot = answers.parse_cursor(cursor)
 
         def read(moment: Moment) -> Page | None:
             now = moment.snapshot.state.generation
@@ -591,13 +591,3 @@ def _check_text(text: Any) -> str:
     if not isinstance(text, str):
         raise InvalidInputError(f"text must be a string, got {type(text).__name__}")
     return text
-
-
-def _parse_cursor(cursor: str | None) -> tuple[int | None, int]:
-    if cursor is None:
-        return None, 0
-    try:
-        generation, slot = cursor.split("-")
-        return int(generation), int(slot)
-    except (ValueError, AttributeError) as error:
-        raise InvalidInputError(f"cursor {cursor!r} was not made by scroll()") from error
