@@ -27,6 +27,7 @@ from faissbase.collection.writer import Alone, Writer
 from faissbase.errors import NotReadyError
 from faissbase.storage.records import SegmentRow, State, WriteTransaction
 from faissbase.storage.segments import SegmentFolder
+from faissbase.types import Float32
 
 # A tail of so many numbers costs a query a fifth of a millisecond.
 TAIL_NUMBERS = 1 << 20
@@ -120,6 +121,25 @@ class Building:
                     return False
             return False
 
+    def train(self, xt: Float32 | None) -> bool:
+        """Build the whole index anew, trained on ``xt`` (``float32[m, d]``, stored form) or on stored vectors.
+
+        False where another builder has the lease.
+
+        Raises
+        ------
+        NotReadyError
+            Too few vectors to train on.
+        """
+        with self._files.building() as is_ours:
+            if not is_ours:
+                return False
+            snapshot, _ = self._moment()
+            config, n = self._config, snapshot.view.n
+            spec = resolve(config.index_type, n, config.dimension, config.metric, self._memory_bytes)
+            self._build(Task(spec, 0, n, None), snapshot, no_progress, never, xt)
+        return True
+
     def _moment(self) -> tuple[Snapshot, list[SegmentRow]]:
         """What is searched now, and the sound segments that are listed, opened yet or not."""
         with self._store.pinned() as (snapshot, transaction):
@@ -131,10 +151,17 @@ class Building:
             rows.append(row)
         return snapshot, rows
 
-    def _build(self, task: Task, snapshot: Snapshot, progress: Progress, should_stop: ShouldStop) -> bool:
+    def _build(
+        self,
+        task: Task,
+        snapshot: Snapshot,
+        progress: Progress,
+        should_stop: ShouldStop,
+        xt: Float32 | None = None,
+    ) -> bool:
         """Build one segment, publishing what is done each time it has doubled."""
-        view, spec = snapshot.view, task.spec
-        base = self._files.path(task.base.name) if task.base else None
+        view, spec, row = snapshot.view, task.spec, task.base
+        base = self._files.check(row.name, row.size_bytes, row.checksum) if row else None
         builder = Builder(
             spec,
             self._config.metric,
@@ -144,7 +171,7 @@ class Building:
             threads=self._threads,
         )
         started_s = time.process_time() - (_build_cpu_s(task.base) if task.base else 0.0)
-        builder.train()
+        builder.train(xt)
         for stop in _checkpoints(task):
             if not builder.add(stop, progress=progress, should_stop=should_stop):
                 return False
@@ -248,6 +275,14 @@ class Building:
         with self._store.records.read_transaction() as transaction:
             live = [row.name for row in transaction.segments(transaction.state())]
         self._files.remove_others(live)
+
+
+def no_progress(n_done: int) -> None:
+    return None
+
+
+def never() -> bool:
+    return False
 
 
 def _build_cpu_s(row: SegmentRow) -> float:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from faissbase.ann.flat import MAX_THREADS
-from faissbase.collection.building import Building, is_due
+from faissbase.ann.spec import EXACT_TYPES
+from faissbase.collection.building import Building, is_due, never, no_progress
 from faissbase.collection.optimizer import compact
 from faissbase.collection.store import Snapshot, Store
 from faissbase.collection.writer import Alone, Writer
 from faissbase.storage.records import WriteTransaction
+from faissbase.types import Float32
 
 _LEASE_POLL_S = 0.05
 # Compaction has every index built anew, so that some dead slots are borne with where there are indexes.
@@ -63,7 +65,7 @@ class Care:
         if _is_mostly_dead(self._store.snapshot()):
             self._compact()
         building = self._building(max(1, MAX_THREADS // 2))
-        is_done = building.run(is_final=False, progress=_no_progress, should_stop=stop.is_set)
+        is_done = building.run(is_final=False, progress=no_progress, should_stop=stop.is_set)
         if is_done and self._store.tuning.wants_filters:
             is_done = building.measure_filters(stop.is_set)
         return is_done or stop.is_set()
@@ -76,6 +78,16 @@ class Care:
             self._compact()
         self._build_to_the_end(progress)
         return self.report(before)
+
+    def train(self, xt: Float32 | None) -> None:
+        """Have an index that was named learn anew; see `Building.train`."""
+        config = self._store.config
+        if config.index_type in EXACT_TYPES or config.index_type == "auto":
+            return
+        building = self._building(MAX_THREADS)
+        while not building.train(xt):
+            time.sleep(_LEASE_POLL_S)
+        self._store.settle()
 
     def report(self, before: Snapshot | None = None) -> OptimizeReport:
         """How things stand, against how they were."""
@@ -107,9 +119,9 @@ class Care:
             disable=not progress,
             delay=0.5,
         ) as bar:
-            while not building.run(is_final=True, progress=_moving(bar), should_stop=_never):
+            while not building.run(is_final=True, progress=_moving(bar), should_stop=never):
                 time.sleep(_LEASE_POLL_S)
-            while self._store.tuning.wants_filters and not building.measure_filters(_never):
+            while self._store.tuning.wants_filters and not building.measure_filters(never):
                 time.sleep(_LEASE_POLL_S)
         self._store.settle()
 
@@ -132,11 +144,3 @@ def _moving(bar: tqdm) -> Callable[[int], None]:  # type: ignore[type-arg]  # no
         bar.update(n_done - bar.n)
 
     return progress
-
-
-def _no_progress(n_done: int) -> None:
-    return None
-
-
-def _never() -> bool:
-    return False

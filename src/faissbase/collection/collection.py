@@ -307,9 +307,25 @@ class LocalCollection:
         return n_removed
 
     def train(self, xt: Any = None) -> None:
-        """Nothing to learn for an exact index; ``xt`` is checked, as FAISS's flat index does."""
+        """Have an index that was named, as ``"IVF_PQ"``, learn anew and be built over all that is stored.
+
+        Not needed: an index is trained on stored vectors once there are enough, and searches are exact until
+        then. An exact collection, or ``"auto"``, has nothing to learn; ``xt`` is checked all the same.
+
+        Parameters
+        ----------
+        xt : array_like, (m, d), optional
+            What to learn from; a sample of the stored vectors where it is left out.
+
+        Raises
+        ------
+        NotReadyError
+            Too few vectors to train on, in ``xt`` or stored.
+        """
+        sample = None
         if xt is not None:
-            inputs.as_matrix(xt, self.dimension)
+            sample = inputs.stored_form(inputs.as_matrix(xt, self.dimension)[0], self.metric)[0]
+        self._writable().care.train(sample)
 
     # ---- reading ---------------------------------------------------------------------------------
 

@@ -369,9 +369,15 @@ def test_an_index_that_was_named_is_built_and_trained_on_what_is_there(
     with faissbase.connect(tmp_path / "db") as db:
         docs = db.create_collection("docs", data[0].shape[1], index_type="IVF64,PQ96x4fs")
         docs.add(_ids(0, 30), data[0][:30])
-        docs.train()
-        assert docs.stats().index == "exact"  # too few to train on
+        with pytest.raises(faissbase.NotReadyError, match="vectors to train"):
+            docs.train()
+        assert docs.search(data[0][3], 1)[0].id == "r3"  # exact until there are enough
+        assert docs.stats().index == "exact"
         _add(docs, data[0], 30, N)
+        with pytest.raises(faissbase.NotReadyError, match="vectors to train"):
+            docs.train(data[0][:20])
+        docs.train(data[0][N : N + 2_600])
+        assert docs.stats().slots_indexed == N
         docs.optimize()
         assert docs.stats().index == "IVF64,PQ96x4fs"
         assert _recall(docs, data[1]) >= DEFAULT_RECALL
