@@ -122,7 +122,7 @@ class Building:
             return False
 
     def train(self, xt: Float32 | None) -> bool:
-        """Build the whole index anew, trained on ``xt`` (``float32[m, d]``, stored form) or on stored vectors.
+        """Build the whole index anew, trained on ``xt``, ``float32[m, d]``, or on a sample of what is stored.
 
         False where another builder has the lease.
 
