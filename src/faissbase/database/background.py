@@ -79,10 +79,12 @@ class Background:
 
     def close(self) -> None:
         """Stop at the next point where work can be left, and wait for it."""
+        if self._process != os.getpid():  # the thread is the parent's, and its lock may be held for ever here
+            return
         with self._condition:
             self._stop.set()
             self._waiting.clear()
             self._condition.notify_all()
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread() and self._process == os.getpid():
+        if thread is not None and thread is not threading.current_thread():
             thread.join()
