@@ -310,12 +310,8 @@ class LocalCollection:
         """Have an index that was named, as ``"IVF_PQ"``, learn anew and be built over all that is stored.
 
         Not needed: an index is trained on stored vectors once there are enough, and searches are exact until
-        then. An exact collection, or ``"auto"``, has nothing to learn; ``xt`` is checked all the same.
-
-        Parameters
-        ----------
-        xt : array_like, (m, d), optional
-            What to learn from; a sample of the stored vectors where it is left out.
+        then. ``xt``, ``(m, d)``, is what to learn from, a sample of the stored vectors where it is left out.
+        An exact collection, or ``"auto"``, has nothing to learn; ``xt`` is checked all the same.
 
         Raises
         ------
@@ -421,7 +417,8 @@ class LocalCollection:
             1 is an exact search. The cheapest parameters are taken that were measured to reach it, or
             another path where that costs less.
         nprobe, ef_search : int, optional
-            Lists to visit (IVF) or candidates to keep (HNSW) instead, whatever recall that has.
+            Lists to visit (IVF) or candidates to keep (HNSW) instead, whatever recall that has. While no
+            index is built the search is exact and has no use for them.
         rerank : int, optional
             Candidates a hit whose distances are computed from the true vectors.
 
@@ -455,7 +452,7 @@ class LocalCollection:
 
     def text_search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]:
         """The k matching records whose documents rank highest for the words of ``query`` (BM25, any word)."""
-        text, n_hits, filter = _check_text(query), inputs.check_k(k), parse(where)
+        text, n_hits, filter = inputs.check_text(query), inputs.check_k(k), parse(where)
         return self._pinned(lambda moment: answers.by_text(moment, text, n_hits, filter))
 
     def hybrid_search(self, text: str, vector: Any, k: int = 10, where: Where | None = None) -> list[Hit]:
@@ -463,7 +460,7 @@ class LocalCollection:
         queries, _, filter = self._query(vector, where)
         if len(queries) != 1:
             raise InvalidInputError(f"hybrid_search takes one vector, got {len(queries)}")
-        words, n_hits = _check_text(text), inputs.check_k(k)
+        words, n_hits = inputs.check_text(text), inputs.check_k(k)
         return self._pinned(lambda moment: answers.by_both(moment, words, queries, n_hits, filter))
 
     def explain(
@@ -601,9 +598,3 @@ class LocalCollection:
         """Sizes and debts of this collection."""
         parts = self._parts()
         return stats_of(parts.store, self._newest(), parts.selector.size_bytes)
-
-
-def _check_text(text: Any) -> str:
-    if not isinstance(text, str):
-        raise InvalidInputError(f"text must be a string, got {type(text).__name__}")
-    return text

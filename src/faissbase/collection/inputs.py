@@ -380,6 +380,13 @@ def check_count(value: Any, name: str) -> int:
     return int(value)
 
 
+def check_text(text: Any) -> str:
+    """``text`` itself, where it is text."""
+    if not isinstance(text, str):
+        raise InvalidInputError(f"text must be a string, got {type(text).__name__}")
+    return text
+
+
 def check_positive(value: Any, name: str) -> float:
     """``value`` as a finite number above 0."""
     is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)

@@ -45,6 +45,7 @@ _FEW_DROPPED = 64
 _MOSTLY_ALIVE = 0.5
 _WIDER = 8
 _SHORT_TAIL = 4096
+_PLANS_KEPT = 256
 _WORTH_MEASURING_MS = 0.2
 _UNMEASURED = Knobs(effort=64, rerank=2)
 
@@ -121,6 +122,8 @@ def choose(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: Wa
         key = (nq, k, wanted)
         plan = snapshot.plans.get(key)
         if plan is None:
+            if len(snapshot.plans) >= _PLANS_KEPT:
+                snapshot.plans.clear()
             plan = snapshot.plans[key] = _chosen(snapshot, nq, k, selection, wanted)
         return plan
     return _chosen(snapshot, nq, k, selection, wanted)
