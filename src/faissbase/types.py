@@ -50,6 +50,15 @@ class Record:
     vector: Float32 | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a hit needs of its record, metadata still encoded."""
+
+    id: str
+    metadata_json: bytes
+    document: str | None
+
+
 class Hit:
     """One search hit.
 
@@ -66,22 +75,26 @@ class Hit:
     document : str or None
     """
 
-    __slots__ = ("_metadata", "_metadata_json", "distance", "document", "id", "score")
+    __slots__ = ("_metadata", "_row", "distance", "score")
 
-    def __init__(
-        self, id: str, score: float, distance: float | None, metadata_json: bytes, document: str | None
-    ) -> None:
-        self.id = id
+    def __init__(self, row: Row, score: float, distance: float | None) -> None:
+        self._row = row
         self.score = score
         self.distance = distance
-        self.document = document
-        self._metadata_json = metadata_json
         self._metadata: dict[str, Any] | None = None
+
+    @property
+    def id(self) -> str:
+        return self._row.id
+
+    @property
+    def document(self) -> str | None:
+        return self._row.document
 
     @property
     def metadata(self) -> dict[str, Any]:
         if self._metadata is None:
-            self._metadata = orjson.loads(self._metadata_json)
+            self._metadata = orjson.loads(self._row.metadata_json)
         return self._metadata
 
     def __repr__(self) -> str:
@@ -102,24 +115,14 @@ class Hit:
     __hash__ = None  # type: ignore[assignment]  # holds a dict
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What a hit needs of its record, metadata still encoded."""
-
-    id: str
-    metadata_json: bytes
-    document: str | None
-
-
 def hits_of(slots: list[int], distances: list[float], metric: Metric, rows: Mapping[int, Row]) -> list[Hit]:
     """The hits of one query, from its slots and distances, nearest first; slot −1 is none."""
-    hits = []
-    for slot, distance in zip(slots, distances, strict=True):
-        if slot >= 0:
-            row = rows[slot]
-            score = score_of(distance, metric)
-            hits.append(Hit(row.id, score, distance, row.metadata_json, row.document))
-    return hits
+    scores = distances if metric != "l2" else [score_of(distance, metric) for distance in distances]
+    return [
+        Hit(rows[slot], score, distance)
+        for slot, score, distance in zip(slots, scores, distances, strict=True)
+        if slot >= 0
+    ]
 
 
 class SearchResult(Sequence[list[Hit]]):

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faissbase.ann.curve import Choice, Curve, Point
+from faissbase.ann.curve import Choice, Curve, Point, Scan
 from faissbase.ann.flat import FlatView, Subset
 from faissbase.ann.segment import Knobs, Segment, Selector
 from faissbase.types import Float32, Mask
 
-__all__ = ["SHARES", "Choice", "Curve", "Point", "lower_bound", "measure"]
+__all__ = ["SHARES", "Choice", "Curve", "Point", "Scan", "lower_bound", "measure"]
 
 K = 10
 Z_ONE_SIDED_95 = 1.645
@@ -122,11 +122,14 @@ def measure(
         asked = [_with_truth(view, k, queries)]
     points, controls = _plain(segment, asked, k, is_over)
     queries = asked[-1].queries[:_FILTERED_QUERIES]
+    scanned: list[list[Scan]] = []
     for share, kinds in _subsets(segment, view, queries, k, alive, shares, rng):
         if is_over():
             break
         points.extend(_points_of_share(segment, share, kinds, k, controls, is_over))
-    return Curve(k, tuple(points))
+        scanned.extend(_scans(segment, view, kind, k) for kind in kinds)
+    worst = [min(scans, key=lambda scan: scan.recall_low) for scans in zip(*scanned, strict=True)]
+    return Curve(k, tuple(points), tuple(worst))
 
 
 def _made_queries(
@@ -250,6 +253,7 @@ class _Subset:
     """A selector, and queries with their true neighbours among what it leaves."""
 
     selector: Selector
+    rows: npt.NDArray[np.int64]
     asked: _Asked
 
 
@@ -304,7 +308,7 @@ def _subset(segment: Segment, view: FlatView, queries: Float32, k: int, mask: Ma
     if segment.first:
         whole = np.concatenate([np.zeros(segment.first, np.bool_), mask])
     asked = _Asked(queries, distances[:, -1])
-    return _Subset(Selector(whole), asked)
+    return _Subset(Selector(whole), rows, asked)
 
 
 def _points_of_share(
@@ -345,6 +349,24 @@ def _points_of_effort(
         worst = min(sets, key=lambda recalls: float(recalls.mean()))
         low = _paired_bound(worst, control)
         yield Point(effort, rerank, float(worst.mean()), low, us, share, least, settled)
+
+
+def _scans(segment: Segment, view: FlatView, subsets: list[_Subset], k: int) -> list[Scan]:
+    """What a scan of the codes of these subsets reaches, for each re-ranking depth."""
+    codes = segment.codes
+    if codes is None:
+        return []
+    hits = []
+    for subset in subsets:
+        queries = subset.asked.queries
+        gathered = codes.gathered(subset.rows + segment.first)
+        rows = gathered.candidates(queries, max(segment.reranks) * k) - segment.first
+        hits.append(_hits(segment, subset.asked, (view.distances_of(queries, rows), rows)))
+    scans = []
+    for rerank in segment.reranks:
+        recalls = np.concatenate([_recalls(each, rerank * k, k) for each in hits])
+        scans.append(Scan(rerank, float(recalls.mean()), lower_bound(recalls, k)))
+    return scans
 
 
 def _paired_bound(recalls: Recalls, control: _Control) -> float:

@@ -53,13 +53,14 @@ class SignedBytes:
         shift = np.empty(0, np.float32) if self.shift is None else self.shift
         return np.concatenate([np.array([self.scale], np.float32), shift])
 
-    def rounded(self, x: Float32) -> Float32:
+    def rounded(self, x: Float32, out: Float32 | None = None) -> Float32:
         """Whole numbers from −128 to 127, ``float32[n, d]``: vectors to be kept, queries to be compared.
 
         FAISS cuts queries to bytes too, so they must be whole and small before: 1.5 counts as 1, 300 as 44.
+        They are written into ``out`` where that is given.
         """
-        shifted = x if self.shift is None else x - self.shift
-        numbers: Float32 = shifted * np.float32(self.scale)
+        shifted = x if self.shift is None else np.subtract(x, self.shift, out=out)
+        numbers: Float32 = np.multiply(shifted, np.float32(self.scale), out=out)
         np.rint(numbers, out=numbers)
         np.maximum(numbers, _LEAST, out=numbers)
         np.minimum(numbers, _MOST, out=numbers)

@@ -60,12 +60,26 @@ class Choice:
     settled: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a scan of codes reaches, re-ranked so deep: recall and its lower end, as in `Point`."""
+
+    rerank: int
+    recall: float
+    recall_low: float
+
+
 @dataclass(frozen=True)
 class Curve:
-    """Recall@k against effort, as measured on one segment, without a selector and with some."""
+    """Recall@k against effort, as measured on one segment, without a selector and with some.
+
+    ``scans`` says what scans of codes reach, the worst of all subsets that were measured; none where they
+    were not.
+    """
 
     k: int
     points: tuple[Point, ...]
+    scans: tuple[Scan, ...] = ()
 
     @property
     def knows_filters(self) -> bool:
@@ -74,11 +88,13 @@ class Curve:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; `from_dict` reads it."""
-        return {"k": self.k, "points": [asdict(point) for point in self.points]}
+        points, scans = ([asdict(each) for each in kind] for kind in (self.points, self.scans))
+        return {"k": self.k, "points": points, "scans": scans}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Curve:
-        return Curve(int(values["k"]), tuple(Point(**point) for point in values["points"]))
+        points = tuple(Point(**point) for point in values["points"])
+        return Curve(int(values["k"]), points, tuple(Scan(**scan) for scan in values.get("scans", ())))
 
     def knobs_for(self, recall: float, share: float = 1.0, k: int | None = None) -> Knobs | None:
         """The cheapest knobs whose lower bound reaches ``recall``; None where none do. See `choice_for`."""
@@ -104,6 +120,10 @@ class Curve:
         choices = (_crossing(group, recall) for group in groups)
         best = _cheapest(choice for choice in choices if choice is not None)
         return best if best is None or k is None or k <= self.k else _for_more(best, k / self.k)
+
+    def scan_rerank(self, recall: float) -> int | None:
+        """How deep to re-rank a scan of codes; None where no depth is known to reach ``recall``."""
+        return min((scan.rerank for scan in self.scans if scan.recall_low >= recall), default=None)
 
     def us_per_query(self, knobs: Knobs, share: float = 1.0, k: int | None = None) -> float:
         """The time of one query on one thread with these knobs, from the nearest efforts; 0 unknown."""

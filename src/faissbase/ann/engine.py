@@ -122,6 +122,13 @@ class Engine:
         """Queries as the index compares them."""
         return queries if self._codes is None else self._codes.rounded(queries)
 
+    def prepare(self, queries: Float32, out: Float32) -> None:
+        """`prepared`, written into ``out``."""
+        if self._codes is None:
+            out[:] = queries
+        else:
+            self._codes.rounded(queries, out)
+
     def parameters(self, effort: int, selected: Selected | None) -> Any:
         """FAISS's parameters for one call, made once for each effort and selector."""
         if selected is None or not self.takes_selector:

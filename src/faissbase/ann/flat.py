@@ -235,7 +235,11 @@ class FlatView:
 
     def nearest_of(self, queries: Float32, k: int, slots: Slots) -> Neighbours:
         """The k nearest of each query's candidates ``int64[nq, m]``, their distances computed directly."""
-        exact = self._distances(queries, slots)
+        exact = self.distances_of(queries, slots)
+        if len(queries) == 1 and slots.shape[1] <= _MANY * k:
+            one = exact[0]
+            order = (one if self.metric == "l2" else -one).argsort(kind="stable")[:k]
+            return one.take(order)[None], slots[0].take(order)[None]
         if slots.shape[1] > _MANY * k:
             signed = exact if self.metric == "l2" else -exact
             few = np.argpartition(signed, k, axis=1)[:, : k + 1]
@@ -243,7 +247,8 @@ class FlatView:
         order = np.argsort(exact if self.metric == "l2" else -exact, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(exact, order, 1), np.take_along_axis(slots, order, 1)
 
-    def _distances(self, queries: Float32, slots: Slots) -> Float32:
+    def distances_of(self, queries: Float32, slots: Slots) -> Float32:
+        """The distance of each query to its own ``int64[nq, m]``, computed directly."""
         exact = np.empty(slots.shape, np.float32)
         kernel = faiss.fvec_L2sqr_by_idx if self.metric == "l2" else faiss.fvec_inner_products_by_idx
         x, slots = np.ascontiguousarray(queries), np.ascontiguousarray(slots)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from faissbase.ann import files
 from faissbase.ann.codes import SignedBytes
 from faissbase.ann.engine import Engine, Selected, Selector, omp_threads
 from faissbase.ann.flat import Neighbours, lay_over, threads_for
+from faissbase.ann.gathered import Codes
 from faissbase.ann.grammar import Family, parse
 from faissbase.ann.spec import Spec
 from faissbase.errors import CorruptionError
@@ -59,33 +61,46 @@ class Knobs:
 class _Room:
     """Arrays and FAISS's pointers to them, for one query of one thread at a time."""
 
-    __slots__ = ("exact", "exact_at", "labels", "labels_at", "rough", "rough_at")
+    __slots__ = (
+        "compared",
+        "compared_at",
+        "exact",
+        "exact_at",
+        "labels",
+        "labels_at",
+        "query",
+        "query_at",
+        "rough",
+        "rough_at",
+    )
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, d: int) -> None:
+        self.query, self.compared = np.empty((1, d), np.float32), np.empty((1, d), np.float32)
         self.rough, self.exact = np.empty(depth, np.float32), np.empty(depth, np.float32)
         self.labels = np.empty(depth, np.int64)
+        self.query_at, self.compared_at = faiss.swig_ptr(self.query), faiss.swig_ptr(self.compared)
         self.rough_at, self.exact_at = faiss.swig_ptr(self.rough), faiss.swig_ptr(self.exact)
         self.labels_at = faiss.swig_ptr(self.labels)
 
 
 class _Rooms(threading.local):
-    """A thread's rooms by depth."""
+    """A thread's rooms by depth and dimension."""
 
     def __init__(self) -> None:
-        self.by_depth: dict[int, _Room] = {}
+        self.by_size: dict[tuple[int, int], _Room] = {}
 
 
 _ROOMS = _Rooms()
 _MOST_ROOMS = 64
 
 
-def _room(depth: int) -> _Room:
-    rooms = _ROOMS.by_depth
-    room = rooms.get(depth)
+def _room(depth: int, d: int) -> _Room:
+    rooms = _ROOMS.by_size
+    room = rooms.get((depth, d))
     if room is None:
         if len(rooms) >= _MOST_ROOMS:
             rooms.clear()
-        room = rooms[depth] = _Room(depth)
+        room = rooms[depth, d] = _Room(depth, d)
     return room
 
 
@@ -93,7 +108,7 @@ class _Storage(Protocol):
     """What an HNSW graph compares: made over the mapped vectors at once, over codes in memory later."""
 
     def flat(self) -> Engine: ...
-    def coded(self, should_stop: Callable[[], bool]) -> tuple[Engine, int] | None: ...
+    def coded(self, should_stop: Callable[[], bool]) -> tuple[Engine, Codes] | None: ...
 
 
 class Segment:
@@ -110,6 +125,8 @@ class Segment:
         Lists of IVF; 0 otherwise.
     reranks : tuple of int
         Re-ranking depths worth measuring, ascending.
+    codes : Codes or None
+        What is compared instead of the vectors, once `warm` has made it.
     file_bytes : int
     """
 
@@ -135,7 +152,7 @@ class Segment:
         self.reranks = reranks
         self._engine = engine
         self._storage = storage
-        self._code_bytes = 0
+        self.codes: Codes | None = None
         self._is_nearer_smaller = metric == "l2"
         self._kernel = faiss.fvec_L2sqr_by_idx if metric == "l2" else faiss.fvec_inner_products_by_idx
         self._vectors_at = faiss.swig_ptr(vectors)
@@ -143,7 +160,7 @@ class Segment:
     @property
     def ram_bytes(self) -> int:
         """Bytes that searches keep busy: the mapped file and the codes in memory, not the vectors."""
-        return self.file_bytes + self._code_bytes
+        return self.file_bytes + (0 if self.codes is None else self.codes.matrix.nbytes)
 
     @property
     def is_warm(self) -> bool:
@@ -180,21 +197,21 @@ class Segment:
         if selected is not None and knobs.least:
             least = min(knobs.least, self.n)
             depth = max(depth, least)
-        room = _room(depth)
+        room = _room(depth, self.d)
         parameters = engine.parameters(knobs.effort, selected)
-        x, compared = faiss.swig_ptr(query), engine.prepared(query)
+        room.query[:] = query
+        engine.prepare(query, room.compared)
         with threads_for(1):
-            at = faiss.swig_ptr(compared)
-            engine.index.search_c(1, at, depth, room.rough_at, room.labels_at, parameters)
-            self._kernel(room.exact_at, x, self._vectors_at, room.labels_at, self.d, 1, depth)
+            engine.index.search_c(1, room.compared_at, depth, room.rough_at, room.labels_at, parameters)
+            self._kernel(room.exact_at, room.query_at, self._vectors_at, room.labels_at, self.d, 1, depth)
         exact = room.exact
         if least and room.labels[least - 1] < 0:
             return self._nothing(1, k)
         order = (exact if self._is_nearer_smaller else -exact).argsort(kind="stable")[:k]
-        slots = room.labels[order]
+        slots = room.labels.take(order)
         if self.first:
             slots[slots >= 0] += self.first
-        return exact[order][None], slots[None]
+        return exact.take(order)[None], slots[None]
 
     def _search_many(self, queries: Float32, k: int, knobs: Knobs, selected: Selected | None) -> Neighbours:
         depth = knobs.depth(k, self.n)
@@ -247,7 +264,7 @@ class Segment:
                 made = storage.coded(should_stop)
             if made is None:
                 return False
-            self._engine, self._code_bytes = made
+            self._engine, self.codes = made
             self._storage = None
         return True
 
@@ -255,8 +272,11 @@ class Segment:
 class _GraphStorage:
     """Reads the graph of ``path`` anew for each storage: an engine in use is never changed."""
 
-    def __init__(self, path: Path, ranges: Float32, quantizer: int, vectors: Float32, metric: int) -> None:
+    def __init__(
+        self, path: Path, ranges: Float32, quantizer: int, vectors: Float32, metric: int, first: int
+    ) -> None:
         self._path = path
+        self._first = first
         self._ranges = ranges
         self._quantizer = quantizer
         self._vectors = vectors
@@ -272,12 +292,13 @@ class _GraphStorage:
         flat = faiss.IndexFlat(self._vectors.shape[1], self._metric)
         return self.graph(lay_over(flat, self._vectors, len(self._vectors)), self._vectors)
 
-    def coded(self, should_stop: Callable[[], bool]) -> tuple[Engine, int] | None:
+    def coded(self, should_stop: Callable[[], bool]) -> tuple[Engine, Codes] | None:
         if not self._path.exists():  # replaced meanwhile: nobody needs this segment fast any more
             return None
         n, d = self._vectors.shape
-        index = scalar_quantizer(d, self._quantizer, self._metric, self._ranges)
+        empty = partial(scalar_quantizer, d, self._quantizer, self._metric, self._ranges)
         signed = SignedBytes.from_ranges(self._ranges) if self._quantizer == SIGNED_BYTES else None
+        index = empty()
         codes = np.empty((n, index.code_size), np.uint8)
         for start in range(0, n, _WARM_ROWS):
             if should_stop():
@@ -287,7 +308,8 @@ class _GraphStorage:
                 out[:] = signed.encode(piece)
             else:
                 index.sa_encode_c(len(piece), faiss.swig_ptr(piece), faiss.swig_ptr(out))
-        return self.graph(lay_over(index, codes, n), codes, signed), codes.nbytes
+        whole = Codes(codes, empty, signed, self._first)
+        return self.graph(whole.index(), codes, signed), whole
 
 
 def scalar_quantizer(d: int, quantizer: int, metric: int, ranges: Float32) -> Any:
@@ -354,7 +376,7 @@ def open_segment(path: Path, spec: Spec, metric: Metric, vectors: Float32, first
     storage, code = None, bare_graph(spec)
     if code is not None:
         faiss_metric = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
-        storage = _GraphStorage(path, trailer.ranges, QUANTIZERS.get(code, -1), rows, faiss_metric)
+        storage = _GraphStorage(path, trailer.ranges, QUANTIZERS.get(code, -1), rows, faiss_metric, first)
         engine = storage.flat()
     else:
         engine = Engine(files.read_index(path, faiss.IO_FLAG_MMAP_IFC))

@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from faissbase.ann.flat import Neighbours
+from faissbase.ann.segment import Knobs
 from faissbase.collection import planner
 from faissbase.collection.integrity import checked_rows
 from faissbase.collection.planner import Plan, Wanted
@@ -28,7 +29,7 @@ _FUSION_DEPTH_MIN = 50
 _FUSION_DEPTH_FACTOR = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for every search
 class Moment:
     """One snapshot with what reads it; ``transaction`` is set where rows are pinned to it too."""
 
@@ -73,10 +74,15 @@ class Explanation:
 
 
 def _kind(plan: Plan) -> str:
-    if plan.path != "index":
+    if plan.path not in ("index", "codes"):
         return "exact"
-    knobs = ", ".join(f"effort {each.effort} rerank {each.rerank}" for each in plan.knobs)
+    knobs = ", ".join(_knobs(each) for each in plan.knobs)
     return f"approximate (recall {plan.target:g} wanted: {knobs})"
+
+
+def _knobs(knobs: Knobs) -> str:
+    effort = f"effort {knobs.effort} " if knobs.effort else ""  # none in a scan of codes
+    return f"{effort}rerank {knobs.rerank}"
 
 
 def nearest(moment: Moment, queries: Float32, k: int, where: Filter, wanted: Wanted) -> SearchResult:
@@ -189,10 +195,7 @@ def by_both(moment: Moment, text: str, query: Float32, k: int, where: Filter) ->
 
 def _hits(moment: Moment, found: Sequence[tuple[int, float, float | None]]) -> list[Hit]:
     rows = moment.store.rows(moment.snapshot, [slot for slot, _, _ in found], moment.transaction)
-    return [
-        Hit(rows[slot].id, score, distance, rows[slot].metadata_json, rows[slot].document)
-        for slot, score, distance in found
-    ]
+    return [Hit(rows[slot], score, distance) for slot, score, distance in found]
 
 
 def by_ids(moment: Moment, ids: list[str], include_vectors: bool) -> list[Record]:

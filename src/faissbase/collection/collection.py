@@ -137,7 +137,7 @@ class LocalCollection:
         care = Care(store, writer, self._memory_budget)
         if not self._read_only:
             store.on_snapshot = self._look_after
-        return _Parts(store, Selector(store.records), writer, care, os.getpid())
+        return _Parts(store, Selector(store.records, self._memory_budget), writer, care, os.getpid())
 
     def _look_after(self, snapshot: Snapshot) -> None:
         """Have the background build or compact, where this moment says that it is due."""

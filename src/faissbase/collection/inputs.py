@@ -27,6 +27,7 @@ MAX_HITS = 1 << 27
 _MAX_SQUARED_NORM = 8e37
 _MIN_SQUARED_NORM = 1e-30  # below, float32 squares lose digits
 _UNIT_TOLERANCE = 1e-6
+_FLOAT32 = np.dtype(np.float32)
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -351,7 +352,8 @@ def _ready_vector(vector: Any, dimension: int, metric: Metric) -> tuple[Float32,
 
     Returns its `stored_form` and norm, or None where the long way must look at it.
     """
-    if not isinstance(vector, np.ndarray) or vector.dtype != np.float32 or vector.shape != (dimension,):
+    # The one object that NumPy has for float32 in this machine's byte order: any other takes the long way.
+    if type(vector) is not np.ndarray or vector.dtype is not _FLOAT32 or vector.shape != (dimension,):
         return None
     double = vector.astype(np.float64)
     square = float(double.dot(double))
@@ -359,7 +361,7 @@ def _ready_vector(vector: Any, dimension: int, metric: Metric) -> tuple[Float32,
         return None
     length = math.sqrt(square)
     norm = 1.0 if metric != "cosine" or abs(length - 1.0) <= _UNIT_TOLERANCE else length
-    return (vector if norm == 1.0 else vector / np.float32(norm)).reshape(1, -1), norm
+    return (vector if norm == 1.0 else vector / np.float32(norm))[None], norm
 
 
 def check_k(k: Any, nq: int = 1) -> int:
@@ -395,10 +397,11 @@ def check_positive(value: Any, name: str) -> float:
     return float(value)
 
 
-def check_fraction(value: Any, name: str) -> None:
-    """Refuse what is not in (0, 1]."""
+def check_fraction(value: Any, name: str) -> float:
+    """``value`` as a float, where it is in (0, 1]."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise InvalidInputError(f"{name} must be above 0 and at most 1, got {value!r}")
+    return float(value)
 
 
 def check_radius(radius: Any) -> float:

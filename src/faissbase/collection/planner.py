@@ -1,15 +1,15 @@
 """How a search is run: through the index, on everything, on everything with room for what is dropped
-after, or on a few slots.
+after, on a few slots, or on the codes of a few slots.
 
-The cheapest path by forecast cost is taken. All but the index are exact; the index is taken only with
-parameters that were measured to reach the recall asked for. Knows arrays, segments and selections.
+The cheapest path by forecast cost is taken. All but the index and the codes are exact; those are taken only
+with parameters that were measured to reach the recall asked for. Knows arrays, segments and selections.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from faissbase.collection.store import Snapshot
 from faissbase.errors import InvalidInputError
 from faissbase.types import Float32, Mask, Slots
 
-Path = Literal["none", "index", "scan", "wide scan", "subset"]
+Path = Literal["none", "index", "scan", "wide scan", "subset", "codes"]
 
 DEFAULT_RECALL = 0.95
 # Nanoseconds a float: measured on 40,000 × 384 and 500,000 × 128, FAISS 1.15.1 (see ARCHITECTURE.md).
@@ -41,6 +41,9 @@ _SUBSET_NS = 0.24
 _SUBSET_MANY_NS = 0.55  # from a quarter of the slots on, memory is no longer read ahead
 _BLAS_NS = 0.03
 _GATHER_NS = 0.40
+_CODES_NS = 0.055
+_CODES_MS = 0.012  # what re-ranking costs beyond
+_GATHER_CODES_NS = 0.30
 _FEW_DROPPED = 64
 _MOSTLY_ALIVE = 0.5
 _WIDER = 8
@@ -77,14 +80,16 @@ class Wanted:
 
 
 _NOTHING_ASKED = Wanted()
+_RECALLS_KEPT = 64
+_recalls: dict[float, Wanted] = {}  # what is asked again and again is checked once
 
 
 def wanted_from(
     recall: float | None, nprobe: int | None, ef_search: int | None, rerank: int | None
 ) -> Wanted:
     """What the arguments of a search ask for, checked. Where they ask for nothing, nothing is made."""
-    if recall is None and nprobe is None and ef_search is None and rerank is None:
-        return _NOTHING_ASKED
+    if nprobe is None and ef_search is None and rerank is None:
+        return _NOTHING_ASKED if recall is None else _wanted_recall(recall)
     if recall is not None:
         inputs.check_fraction(recall, "recall")
     knobs = {"nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
@@ -93,7 +98,17 @@ def wanted_from(
         raise InvalidInputError("search() takes nprobe (for IVF) or ef_search (for HNSW), not both")
     if recall is not None and given:
         raise InvalidInputError(f"search() takes recall or {next(iter(given))}, not both")
-    return Wanted(recall, **given)
+    return Wanted(**given)
+
+
+def _wanted_recall(recall: Any) -> Wanted:
+    known = _recalls.get(recall) if type(recall) is float else None
+    if known is None:
+        known = Wanted(inputs.check_fraction(recall, "recall"))
+        if len(_recalls) >= _RECALLS_KEPT:
+            _recalls.clear()
+        _recalls[known.target] = known
+    return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +155,48 @@ def _chosen(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: W
     elif wanted.target < 1.0 and _is_unmeasured(snapshot, m / n):
         cheapest = min(predicted.values())
         snapshot.tuning.wants_filters |= cheapest > _WORTH_MEASURING_MS * nq
+    rerank = _codes_rerank(snapshot, nq, selection, wanted)
+    if rerank is not None:
+        _forecast_codes(predicted, snapshot, nq, selection)
     is_forced = wanted.is_explicit and bool(choices)
     path: Path = "index" if is_forced else min(predicted, key=lambda name: predicted[name])
     costs = {str(name): cost for name, cost in predicted.items()}
-    knobs = tuple(choice.knobs for choice in choices) if path == "index" else ()
+    knobs: tuple[Knobs, ...] = ()
+    if path == "index":
+        knobs = tuple(choice.knobs for choice in choices)
+    elif path == "codes" and rerank is not None:
+        knobs = (Knobs(effort=0, rerank=rerank),)
     return Plan(path, n, m, costs, knobs, wanted.target, is_wide)
+
+
+def _codes_rerank(snapshot: Snapshot, nq: int, selection: Selection, wanted: Wanted) -> int | None:
+    """How deep to re-rank a scan of the codes of what a filter leaves; None where that cannot be done."""
+    if wanted.is_explicit or wanted.target >= 1.0 or nq >= GATHER_QUERIES:
+        return None
+    if selection.mask is snapshot.alive or not snapshot.segments:
+        return None
+    codes = snapshot.codes
+    if codes is None or not selection.may_gather(codes):
+        return None
+    reranks = [live.curve.scan_rerank(wanted.target) if live.curve else None for live in snapshot.segments]
+    return None if None in reranks else max(rerank or 0 for rerank in reranks)
+
+
+def _forecast_codes(predicted: dict[Path, float], snapshot: Snapshot, nq: int, selection: Selection) -> None:
+    """Add what a scan of codes costs, and keep in mind what it would have spared.
+
+    Gathering costs as much as a few scans, so it is done once that much could have been spared: whatever
+    comes after, no more than twice the least possible is spent.
+
+    **Source**: R. Karp, On-line algorithms versus off-line algorithms, 1992 (rent or buy).
+    """
+    numbers = selection.count * snapshot.view.d / 1e6
+    scan_ms = nq * (numbers * _CODES_NS / min(nq, MAX_THREADS) + _CODES_MS)
+    cheapest = min(predicted.values())
+    to_gather_ms = 0.0 if selection.is_gathered else numbers * _GATHER_CODES_NS - selection.spared_ms
+    predicted["codes"] = scan_ms + max(0.0, to_gather_ms)
+    if not selection.is_gathered:
+        selection.spared_ms += max(0.0, cheapest - scan_ms)
 
 
 def _exact_ms(view: FlatView, nq: int, m: int) -> dict[Path, float]:
@@ -234,6 +286,8 @@ def run(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selection: Sel
         return np.empty((nq, 0), np.float32), np.empty((nq, 0), np.int64)
     if plan.path == "index":
         return _by_index(plan, snapshot, queries, k, selection)
+    if plan.path == "codes":
+        return _by_codes(plan, snapshot, queries, k, selection)
     if plan.path == "scan" or selection.mask is None:
         return view.search(queries, k)
     if plan.path == "subset":
@@ -259,6 +313,19 @@ def _by_index(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selectio
         return distances, slots
     is_answered = np.min(openings, axis=0) >= 0
     return _filled_up(snapshot, queries, k, selection, distances, slots, is_answered)
+
+
+def _by_codes(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selection: Selection) -> Neighbours:
+    """A scan of the codes of what is selected, re-ranked, merged with the tail."""
+    codes = snapshot.codes
+    gathered = selection.gather(codes) if codes else None
+    if not gathered:  # memory went to another filter meanwhile, or all that is selected lies in the tail
+        return snapshot.view.search_subset(queries, k, selection.subset)
+    depth = plan.knobs[0].depth(k, selection.count)
+    pieces = [each.candidates(queries, depth) for each in gathered]
+    found = snapshot.view.nearest_of(queries, k, pieces[0] if len(pieces) == 1 else np.hstack(pieces))
+    tail = _search_tail(snapshot, queries, k, selection)
+    return found if tail is None else _merged([found, tail], k, snapshot.view.metric == "l2")
 
 
 def _living(live: LiveSegment, queries: Float32, k: int, knobs: Knobs, selection: Selection) -> Neighbours:

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 
 import numpy as np
 
-from faissbase.collection.selected import Selection
+from faissbase.collection.selected import Room, Selection
 from faissbase.collection.store import Snapshot
 from faissbase.errors import ConflictError, CorruptionError
 from faissbase.filters.columns import Columns
@@ -24,13 +24,16 @@ from faissbase.types import Mask
 _KEPT = 64
 _KEPT_BYTES = 64 << 20
 _SLOT_BYTES = 9  # one for the mask, eight for the slot
+_GATHERED_BYTES = 64 << 20
 
 
 class Selector:
     """Makes selections, and keeps those that are asked for again."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, memory_bytes: int | None = None) -> None:
         self._records = records
+        most_bytes = _GATHERED_BYTES if memory_bytes is None else min(_GATHERED_BYTES, memory_bytes // 8)
+        self._room = Room(most_bytes)
         self._columns = Columns()
         self._columns_lock = threading.Lock()
         self._generation = 0
@@ -56,7 +59,7 @@ class Selector:
         mask = self._mask(snapshot, where, transaction)
         if snapshot.alive is not None:
             mask = mask & snapshot.alive
-        selection = Selection(mask, snapshot.view.n, int(np.count_nonzero(mask)))
+        selection = Selection(mask, snapshot.view.n, int(np.count_nonzero(mask)), self._room)
         self._keep(snapshot, where, selection)
         return selection
 
@@ -98,8 +101,8 @@ class Selector:
 
     @property
     def size_bytes(self) -> int:
-        """Memory that columns and remembered answers take."""
-        return self._columns.size_bytes
+        """Memory that columns, remembered answers and gathered codes take."""
+        return self._columns.size_bytes + self._room.used_bytes
 
 
 def _in_order(

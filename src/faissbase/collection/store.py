@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 
 from faissbase.ann.flat import FlatView, half_codes
+from faissbase.ann.gathered import Codes
 from faissbase.ann.half import HalfCodes
 from faissbase.collection.integrity import BlockCheck, check_rows, fits
 from faissbase.collection.segments import LiveSegment, Segments
@@ -79,6 +80,12 @@ class Snapshot:
     plans: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
+    def codes(self) -> tuple[Codes, ...] | None:
+        """What is in memory of the segments' codes; None while any has none."""
+        codes = tuple(live.index.codes for live in self.segments if live.index.codes is not None)
+        return codes if len(codes) == len(self.segments) else None
+
+    @property
     def n_indexed(self) -> int:
         """How many slots the segments cover, from the first on."""
         return self.segments[-1].stop if self.segments else 0
@@ -104,6 +111,10 @@ class _RowCache:
     def pick(self, slots: Sequence[int]) -> tuple[dict[int, Row], list[int]]:
         """The rows that are here, and the slots that are not."""
         young, old = self._young, self._old
+        try:
+            return {slot: young[slot] for slot in slots}, []
+        except KeyError:
+            pass
         rows = {slot: young[slot] for slot in slots if slot in young}
         missing = [slot for slot in slots if slot not in rows]
         if missing and old:

@@ -1,0 +1,74 @@
+"""The codes of a few slots side by side, scanned whole: what a filter leaves, at a quarter of the bytes.
+
+Knows arrays and slots. The codes of what passes a filter lie all over a segment; brought together once, they
+are read as fast as memory gives them. Candidates are then ranked by their true vectors, as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from faissbase.ann.codes import SignedBytes
+from faissbase.ann.engine import Engine
+from faissbase.ann.flat import lay_over, threads_for
+from faissbase.types import Float32, Slots
+
+
+class Codes:
+    """The codes of a segment's slots from ``first`` on, ``uint8[n, code_size]``, in memory.
+
+    ``empty`` makes an index of their kind without vectors; ``signed`` is how queries are made like them.
+    """
+
+    def __init__(
+        self,
+        matrix: npt.NDArray[np.uint8],
+        empty: Callable[[], Any],
+        signed: SignedBytes | None,
+        first: int,
+    ) -> None:
+        self.matrix = matrix
+        self.empty = empty
+        self.signed = signed
+        self.first = first
+
+    def index(self) -> Any:
+        """All of them as one FAISS index, which does not own them."""
+        return lay_over(self.empty(), self.matrix, len(self.matrix))
+
+    def bytes_of(self, n_slots: int) -> int:
+        """Memory that so many gathered codes take."""
+        return int(n_slots * (self.matrix.shape[1] + np.dtype(np.int64).itemsize))
+
+    def gathered(self, slots: Slots) -> Gathered:
+        """The codes of ``slots``, ``int64[m]``, all of this segment."""
+        codes = self.matrix[slots - self.first]
+        index = lay_over(self.empty(), codes, len(codes))
+        return Gathered(Engine(index, codes, codes=self.signed), slots)
+
+
+class Gathered:
+    """Some slots of one segment by their codes alone. Any number of threads may search."""
+
+    def __init__(self, engine: Engine, slots: Slots) -> None:
+        self._engine = engine
+        self.slots = slots
+
+    def candidates(self, queries: Float32, depth: int) -> Slots:
+        """The slots whose codes are nearest, ``int64[nq, min(depth, m)]``, nearest first.
+
+        Queries are ``float32[nq, d]``, C-contiguous, of unit length for cosine.
+        """
+        depth = min(depth, len(self.slots))
+        compared = self._engine.prepared(queries)
+        distances = np.empty((len(queries), depth), np.float32)
+        labels = np.empty((len(queries), depth), np.int64)
+        pointers = (faiss.swig_ptr(compared), depth, faiss.swig_ptr(distances), faiss.swig_ptr(labels))
+        with threads_for(len(queries)):
+            self._engine.index.search_c(len(queries), *pointers)
+        return self.slots.take(labels)
