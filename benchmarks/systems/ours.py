@@ -14,7 +14,7 @@ RECALLS = (
     0.8,
     0.85,
     0.88,
-    *(hundredth / 100 for hundredth in range(90, 98)),
+    *(thousandth / 1000 for thousandth in range(900, 975, 5)),
     0.98,
     0.985,
     0.99,

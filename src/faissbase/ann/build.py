@@ -25,6 +25,7 @@ from faissbase.types import Float32, Metric
 _CHUNK_ROWS = 8192
 _SAMPLE_ROWS_PER_CENTROID = 64
 _SAMPLE_ROWS_LEAST = 20_000
+_SAMPLE_ROWS_SIGNED = 4096  # one scale is found, from a million numbers or more
 _SEED = 1234
 
 
@@ -151,6 +152,8 @@ class Builder:
     def _sample(self, good_points: int) -> Float32:
         n = len(self._vectors) - self.first
         wanted = max(_SAMPLE_ROWS_LEAST, good_points * _SAMPLE_ROWS_PER_CENTROID // 39)
+        if QUANTIZERS.get(self._code or "") == SIGNED_BYTES:
+            wanted = _SAMPLE_ROWS_SIGNED
         if n <= wanted:
             return np.ascontiguousarray(self._vectors[self.first :])
         rows = np.random.default_rng(_SEED).choice(n, wanted, replace=False)

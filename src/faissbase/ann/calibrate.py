@@ -39,7 +39,8 @@ _MIX = 0.65  # how much of a strange query is its stored vector; the rest is ano
 _OUTWARD = 1.0  # an outward query lies so far beyond its stored vector, away from that one's tenth neighbour
 _MAIN_KIND = {"hnsw": "strange", "ivf": "outward", "codes": "outward"}  # the harder one, asked most
 _OTHER_PART = 4  # one query of the other kind for so many
-_TIMED_QUERIES = 32
+_NEAR_EFFORT = 64
+_TIMED_QUERIES = 16
 _TIMED_FILTERED = 12
 _FILTERED_QUERIES = 80
 _LEASTS = (0, 32, 64, 128, 256)
@@ -116,10 +117,8 @@ def measure(
     rows = np.arange(view.n) if alive is None else np.flatnonzero(alive[: view.n])
     if not len(rows):
         return Curve(k, ())
-    if queries is None:
-        asked = [_with_truth(view, k, made) for made in _made_queries(segment, view, rows, n_queries, rng)]
-    else:
-        asked = [_with_truth(view, k, queries)]
+    sets = list(_made_queries(segment, view, rows, n_queries, rng)) if queries is None else [queries]
+    asked = _with_truth(view, k, sets)
     points, controls = _plain(segment, asked, k, is_over)
     queries = asked[-1].queries[:_FILTERED_QUERIES]
     scanned: list[list[Scan]] = []
@@ -137,7 +136,7 @@ def _made_queries(
 ) -> Iterator[Float32]:
     few = min(n_queries, max(_FILTERED_QUERIES, n_queries // _OTHER_PART))
     is_strange = _MAIN_KIND[segment.family] == "strange"
-    yield outward_queries(view, rng.choice(rows, few if is_strange else n_queries))
+    yield outward_queries(view, rng.choice(rows, few if is_strange else n_queries), segment)
     near, far = rng.choice(rows, (2, n_queries if is_strange else few))
     yield strange_queries(view, near, far)
 
@@ -147,10 +146,13 @@ def strange_queries(view: FlatView, near: npt.NDArray[np.int64], far: npt.NDArra
     return _query_form(view, _MIX * view.vectors[near] + (1.0 - _MIX) * view.vectors[far])
 
 
-def outward_queries(view: FlatView, rows: npt.NDArray[np.int64]) -> Float32:
-    """Queries beyond ``rows``, each away from its tenth neighbour: ``float32[nq, d]``."""
-    vectors = view.vectors[rows]
-    _, neighbours = view.search(np.ascontiguousarray(vectors), min(view.n, K + 1))
+def outward_queries(view: FlatView, rows: npt.NDArray[np.int64], segment: Segment | None = None) -> Float32:
+    """Queries beyond ``rows``, each away from its tenth neighbour, ``float32[nq, d]``; a graph finds it."""
+    vectors, k = np.ascontiguousarray(view.vectors[rows]), min(view.n, K + 1)
+    if segment is not None and segment.family == "hnsw":
+        neighbours = segment.search(vectors, k, Knobs(_NEAR_EFFORT))[1] - segment.first
+    else:
+        neighbours = view.search(vectors, k)[1]
     return _query_form(view, vectors + _OUTWARD * (vectors - view.vectors[neighbours[:, -1]]))
 
 
@@ -160,10 +162,13 @@ def _query_form(view: FlatView, queries: Float32) -> Float32:
     return np.ascontiguousarray(queries, np.float32)
 
 
-def _with_truth(view: FlatView, k: int, queries: Float32) -> _Asked:
-    queries = np.ascontiguousarray(queries, np.float32)
-    distances, _ = view.search(queries, k)
-    return _Asked(queries, distances[:, -1])
+def _with_truth(view: FlatView, k: int, sets: list[Float32]) -> list[_Asked]:
+    """Each set of queries with its answers, all searched in one batch, which costs least."""
+    together = np.ascontiguousarray(np.concatenate(sets), np.float32)
+    kth = view.search(together, k)[0][:, -1]
+    stops = np.cumsum([len(queries) for queries in sets])[:-1]
+    parts = zip(np.split(together, stops), np.split(kth, stops), strict=True)
+    return [_Asked(queries, distances) for queries, distances in parts]
 
 
 def _hits(segment: Segment, asked: _Asked, found: tuple[Float32, Any]) -> Mask:

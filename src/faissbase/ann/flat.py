@@ -22,6 +22,7 @@ _GATHER_BYTES = 16 << 20
 GATHER_QUERIES = 20
 # FAISS turns to BLAS from this many numbers in a batch of queries on.
 _BLAS_NUMBERS = int(faiss.cvar.distance_compute_blas_threshold)
+_FILLED_SHARE = 0.14  # measured 0.09 at 384 dimensions, 0.13 at 128
 MAX_THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 Neighbours = tuple[Float32, Slots]
@@ -77,9 +78,21 @@ class threads_for:
             faiss.omp_set_num_threads(self._before)
 
 
-def uses_blas(nq: int, d: int) -> bool:
-    """Whether FAISS runs a batch as a matrix product."""
-    return nq * d >= _BLAS_NUMBERS
+def product_rows(nq: int, d: int) -> int:
+    """Queries in the matrix product that answers ``nq`` of them, zeros included; 0 where it does not pay.
+
+    FAISS makes one only for so many numbers, and then takes an eighth of the time or less for each query. So
+    it is worth while to fill a smaller batch up with queries of zeros.
+    """
+    least = -(-_BLAS_NUMBERS // d)
+    return max(nq, least) if nq >= max(2, _FILLED_SHARE * least) else 0
+
+
+def _filled(queries: Float32) -> Float32:
+    """The queries, with as many of zeros after them as make a matrix product."""
+    nq, d = queries.shape
+    rows = product_rows(nq, d)
+    return queries if rows == nq else np.pad(queries, ((0, rows - nq), (0, 0)))
 
 
 def _widened(k: int) -> int:
@@ -146,12 +159,13 @@ class FlatView:
         """The k nearest of all: ``(float32[nq, k], int64[nq, k])``, nearest first."""
         if len(queries) == 1:
             return self._search_one(queries, k)
-        if not uses_blas(len(queries), self.d):
+        nq = len(queries)
+        if not product_rows(nq, self.d):
             return self._search_directly(queries, k)
         wide = min(self.n, _widened(k))
-        with threads_for(len(queries)):
-            distances, slots = self._index.search(queries, wide)
-        return self._settle(queries, k, distances, slots, self.n, None)
+        with threads_for(nq):
+            distances, slots = self._index.search(_filled(queries), wide)
+        return self._settle(queries, k, distances[:nq], slots[:nq], self.n, None)
 
     def search_subset(self, queries: Float32, k: int, subset: Subset) -> Neighbours:
         """The k nearest among a subset."""
@@ -204,8 +218,11 @@ class FlatView:
     def _search_gathered(self, queries: Float32, k: int, slots: Slots) -> Neighbours:
         """Copy the subset together piece by piece: a batch then reads it in order, in constant memory."""
         rows = max(1, _GATHER_BYTES // (4 * self.d))
+        nq = len(queries)
+        if product_rows(nq, self.d):
+            queries = _filled(queries)
         merged = faiss.ResultHeap(len(queries), k, keep_max=self.metric != "l2")
-        with threads_for(len(queries)):
+        with threads_for(nq):
             for start in range(0, len(slots), rows):
                 piece = slots[start : start + rows]
                 n_found = min(k, len(piece))
@@ -214,7 +231,7 @@ class FlatView:
                 )
                 merged.add_result(distances, piece[local])
             merged.finalize()
-        return merged.D, merged.I
+        return merged.D[:nq], merged.I[:nq]
 
     def _settle(
         self, queries: Float32, k: int, rough: Float32, slots: Slots, n: int, subset: Subset | None

@@ -20,8 +20,8 @@ from faissbase.ann.flat import (
     FlatView,
     Neighbours,
     Subset,
+    product_rows,
     threads_for,
-    uses_blas,
 )
 from faissbase.ann.segment import Knobs
 from faissbase.collection import inputs
@@ -206,14 +206,21 @@ def _exact_ms(view: FlatView, nq: int, m: int) -> dict[Path, float]:
 
 
 def _scan_ms(view: FlatView, nq: int) -> float:
-    ns = _HALF_SCAN_NS if nq == 1 and view.is_halved else _BLAS_NS if uses_blas(nq, view.d) else _SCAN_NS
-    return float(view.n * view.d * nq * ns / min(nq, MAX_THREADS) / 1e6)
+    numbers = view.n * view.d / 1e6
+    if nq == 1:
+        return float(numbers * (_HALF_SCAN_NS if view.is_halved else _SCAN_NS))
+    return float(numbers * _batch_ns(nq, view.d))
+
+
+def _batch_ns(nq: int, d: int) -> float:
+    """What a batch costs for each number of the vectors searched."""
+    rows = product_rows(nq, d)
+    return (rows * _BLAS_NS if rows else nq * _SCAN_NS) / min(nq, MAX_THREADS)
 
 
 def _subset_ms(m: int, n: int, d: int, nq: int) -> float:
     if nq >= GATHER_QUERIES:
-        blas = _BLAS_NS if uses_blas(nq, d) else _SCAN_NS
-        return m * d * (_GATHER_NS + nq * blas / min(nq, MAX_THREADS)) / 1e6
+        return m * d * (_GATHER_NS + _batch_ns(nq, d)) / 1e6
     ns = _SUBSET_NS if m < n / 4 else _SUBSET_MANY_NS
     return m * d * nq * ns / min(nq, MAX_THREADS) / 1e6
 
