@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -58,6 +58,13 @@ class Choice:
     recall_low: float
     us_per_query: float
     settled: float = 1.0
+
+    def harder(self, factor: float) -> Choice:
+        """With so many times the effort, and the cost that goes with it."""
+        if factor == 1.0:
+            return self
+        knobs = replace(self.knobs, effort=math.ceil(self.knobs.effort * factor))
+        return replace(self, knobs=knobs, us_per_query=self.us_per_query * factor)
 
 
 @dataclass(frozen=True, slots=True)

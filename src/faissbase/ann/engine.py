@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 
 from faissbase.ann.codes import SignedBytes
-from faissbase.ann.flat import Neighbours
+from faissbase.ann.flat import Neighbours, picked
 from faissbase.types import Float32, Mask
 
 # Classes whose search takes no parameters, hence no selector either.
@@ -191,4 +191,4 @@ class Engine:
             wide = min(n, _WIDEN_AGAIN * wide)
         labels = np.where(is_selected, labels, -1)
         order = np.argsort(~is_selected, axis=1, kind="stable")[:, :depth]
-        return np.take_along_axis(distances, order, 1), np.take_along_axis(labels, order, 1)
+        return picked(distances, labels, order)

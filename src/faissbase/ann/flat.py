@@ -95,6 +95,14 @@ def _filled(queries: Float32) -> Float32:
     return queries if rows == nq else np.pad(queries, ((0, rows - nq), (0, 0)))
 
 
+def picked(distances: Float32, slots: Slots, order: Slots) -> Neighbours:
+    """The columns ``order`` of each row of both: ``np.take_along_axis`` without its cost for one query."""
+    if len(order) == 1:
+        columns = order[0]
+        return distances[0].take(columns)[None], slots[0].take(columns)[None]
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(slots, order, 1)
+
+
 def _widened(k: int) -> int:
     return k + max(5, k // 4)
 
@@ -253,16 +261,12 @@ class FlatView:
     def nearest_of(self, queries: Float32, k: int, slots: Slots) -> Neighbours:
         """The k nearest of each query's candidates ``int64[nq, m]``, their distances computed directly."""
         exact = self.distances_of(queries, slots)
-        if len(queries) == 1 and slots.shape[1] <= _MANY * k:
-            one = exact[0]
-            order = (one if self.metric == "l2" else -one).argsort(kind="stable")[:k]
-            return one.take(order)[None], slots[0].take(order)[None]
         if slots.shape[1] > _MANY * k:
             signed = exact if self.metric == "l2" else -exact
             few = np.argpartition(signed, k, axis=1)[:, : k + 1]
-            exact, slots = np.take_along_axis(exact, few, 1), np.take_along_axis(slots, few, 1)
+            exact, slots = picked(exact, slots, few)
         order = np.argsort(exact if self.metric == "l2" else -exact, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(exact, order, 1), np.take_along_axis(slots, order, 1)
+        return picked(exact, slots, order)
 
     def distances_of(self, queries: Float32, slots: Slots) -> Float32:
         """The distance of each query to its own ``int64[nq, m]``, computed directly."""

@@ -19,7 +19,7 @@ import numpy as np
 from faissbase.ann import files
 from faissbase.ann.codes import SignedBytes
 from faissbase.ann.engine import Engine, Selected, Selector, omp_threads
-from faissbase.ann.flat import Neighbours, lay_over, threads_for
+from faissbase.ann.flat import Neighbours, lay_over, picked, threads_for
 from faissbase.ann.gathered import Codes
 from faissbase.ann.grammar import Family, parse
 from faissbase.ann.spec import Spec
@@ -221,7 +221,7 @@ class Segment:
             piece = queries[start : start + _BATCH_ROWS]
             exact, slots = self._candidates(piece, max(depth, least), knobs.effort, selected)
             order = np.argsort(exact if self._is_nearer_smaller else -exact, axis=1, kind="stable")[:, :k]
-            found = np.take_along_axis(exact, order, 1), np.take_along_axis(slots, order, 1)
+            found = picked(exact, slots, order)
             if least:
                 is_short = slots[:, least - 1] < 0
                 found[0][is_short], found[1][is_short] = self._nothing(1, k)

@@ -8,7 +8,7 @@ with parameters that were measured to reach the recall asked for. Knows arrays, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,12 +20,13 @@ from faissbase.ann.flat import (
     FlatView,
     Neighbours,
     Subset,
+    picked,
     product_rows,
     threads_for,
 )
 from faissbase.ann.segment import Knobs
 from faissbase.collection import inputs
-from faissbase.collection.segments import LiveSegment
+from faissbase.collection.segments import LEAST_ALIVE, LiveSegment
 from faissbase.collection.selected import Selection
 from faissbase.collection.store import Snapshot
 from faissbase.errors import InvalidInputError
@@ -148,8 +149,7 @@ def _chosen(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: W
     n, m = snapshot.view.n, selection.count
     predicted = _exact_ms(snapshot.view, nq, m)
     is_wide = selection.mask is snapshot.alive and _MOSTLY_ALIVE <= m / n < 1.0
-    least_share = _MOSTLY_ALIVE if is_wide else 1.0
-    choices = _choices(snapshot, k, m / n, wanted, least_share)
+    choices = _choices(snapshot, k, selection, wanted, is_wide=is_wide)
     if choices:
         predicted["index"] = _index_ms(snapshot, nq, m, choices)
     elif wanted.target < 1.0 and _is_unmeasured(snapshot, m / n):
@@ -226,16 +226,21 @@ def _subset_ms(m: int, n: int, d: int, nq: int) -> float:
 
 
 def _choices(
-    snapshot: Snapshot, k: int, share: float, wanted: Wanted, least_share: float
+    snapshot: Snapshot, k: int, selection: Selection, wanted: Wanted, *, is_wide: bool
 ) -> tuple[Choice, ...]:
     """The parameters for each segment; none where one of them cannot reach what is wanted."""
+    share = selection.count / selection.n
     found = []
     for live in snapshot.segments:
-        choice = _choice(live, k, share, wanted, least_share)
+        if is_wide:
+            measured = live.wide_choice(wanted.target, selection.share_of(live.row.first_slot, live.stop), k)
+        else:
+            measured = live.choice_for(wanted.target, share, k)
+        choice = _choice(live, measured, wanted)
         if choice is None:
             return ()
         is_measured = not wanted.is_explicit
-        found.append(_harder(choice, snapshot.tuning.factor(share)) if is_measured else choice)
+        found.append(choice.harder(snapshot.tuning.factor(share)) if is_measured else choice)
     return tuple(found)
 
 
@@ -245,16 +250,7 @@ def _is_unmeasured(snapshot: Snapshot, share: float) -> bool:
     return share < 1.0 and any(curve is not None and not curve.knows_filters for curve in curves)
 
 
-def _harder(choice: Choice, factor: float) -> Choice:
-    """With more effort than the build has measured to be enough, as real questions have asked for it."""
-    if factor == 1.0:
-        return choice
-    knobs = replace(choice.knobs, effort=math.ceil(choice.knobs.effort * factor))
-    return replace(choice, knobs=knobs, us_per_query=choice.us_per_query * factor)
-
-
-def _choice(live: LiveSegment, k: int, share: float, wanted: Wanted, least_share: float) -> Choice | None:
-    measured = _measured(live, k, share, wanted.target, least_share)
+def _choice(live: LiveSegment, measured: Choice | None, wanted: Wanted) -> Choice | None:
     if not wanted.is_explicit:
         return measured if wanted.target < 1.0 else None
     standard = measured.knobs if measured else _UNMEASURED
@@ -262,14 +258,6 @@ def _choice(live: LiveSegment, k: int, share: float, wanted: Wanted, least_share
     effort = standard.effort if asked is None else asked
     knobs = Knobs(effort, standard.rerank if wanted.rerank is None else wanted.rerank)
     return Choice(knobs, 0.0, measured.us_per_query if measured else 0.0)
-
-
-def _measured(live: LiveSegment, k: int, share: float, target: float, least_share: float) -> Choice | None:
-    """What was measured to reach the target; without a filter, for all slots, the dead being passed over."""
-    if share == 1.0 or share < least_share:
-        return live.choice_for(target, share, k)
-    choice = live.choice_for(target, 1.0, k)
-    return None if choice is None else _harder(choice, 1.0 / share)
 
 
 def _index_ms(snapshot: Snapshot, nq: int, m: int, choices: tuple[Choice, ...]) -> float:
@@ -340,7 +328,8 @@ def _living(live: LiveSegment, queries: Float32, k: int, knobs: Knobs, selection
 
     Queries left with fewer than k, as where a whole topic was deleted, are asked again for many more.
     """
-    depth = math.ceil(knobs.depth(k, live.index.n) * selection.n / selection.count)
+    share = max(selection.share_of(live.row.first_slot, live.stop), LEAST_ALIVE)
+    depth = math.ceil(knobs.depth(k, live.index.n) / share)
     found = _asked_wide(live, queries, k, knobs.effort, depth, selection)
     short = np.flatnonzero(found[1][:, -1] < 0)
     if len(short):
@@ -357,7 +346,7 @@ def _asked_wide(
     is_alive = selection.mask[slots] & (slots >= 0)
     order = np.argsort(~is_alive, axis=1, kind="stable")[:, : min(k, live.index.n)]
     slots = np.where(is_alive, slots, -1)
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(slots, order, 1)
+    return picked(distances, slots, order)
 
 
 def _all_found(slots: Slots) -> bool:
@@ -369,10 +358,8 @@ def _search_tail(snapshot: Snapshot, queries: Float32, k: int, selection: Select
     if tail is None:
         return None
     first = snapshot.view.n - tail.n
-    if len(queries) == 1 and tail.n <= _SHORT_TAIL:
-        mask = selection.mask
-        slots = np.arange(first, snapshot.view.n) if mask is None else first + np.flatnonzero(mask[first:])
-        return snapshot.view.nearest_of(queries, k, slots[None]) if len(slots) else None
+    if len(queries) == 1 and tail.n <= _SHORT_TAIL and selection.mask is not None:
+        return _search_short_tail(tail, first, queries, k, selection.mask)
     if selection.mask is None:
         distances, slots = tail.search(queries, min(k, tail.n))
     else:
@@ -383,13 +370,30 @@ def _search_tail(snapshot: Snapshot, queries: Float32, k: int, selection: Select
     return distances, np.where(slots >= 0, slots + first, slots)
 
 
+def _search_short_tail(tail: FlatView, first: int, query: Float32, k: int, mask: Mask) -> Neighbours | None:
+    """One query: all of the tail where nearly all of it is selected, else what is."""
+    matching = mask[first:]
+    n_matching = int(np.count_nonzero(matching))
+    n_dropped = tail.n - n_matching
+    if not n_matching:
+        return None
+    if n_dropped > _FEW_DROPPED:
+        distances, rows = tail.nearest_of(query, k, np.flatnonzero(matching)[None])
+        return distances, rows + first
+    distances, rows = tail.search(query, min(tail.n, k + n_dropped))
+    if n_dropped:
+        kept = np.flatnonzero(matching[rows[0]])[:k]
+        distances, rows = picked(distances, rows, kept[None])
+    return distances, rows + first
+
+
 def _merged(pieces: list[Neighbours], k: int, is_l2: bool) -> Neighbours:
     distances = np.concatenate([piece[0] for piece in pieces], axis=1)
     slots = np.concatenate([piece[1] for piece in pieces], axis=1)
     worst = np.float32(np.inf if is_l2 else -np.inf)
     distances = np.where(slots >= 0, distances, worst)
     order = np.argsort(distances if is_l2 else -distances, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(slots, order, 1)
+    return picked(distances, slots, order)
 
 
 def _filled_up(
@@ -419,7 +423,7 @@ def _wide_scan(view: FlatView, queries: Float32, k: int, selection: Selection, m
     distances, slots = view.search(queries, min(wide, view.n))
     keep = mask[slots] & (slots >= 0)
     order = np.argsort(~keep, axis=1, kind="stable")[:, :k]
-    distances, slots = np.take_along_axis(distances, order, 1), np.take_along_axis(slots, order, 1)
+    distances, slots = picked(distances, slots, order)
     short = np.flatnonzero(keep.sum(axis=1) < k)
     if len(short):
         distances[short], slots[short] = view.search_subset(queries[short], k, selection.subset)

@@ -7,6 +7,7 @@ background and taken up when it is ready.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,9 +25,12 @@ from faissbase.storage.segments import SegmentFolder
 from faissbase.types import Float32, Metric
 
 _CHOICES_KEPT = 1024
+# Where fewer are alive, asking for as many more would cost more than what that finds is worth.
+LEAST_ALIVE = 1 / 16
+_SHARE_STEPS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LiveSegment:
     """An open segment with what was measured of it when it was built."""
 
@@ -44,11 +48,24 @@ class LiveSegment:
         if self.curve is None:
             return None
         key = (recall, self.curve.measured_share(share), k)
-        if key not in self.choices:
-            if len(self.choices) >= _CHOICES_KEPT:
-                self.choices.clear()
-            self.choices[key] = self.curve.choice_for(recall, share, k)
-        return self.choices[key]
+        if key in self.choices:
+            return self.choices[key]
+        return self._kept(key, self.curve.choice_for(recall, share, k))
+
+    def wide_choice(self, recall: float, alive: float, k: int) -> Choice | None:
+        """For a search of all slots whose dead are dropped after: harder, by the share that is alive."""
+        choice = self.choice_for(recall, 1.0, k)
+        if choice is None or alive == 1.0:
+            return choice
+        rounded = max(math.floor(alive * _SHARE_STEPS) / _SHARE_STEPS, LEAST_ALIVE)
+        key = (recall, -rounded, k)  # below zero, apart from the measured shares
+        return self.choices.get(key) or self._kept(key, choice.harder(1.0 / rounded))
+
+    def _kept(self, key: tuple[float, float, int], choice: Choice | None) -> Choice | None:
+        if len(self.choices) >= _CHOICES_KEPT:
+            self.choices = {}  # another thread may be looking at the old ones
+        self.choices[key] = choice
+        return choice
 
 
 def curve_of(row: SegmentRow) -> Curve | None:

@@ -51,6 +51,7 @@ class Selection:
         self._room = room
         self._subset: Subset | None = None
         self._selector: Selector | None = None
+        self._shares: dict[tuple[int, int], float] = {}
         self._gathered: tuple[Gathered, ...] | None = None
 
     @property
@@ -71,6 +72,16 @@ class Selection:
     def slots(self) -> Slots:
         """The slots themselves, ascending."""
         return self.subset.slots
+
+    def share_of(self, first: int, stop: int) -> float:
+        """The part of some slots that is selected; counted once."""
+        if self.mask is None:
+            return 1.0
+        share = self._shares.get((first, stop))
+        if share is None:
+            count = np.count_nonzero(self.mask[first:stop])
+            share = self._shares[first, stop] = int(count) / max(1, stop - first)
+        return share
 
     @property
     def is_gathered(self) -> bool:

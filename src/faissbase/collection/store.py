@@ -27,7 +27,7 @@ from faissbase.errors import ConflictError, CorruptionError, NotFoundError, NotR
 from faissbase.storage.files import FolderLock
 from faissbase.storage.records import ReadTransaction, Records, State, WriteTransaction
 from faissbase.storage.vectors import VectorFile
-from faissbase.types import Durability, Float32, Mask, Metric, Row
+from faissbase.types import Durability, Float32, Mask, Metric, Row, Slots
 
 _TUNING = "tuning"
 _HALF_BYTES = 512 << 20
@@ -152,7 +152,7 @@ class Store:
         self._use = FolderLock(folder)  # a repair wants to be alone
         self._lock = threading.Lock()
         self._files = threading.RLock()
-        self._version = -1
+        self._version: int | None = None
         self._snapshot: Snapshot | None = None
         self._latest: tuple[int, Snapshot] | None = None
         self._vectors: tuple[int, VectorFile] | None = None
@@ -253,17 +253,29 @@ class Store:
             return latest[1]
         with self._lock:
             settled = self.records.settled()  # asked first: what is committed after it counts as new
-            version = self.records.version()
-            if self._snapshot is None or version != self._version or self._segments.has_news:
-                with self.records.read_transaction() as transaction:
-                    self._snapshot = self._advance(transaction, transaction.state())
+            # Where the counter has moved, somebody has committed: SQLite need not be asked.
+            version = self.records.version() if settled is None else None
+            snapshot = self._snapshot
+            if snapshot is None or version is None or version != self._version or self._segments.has_news:
+                snapshot = self._snapshot = self._newest()
                 self._version = version
                 if self.on_snapshot is not None:
-                    self.on_snapshot(self._snapshot)
-            snapshot = self._snapshot
+                    self.on_snapshot(snapshot)
             self._latest = None if settled is None else (settled, snapshot)
         self._integrity.raise_damage()
         return snapshot
+
+    def _newest(self) -> Snapshot:
+        """The moment of the last commit: by one statement where records alone have come and gone."""
+        known = self._snapshot
+        if known is not None and not self._segments.has_news:
+            state, buried = self.records.news(known.state.last_seq)
+            if state == known.state:
+                return known
+            if (state.generation, state.segments) == (known.state.generation, known.state.segments):
+                return self._made(state, self._vectors_at(state), known, buried, known.segments)
+        with self.records.read_transaction() as transaction:
+            return self._advance(transaction, transaction.state())
 
     @contextmanager
     def pinned(self) -> Iterator[tuple[Snapshot, ReadTransaction]]:
@@ -291,18 +303,35 @@ class Store:
         return self._build(transaction, state, known)
 
     def _build(self, transaction: ReadTransaction, state: State, known: Snapshot | None) -> Snapshot:
+        vectors = self._vectors_at(state)
+        buried = transaction.buried_since(known.state.last_seq if known else 0)
+        segments = self._live_segments(transaction, state, vectors, known)
+        return self._made(state, vectors, known, buried, segments)
+
+    def _vectors_at(self, state: State) -> Float32:
+        """All slots of a moment, mapped."""
         if state.is_deleted:
             raise NotFoundError(f"collection {self.config.name!r} was deleted")
+        if not state.next_slot:
+            return np.zeros((0, self.config.dimension), np.float32)
+        return self.vector_file(state.generation).view(state.next_slot)
+
+    def _made(
+        self,
+        state: State,
+        vectors: Float32,
+        known: Snapshot | None,
+        buried: Slots,
+        segments: tuple[LiveSegment, ...],
+    ) -> Snapshot:
+        """A moment, from an older one of the same generation and the slots buried since."""
         n = state.next_slot
-        vectors = self.vector_file(state.generation).view(n) if n else self._no_vectors()
-        buried = transaction.buried_since(known.state.last_seq if known else 0)
         if len(buried) and not 0 <= buried.min() <= buried.max() < n:
             raise CorruptionError(f"{self.folder}: a tombstone names none of the {n} slots; run repair()")
         alive = _alive(known.alive if known else None, n, buried)
         n_alive = n if alive is None else int(np.count_nonzero(alive))
         unchanged = known is not None and known.view.n == n
         view = known.view if known and unchanged else self._view(vectors, state.generation)
-        segments = self._live_segments(transaction, state, view.vectors, known)
         n_indexed = segments[-1].stop if segments else 0
         has_tail = 0 < n_indexed < n
         tail = FlatView(view.vectors[n_indexed:], self.config.metric) if has_tail else None
@@ -321,9 +350,6 @@ class Store:
             config = self.config
             self._half = generation, half_codes(config.dimension, config.metric, self._half_bytes)
         return FlatView(vectors, self.config.metric, self._half[1])
-
-    def _no_vectors(self) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-        return np.zeros((0, self.config.dimension), np.float32)
 
     # ---- rows ------------------------------------------------------------------------------------
 

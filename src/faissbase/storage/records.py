@@ -80,6 +80,13 @@ SELECT
 """
 
 
+# The state in the first row; in the others, what was buried after a tombstone.
+_NEWS = f"""
+SELECT 0, * FROM ({_STATE})
+UNION ALL
+SELECT 1, slot, NULL, NULL, NULL, NULL FROM tombstones WHERE seq > ?
+"""
+
 _IN_GENERATION = "(SELECT value FROM meta WHERE key = 'generation') = ?"
 _FEW_ROWS = 32
 _ROWS = "SELECT slot, id, metadata, document FROM records WHERE "
@@ -187,6 +194,20 @@ def match_expression(text: str) -> str:
     return " OR ".join(f'"{word}"' for word in re.findall(r"\w+", text))
 
 
+def _state_of(generation: Any, next_slot: Any, last_seq: Any, deleted: Any, segments: Any) -> State:
+    numbers = (generation, next_slot, last_seq, segments or 0)
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise CorruptionError(f"{FILE_NAME}: generation, slots, seq, segments: {numbers}; run repair()")
+    return State(generation, next_slot, last_seq, bool(deleted), segments or 0)
+
+
+def _slots_of(buried: list[Any]) -> Slots:
+    try:
+        return np.array(buried, dtype=np.int64)
+    except (TypeError, ValueError) as error:
+        raise CorruptionError(f"a tombstone in {FILE_NAME} names no slot; run repair()") from error
+
+
 class ReadTransaction:
     """One moment of the file: every call sees the same commit, whatever others write meanwhile."""
 
@@ -197,11 +218,7 @@ class ReadTransaction:
         return _all(self._connection, statement, *bindings)
 
     def state(self) -> State:
-        [(generation, next_slot, last_seq, deleted, segments)] = self._all(_STATE)
-        numbers = (generation, next_slot, last_seq, segments or 0)
-        if not all(type(number) is int and number >= 0 for number in numbers):
-            raise CorruptionError(f"{FILE_NAME}: generation, slots, seq, segments: {numbers}; run repair()")
-        return State(generation, next_slot, last_seq, bool(deleted), segments or 0)
+        return _state_of(*self._all(_STATE)[0])
 
     def meta(self, key: str) -> Any:
         """One fact of the collection, or None."""
@@ -227,10 +244,7 @@ class ReadTransaction:
     def buried_since(self, seq: int) -> Slots:
         """The slots buried after tombstone ``seq``, in that order."""
         found = self._all("SELECT slot FROM tombstones WHERE seq > ? ORDER BY seq", seq)
-        try:
-            return np.array(found, dtype=np.int64).reshape(-1)
-        except (TypeError, ValueError) as error:
-            raise CorruptionError(f"a tombstone in {FILE_NAME} names no slot; run repair()") from error
+        return _slots_of([slot for (slot,) in found])
 
     def slots_of(self, ids: Sequence[str]) -> dict[str, int]:
         """The slot of each id that is stored."""
@@ -466,6 +480,13 @@ class Records:
         self._check_open()
         with sqlite_errors(self.path):
             return int(_all(self._watch, "PRAGMA data_version")[0][0])
+
+    def news(self, seq: int) -> tuple[State, Slots]:
+        """The newest state, and the slots buried after tombstone ``seq``; one statement sees one moment."""
+        with self._reading() as connection:
+            found = _all(connection, _NEWS, seq)
+        state = next(row for row in found if not row[0])
+        return _state_of(*state[1:]), _slots_of([row[1] for row in found if row[0]])
 
     def rows(self, slots: Sequence[int], generation: int) -> dict[int, Row]:
         """Row by slot, without the cost of a transaction.

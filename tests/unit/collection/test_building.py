@@ -105,6 +105,18 @@ def test_what_filters_do_is_measured_once_they_are_used(
         assert _recall(docs, data[1][:200], where) >= DEFAULT_RECALL
 
 
+def test_a_segment_mostly_dead_still_gives_what_is_left(
+    docs: LocalCollection, data: tuple[Float32, Float32]
+) -> None:
+    _add(docs, data[0], N, N + 900)
+    assert docs.optimize().segments == 2
+    left = range(N, N + 900, 30)
+    docs.delete([f"r{i}" for i in range(N, N + 900) if i not in left])
+    assert docs.explain(data[1][0], K).plan.path == "index"
+    assert [docs.search(data[0][i], 1)[0].id for i in left] == [f"r{i}" for i in left]
+    assert _recall(docs, data[1]) >= DEFAULT_RECALL
+
+
 def test_one_query_and_many_have_the_distances_of_an_exact_search(
     docs: LocalCollection, data: tuple[Float32, Float32]
 ) -> None:

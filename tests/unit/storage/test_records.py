@@ -116,6 +116,21 @@ def test_tombstones_come_in_the_order_in_which_they_were_made(records: Records) 
         assert transaction.buried_since(0).dtype == np.int64
 
 
+def test_news_are_the_state_and_what_was_buried_since(records: Records) -> None:
+    with records.write_transaction() as transaction:
+        transaction.insert([(slot, f"r{slot}", 0, 1.0, b"{}", None) for slot in range(5)])
+        transaction.bury([3], 5)
+    with records.write_transaction() as transaction:
+        transaction.bury([1, 4], 5)
+    with records.read_transaction() as transaction:
+        state = transaction.state()
+    for seq, buried in ((0, [3, 1, 4]), (1, [1, 4]), (3, [])):
+        found, slots = records.news(seq)
+        assert found == state
+        assert slots.tolist() == buried
+        assert slots.dtype == np.int64
+
+
 def test_a_reset_leaves_nothing(records: Records) -> None:
     _commit(records, range(5), "some words")
     _bury(records, [1])
