@@ -92,6 +92,11 @@ class Hit:
         return self._row.document
 
     @property
+    def metadata_json(self) -> bytes:
+        """The metadata as they are stored: a JSON object."""
+        return self._row.metadata_json
+
+    @property
     def metadata(self) -> dict[str, Any]:
         if self._metadata is None:
             self._metadata = orjson.loads(self._row.metadata_json)

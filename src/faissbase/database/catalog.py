@@ -129,6 +129,16 @@ class Catalog:
             row = connection.execute(statement, (tenant, name)).fetchone()
         return Config(*row) if row else None
 
+    def find_by_id(self, tenant: str, uuid: str) -> Config | None:
+        statement = f"SELECT {_COLUMNS} FROM collections WHERE tenant = ? AND uuid = ? AND NOT is_deleting"
+        with self._use() as connection:
+            row = connection.execute(statement, (tenant, uuid)).fetchone()
+        return Config(*row) if row else None
+
+    def configs(self, tenant: str) -> list[Config]:
+        """What each collection of a tenant is, by name."""
+        return [config for owner, config in self.all_live() if owner == tenant]
+
     def names(self, tenant: str) -> list[str]:
         statement = "SELECT name FROM collections WHERE tenant = ? AND NOT is_deleting ORDER BY name"
         with self._use() as connection:

@@ -267,6 +267,25 @@ class Database:
         self._check_open()
         return self._catalog.names(self.tenant)
 
+    def describe(self, name_or_id: str) -> Config:
+        """What a collection is, found by its name or by its id, which comes first; or `NotFoundError`."""
+        self._check_open()
+        found = self._catalog.find_by_id(self.tenant, name_or_id) or self._catalog.find(
+            self.tenant, name_or_id
+        )
+        if found is None:
+            raise NotFoundError(f"no index {name_or_id!r}")
+        return found
+
+    def describe_all(self) -> list[Config]:
+        """What each collection is, by name."""
+        self._check_open()
+        return self._catalog.configs(self.tenant)
+
+    def open(self, config: Config) -> LocalCollection:
+        """The collection that `describe` has found."""
+        return self._collection(config)
+
     def delete_collection(self, name: str) -> None:
         """Delete a collection and all its files. `NotFoundError` where there is none."""
         self._check_writable()

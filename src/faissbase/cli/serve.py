@@ -1,0 +1,100 @@
+"""``faissbase serve``: the folder as a service over HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from faissbase.cli.arguments import Commands, add_command, add_data_option, default_data
+from faissbase.cli.console import Answer, Console
+from faissbase.cli.extras import server_extra
+
+_ABOUT = """\
+Serve the folder to many tenants by REST under /v1, until Ctrl-C or SIGTERM.
+
+Every request needs an API key (faissbase keys create), but for /v1/health. While
+there are no keys at all, everything is open, to this machine alone. An address
+that others can reach is refused without keys or without TLS.
+
+Settings come from a TOML file (--config), from FAISSBASE_<NAME> in the
+environment and from the options below; the later wins."""
+
+
+def add(commands: Commands) -> None:
+    command = add_command(
+        commands,
+        "serve",
+        run,
+        summary="serve the folder to many tenants by HTTP",
+        about=_ABOUT,
+        examples=[
+            "faissbase serve --data ./data",
+            "faissbase serve --host 0.0.0.0 --tls-cert chain.pem --tls-key key.pem",
+            "faissbase serve --config faissbase.toml --show-config",
+        ],
+        exit_codes="0 stopped as asked; 2 a setting is wrong; 4 not allowed, or the address is taken",
+    )
+    add_data_option(command)
+    command.add_argument("--config", metavar="FILE", help="settings in TOML ($FAISSBASE_CONFIG)")
+    command.add_argument(
+        "--show-config", action="store_true", help="print every setting and where it comes from, and end"
+    )
+    for name, (about, default) in _settings().items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(default, bool):
+            command.add_argument(flag, action="store_true", default=None, help=about)
+        else:
+            command.add_argument(flag, metavar=type(default).__name__.upper(), help=f"{about} ({default!r})")
+
+
+def _settings() -> dict[str, tuple[str, Any]]:
+    """What each setting but the folder is about, and its default."""
+    from faissbase.server import settings
+
+    return {
+        name: (settings.ABOUT[name], settings.DEFAULTS[name]) for name in settings.NAMES if name != "data"
+    }
+
+
+def run(args: argparse.Namespace, console: Console) -> Answer:
+    from faissbase.server import settings as server_settings
+
+    file = args.config or os.environ.get("FAISSBASE_CONFIG")
+    flags = {name: getattr(args, name) for name in _settings()}
+    flags["data"] = str(args.data) if _is_told(args) else None
+    settings, sources = server_settings.load(flags, os.environ, Path(file) if file else None)
+    if args.show_config:
+        return _shown(asdict(settings), sources)
+    with server_extra():
+        from faissbase.server.run import serve
+
+    def started(url: str, is_open: bool) -> None:
+        console.note(f"faissbase serves {settings.data} on {url} (Ctrl-C stops it)")
+        if is_open:
+            console.note(
+                f"no API key is needed yet; faissbase keys create --data {settings.data} --tenant NAME "
+                "--scopes read,write makes one, and from then on one is"
+            )
+
+    serve(settings, started)
+    return Answer({"stopped": True}, ["stopped"])
+
+
+def _is_told(args: argparse.Namespace) -> bool:
+    """Whether the folder was named on the command line."""
+    return args.data != default_data() or any(word.startswith("--data") for word in args.words)
+
+
+def _shown(values: dict[str, Any], sources: dict[str, str]) -> Answer:
+    document = {name: {"value": value, "source": sources[name]} for name, value in values.items()}
+    lines = [f"{name} = {_toml(value)}  # {sources[name]}" for name, value in values.items()]
+    return Answer(document, lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -1,0 +1,291 @@
+"""The ASGI application: lets requests in, hands each to its route in a thread, answers. Composes the rest.
+
+Who asks is settled before anything of a request but its head is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from faissbase.errors import InvalidInputError, NotFoundError, UnavailableError
+from faissbase.server import access, indexes, searches, vectors, watching
+from faissbase.server.bodies import decoded, read_body
+from faissbase.server.faults import WrongMethod, as_ours, body_of, status_of
+from faissbase.server.keys import Key, Keys, Unauthenticated
+from faissbase.server.logs import LOGGER
+from faissbase.server.metrics import CONTENT_TYPE, Metrics
+from faissbase.server.operations import Call, Operation
+from faissbase.server.settings import Settings
+from faissbase.server.tenants import Tenants
+
+PREFIX = "/v1"
+_JSON = "application/json"
+_MEDIA: dict[Any, str | None] = {None: None, bytes: CONTENT_TYPE}
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
+_SHOWN = 200
+_LONG_THREADS = 2
+_SECURITY = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+OPEN_PATHS = frozenset(PREFIX + op.path for op in watching.OPEN_OPERATIONS)
+# Who may do everything while there are no keys, from this machine alone.
+NOBODY = Key("none", "default", "no keys yet", frozenset(("admin",)), None, 0.0)
+
+
+@dataclass(slots=True)
+class _Story:
+    """What one request was, for its line in the log."""
+
+    request_id: str
+    began_s: float
+    route: str = "none"
+    key: Key | None = None
+    status: int = 0
+    bytes_out: int = 0
+
+
+class Server:
+    """The application. ``run.py`` puts it on a socket; `close` ends it."""
+
+    def __init__(self, settings: Settings, keys: Keys, tenants: Tenants) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.is_stopping = False
+        self._keys = keys
+        self._tenants = tenants
+        n_threads = settings.threads or 2 * (os.cpu_count() or 1)
+        self._short = ThreadPoolExecutor(n_threads, thread_name_prefix="faissbase-request")
+        self._long = ThreadPoolExecutor(_LONG_THREADS, thread_name_prefix="faissbase-long")
+        self._router: ASGIApp = Router(self._routes(), redirect_slashes=False, default=_no_such_path)
+
+    def _routes(self) -> list[Route]:
+        routes = [self._open_route(op) for op in watching.OPEN_OPERATIONS]
+        by_path: dict[str, dict[str, tuple[Operation, Any]]] = {}
+        for op in OPERATIONS:
+            for method in op.methods:
+                by_path.setdefault(op.path, {})[method] = op, op.decoder()
+        for path, choices in by_path.items():
+            routes.append(Route(PREFIX + path, partial(_endpoint, self, choices), methods=list(choices)))
+        return routes
+
+    def _open_route(self, op: Operation) -> Route:
+        async def endpoint(request: Request) -> Response:
+            request.scope["state"]["story"].route = op.path
+            health = op.run(self.is_stopping)
+            status = 503 if op.path.endswith("/ready") and not health.ready else 200
+            return Response(msgspec.json.encode(health), status, media_type=_JSON)
+
+        return Route(PREFIX + op.path, endpoint, methods=["GET"])
+
+    # ---- letting in ------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:  # a web socket
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        story = _Story(_request_id(scope), time.perf_counter())
+        scope["app"], scope["state"] = self, {"story": story}
+        told = _telling(send, story)
+        with self.metrics.in_flight.track_inprogress():
+            try:
+                if scope["path"] not in OPEN_PATHS:
+                    story.key = self._let_in(scope)
+                await self._router(scope, receive, told)
+            except Exception as error:  # noqa: BLE001  # the outermost handler
+                await self._fail(error, story, scope, receive, told)
+        self._tell(story, scope)
+
+    def _let_in(self, scope: Scope) -> Key:
+        """Whose request it is.
+
+        Raises
+        ------
+        Unauthenticated
+            Without a key, or with none that is good. Nothing of the request was looked at but its head.
+        """
+        sent = _sent_key(scope)
+        if sent is not None:
+            return self._keys.recognise(sent)
+        if self._keys.are_there or (self.settings.is_public and not self.settings.insecure):
+            raise Unauthenticated("send your API key as X-API-Key, or as Authorization: Bearer")
+        return NOBODY
+
+    async def _fail(
+        self, error: Exception, story: _Story, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+            error = WrongMethod(f"{scope['method']} is not for this path, it takes {allowed}")
+            headers = {"Allow": allowed}
+        else:
+            headers = {}
+        ours = as_ours(error)
+        status = status_of(ours)
+        if status >= 500:
+            LOGGER.error("%s", error, exc_info=error, extra={"facts": {"request_id": story.request_id}})
+        if story.status:  # its head is out already: all that is left is to end it short
+            return
+        if status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        if status == 503:
+            headers["Retry-After"] = "1"
+        body = body_of(ours, story.request_id).replace(str(self._tenants.folder).encode(), b"<data>")
+        await Response(body, status, headers, _JSON)(scope, receive, send)
+
+    def _tell(self, story: _Story, scope: Scope) -> None:
+        seconds = time.perf_counter() - story.began_s
+        self.metrics.answered(
+            story.route, scope["method"] if story.route != "none" else "any", story.status, seconds
+        )
+        facts = {
+            "request_id": story.request_id,
+            "tenant": story.key.tenant if story.key else None,
+            "key": story.key.id if story.key else None,
+            "method": scope["method"],
+            "route": story.route,
+            "status": story.status,
+            "ms": round(1000 * seconds, 3),
+            "bytes": story.bytes_out,
+        }
+        LOGGER.info("request", extra={"facts": facts})
+
+    # ---- serving ---------------------------------------------------------------------------------
+
+    async def serve(self, op: Operation, decoder: Any, request: Request) -> Response:
+        """Check what the key may do, read the body, run the operation in a thread."""
+        story: _Story = request.scope["state"]["story"]
+        story.route, key = op.path.replace(":path", ""), story.key
+        assert key is not None
+        key.require(op.scope)
+        unknown = [name for name in request.query_params if name not in op.query]
+        if unknown:
+            there = ", ".join(op.query) or "none"
+            raise InvalidInputError(f"unknown parameter {unknown[0][:_SHOWN]!r}; there are: {there}")
+        body = None
+        if decoder is not None:
+            raw = await read_body(
+                request,
+                most_bytes=self.settings.max_body_bytes,
+                timeout_s=self.settings.body_timeout_s,
+            )
+            body = (raw, request.headers.get("content-type", ""))
+        if self.is_stopping:
+            raise UnavailableError("the server is stopping")
+        call = Call(
+            key,
+            self._tenants,
+            self._keys,
+            self.settings,
+            self.metrics,
+            request.path_params,
+            request.query_params,
+            body,
+        )
+        with self.metrics.waiting.track_inprogress():
+            work = asyncio.get_running_loop().run_in_executor(
+                self._long if op.is_long else self._short, _run, op, decoder, call
+            )
+            content = await work
+        return Response(content, op.status, media_type=_MEDIA.get(op.answer, _JSON))
+
+    def close(self) -> None:
+        """Wait for what runs, then checkpoint and close all files."""
+        self.is_stopping = True
+        self._short.shutdown(wait=True)
+        self._long.shutdown(wait=True, cancel_futures=True)
+        self._tenants.close()
+        self._keys.close()
+
+
+def _run(op: Operation, decoder: Any, call: Call) -> bytes:
+    """Decode, serve, encode: all that takes time, in one thread."""
+    if decoder is not None:
+        raw, content_type = call.body
+        call.body = decoded(raw, content_type, decoder, call.key.tenant)
+    answer = op.run(call)
+    if isinstance(answer, bytes):
+        return answer
+    return b"" if op.answer is None else msgspec.json.encode(answer)
+
+
+async def _endpoint(server: Server, choices: dict[str, tuple[Operation, Any]], request: Request) -> Response:
+    method = "GET" if request.method == "HEAD" else request.method
+    return await server.serve(*choices[method], request)
+
+
+async def _no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotFoundError(f"no path {scope['path'][:_SHOWN]!r}; see {PREFIX}/openapi.json")
+
+
+def _sent_key(scope: Scope) -> str | None:
+    """The key in the request's head; an empty one is one that is not known."""
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            return str(value.decode("latin-1"))
+        if name == b"authorization":
+            kind, _, text = value.decode("latin-1").partition(" ")
+            return text.strip() if kind.lower() == "bearer" else ""
+    return None
+
+
+def _request_id(scope: Scope) -> str:
+    """The caller's own id, where it is a short plain word, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ID.match(value.decode("latin-1")):
+            return str(value.decode("latin-1"))
+    return uuid.uuid4().hex
+
+
+def _telling(send: Send, story: _Story) -> Callable[[MutableMapping[str, Any]], Awaitable[None]]:
+    """``send``, with the headers that every answer has, noting what goes out."""
+
+    async def told(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            story.status = message["status"]
+            own = (b"x-request-id", story.request_id.encode())
+            message["headers"] = [*message.get("headers", ()), own, *_SECURITY]
+        elif message["type"] == "http.response.body":
+            story.bytes_out += len(message.get("body", b""))
+        await send(message)
+
+    return told
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    *indexes.OPERATIONS,
+    *searches.OPERATIONS,
+    *vectors.OPERATIONS,
+    *access.OPERATIONS,
+    *watching.OPERATIONS,
+)

@@ -1,0 +1,103 @@
+"""Bodies of requests: read within bounds, unpacked within bounds, decoded into what the route asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import zlib
+from typing import Any
+
+import msgspec
+import zstandard
+from starlette.requests import ClientDisconnect, Request
+
+from faissbase.errors import AccessError, InvalidInputError
+from faissbase.server.faults import Malformed, TooLarge, TooSlow, WrongMedia
+from faissbase.wire import Body
+
+_JSON = "application/json"
+_SHOWN = 200
+
+
+async def read_body(request: Request, *, most_bytes: int, timeout_s: float) -> bytes:
+    """The whole body, unpacked.
+
+    Raises
+    ------
+    TooLarge
+        Longer than ``most_bytes``, as it is announced, as it arrives, or as it is unpacked.
+    TooSlow
+        Not all there after ``timeout_s`` seconds.
+    WrongMedia
+        An encoding other than gzip and zstd.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and int(announced) > most_bytes:
+        raise TooLarge(f"the body has {int(announced):,} bytes, at most {most_bytes:,} are taken")
+    try:
+        packed = await asyncio.wait_for(_read(request, most_bytes), timeout_s)
+    except (TimeoutError, asyncio.TimeoutError):
+        raise TooSlow(f"the body had not arrived after {timeout_s:g} s") from None
+    return _unpacked(packed, request.headers.get("content-encoding", ""), most_bytes)
+
+
+async def _read(request: Request, most_bytes: int) -> bytes:
+    pieces, n_bytes = [], 0
+    try:
+        async for piece in request.stream():
+            n_bytes += len(piece)
+            if n_bytes > most_bytes:
+                raise TooLarge(f"the body is longer than {most_bytes:,} bytes")
+            pieces.append(piece)
+    except ClientDisconnect:
+        raise Malformed("the body ended before its end") from None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _unpacked(packed: bytes, encoding: str, most_bytes: int) -> bytes:
+    wanted = encoding.strip().lower()
+    if wanted in ("", "identity") or not packed:
+        return packed
+    try:
+        if wanted == "gzip":
+            unpacker = zlib.decompressobj(31)
+            found = unpacker.decompress(packed, most_bytes + 1)
+            is_whole = unpacker.eof and not unpacker.unused_data
+        elif wanted == "zstd":
+            with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+                io.BytesIO(packed)
+            ) as reader:
+                found, is_whole = reader.read(most_bytes + 1), True
+        else:
+            raise WrongMedia(f"content-encoding is gzip or zstd, got {encoding[:_SHOWN]!r}")
+    except (zlib.error, zstandard.ZstdError) as error:
+        raise Malformed(f"the body is no {wanted}: {error}") from error
+    if len(found) > most_bytes:
+        raise TooLarge(f"the body has more than {most_bytes:,} bytes once unpacked")
+    if not is_whole:
+        raise Malformed(f"the body is cut short, or goes on after its end ({wanted})")
+    return found
+
+
+def decoded(body: bytes, content_type: str, decoder: msgspec.json.Decoder[Any], tenant: str) -> Any:
+    """The body as the route's struct, of the tenant whose key came with it.
+
+    Raises
+    ------
+    Malformed, InvalidInputError
+        No JSON; not what the route takes, and where.
+    AccessError
+        It names another tenant.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if body and kind not in ("", _JSON):
+        raise WrongMedia(f"send the header content-type: {_JSON}, got {kind[:_SHOWN]!r}")
+    try:
+        found = decoder.decode(body or b"{}")
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"the body is no JSON that can be read: {error}") from error
+    if isinstance(found, Body) and found.tenant_id not in (None, tenant):
+        raise AccessError(f"tenant_id {found.tenant_id[:_SHOWN]!r} is not the tenant of this key")
+    return found

@@ -1,0 +1,125 @@
+"""Routes of indexes: made, listed, described, deleted, and cared for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from faissbase.collection.store import Config
+from faissbase.errors import AccessError, NotFoundError
+from faissbase.server.operations import Call, Operation
+from faissbase.wire import CreateIndex, Deleted, Empty, IndexInfo, IndexList, Ntotal, Train
+
+
+def _info(call: Call, config: Config) -> IndexInfo:
+    ntotal = call.tenants.database(call.key.tenant).open(config).ntotal
+    return IndexInfo(
+        config.uuid,
+        config.name,
+        call.key.tenant,
+        config.dimension,
+        config.metric,
+        config.index_type,
+        ntotal,
+    )
+
+
+def create(call: Call) -> IndexInfo:
+    body: CreateIndex = call.body
+    database = call.tenants.database(call.key.tenant)
+    if not call.key.may_use((body.name,)):
+        raise AccessError(f"this key is not good for an index named {body.name!r}")
+    most = call.settings.max_indexes
+    if most and len(database.list_collections()) >= most:
+        raise AccessError(f"this tenant has {most:,} indexes, and may have no more")
+    database.create_collection(body.name, body.dimension, body.metric, body.index_type)
+    return _info(call, database.describe(body.name))
+
+
+def list_all(call: Call) -> IndexList:
+    found = []
+    for config in call.tenants.database(call.key.tenant).describe_all():
+        if call.key.may_use((config.name, config.uuid)):
+            try:
+                found.append(_info(call, config))
+            except NotFoundError:  # deleted meanwhile
+                continue
+    return IndexList(found)
+
+
+def describe(call: Call) -> IndexInfo:
+    return _info(call, call.tenants.find(call.key, call.path["index"]))
+
+
+def delete(call: Call) -> None:
+    config = call.tenants.find(call.key, call.path["index"])
+    call.tenants.database(call.key.tenant).delete_collection(config.name)
+
+
+def ntotal(call: Call) -> Ntotal:
+    return Ntotal(call.collection().ntotal)
+
+
+def reset(call: Call) -> Deleted:
+    return Deleted(call.collection().reset())
+
+
+def train(call: Call) -> Ntotal:
+    body: Train = call.body
+    collection = call.collection()
+    if body.vectors is not None:
+        call.check_many(len(body.vectors), "training vectors")
+    collection.train(None if body.vectors is None else np.array(body.vectors, np.float64))
+    return Ntotal(collection.ntotal)
+
+
+def optimize(call: Call) -> dict[str, Any]:
+    return asdict(call.collection().optimize())
+
+
+def stats(call: Call) -> dict[str, Any]:
+    found = asdict(call.collection().stats())
+    del found["path"]  # where the server keeps its files is nobody's business
+    return found
+
+
+def verify(call: Call) -> dict[str, Any]:
+    report = call.collection().verify()
+    return {"ok": report.ok, **asdict(report)}
+
+
+_INDEX = "/index/{index}"
+OPERATIONS = (
+    Operation(("POST",), "/index", "write", "Make an empty index", create, IndexInfo, CreateIndex, 201),
+    Operation(("GET",), "/index", "read", "The indexes there are", list_all, IndexList),
+    Operation(("GET",), _INDEX, "read", "One index", describe, IndexInfo),
+    Operation(("DELETE",), _INDEX, "write", "Delete an index and all it holds", delete, None, status=204),
+    Operation(("GET",), f"{_INDEX}/ntotal", "read", "How many records it holds", ntotal, Ntotal),
+    Operation(("POST",), f"{_INDEX}/reset", "write", "Delete every record", reset, Deleted, Empty),
+    Operation(
+        ("POST",), f"{_INDEX}/train", "write", "Learn anew and build", train, Ntotal, Train, is_long=True
+    ),
+    Operation(
+        ("POST",),
+        f"{_INDEX}/optimize",
+        "write",
+        "Compact, and build to the end",
+        optimize,
+        dict,
+        Empty,
+        is_long=True,
+    ),
+    Operation(("GET",), f"{_INDEX}/stats", "read", "Sizes and debts", stats, dict),
+    Operation(
+        ("POST",),
+        f"{_INDEX}/verify",
+        "read",
+        "Read every byte and tell what is damaged",
+        verify,
+        dict,
+        Empty,
+        is_long=True,
+    ),
+)

@@ -1,0 +1,70 @@
+"""What the server counts, in the text format of Prometheus. A tenant sees its own indexes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from faissbase.collection.stats import Stats
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+# Name, what it is about, and the field of `Stats` it shows.
+PER_INDEX = (
+    ("faissbase_index_records", "Records stored.", "ntotal"),
+    ("faissbase_index_tombstones", "Slots of deleted records that compaction would free.", "tombstones"),
+    ("faissbase_index_unindexed", "Slots that no index covers yet.", "tail"),
+    ("faissbase_index_memory_bytes", "Memory that the indexes keep busy.", "memory_bytes"),
+)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+class Metrics:
+    """The counters of one server."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter(
+            "faissbase_requests", "Requests answered.", ("route", "method", "status"), registry=self._registry
+        )
+        self._seconds = Histogram(
+            "faissbase_request_seconds",
+            "From a request's head to the end of its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.in_flight = Gauge(
+            "faissbase_requests_in_flight", "Requests being worked on.", registry=self._registry
+        )
+        self.waiting = Gauge(
+            "faissbase_requests_waiting", "Requests that wait for a thread.", registry=self._registry
+        )
+
+    def answered(self, route: str, method: str, status: int, seconds: float) -> None:
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def text(self, of_tenant: Iterable[Stats]) -> bytes:
+        """All of it, with the indexes of the tenant that asks."""
+        stats = list(of_tenant)
+        lines = []
+        for name, about, field in PER_INDEX:
+            lines += [f"# HELP {name} {about}", f"# TYPE {name} gauge"]
+            lines += [f'{name}{{index="{each.name}"}} {_value(each, field)}' for each in stats]
+        return bytes(generate_latest(self._registry)) + "\n".join([*lines, ""]).encode()
+
+
+def _value(stats: Stats, field: str) -> int:
+    return stats.slots - stats.slots_indexed if field == "tail" else int(getattr(stats, field))

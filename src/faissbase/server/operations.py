@@ -1,0 +1,101 @@
+"""What a route is: its path, the scope it needs, what it takes and gives, and the call that it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+from faissbase.collection.collection import LocalCollection
+from faissbase.errors import InvalidInputError
+from faissbase.server.faults import TooLarge
+from faissbase.server.keys import Key, Keys
+from faissbase.server.metrics import Metrics
+from faissbase.server.settings import Settings
+from faissbase.server.tenants import Tenants
+
+Scope = Literal["read", "write", "admin"]
+_SHOWN = 80
+
+
+@dataclass(slots=True)
+class Call:
+    """One request that has been let in, with what serves it."""
+
+    key: Key
+    tenants: Tenants
+    keys: Keys
+    settings: Settings
+    metrics: Metrics
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any
+
+    def collection(self) -> LocalCollection:
+        """The index that the path names."""
+        return self.tenants.collection(self.key, self.path["index"])
+
+    def whole(self, name: str, default: int, most: int) -> int:
+        """A whole number of 1 or more from the query string."""
+        text = self.query.get(name)
+        if text is None:
+            return min(default, most)
+        if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= most):
+            raise InvalidInputError(f"{name} must be a whole number from 1 to {most}, got {text[:_SHOWN]!r}")
+        return int(text)
+
+    def choice(self, name: str, allowed: tuple[str, ...]) -> str:
+        """One of some words from the query string; the first where none is given."""
+        value = self.query.get(name, allowed[0])
+        if value not in allowed:
+            raise InvalidInputError(f"{name} must be one of {', '.join(allowed)}, got {value[:_SHOWN]!r}")
+        return value
+
+    def check_many(self, n: int, what: str) -> None:
+        most = self.settings.max_vectors
+        if n > most:
+            raise TooLarge(f"{n:,} {what} in one request, at most {most:,} are taken")
+
+    def check_k(self, k: int) -> int:
+        if k > self.settings.max_k:
+            raise TooLarge(f"k is {k:,}, at most {self.settings.max_k:,} is allowed")
+        return k
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A route.
+
+    Attributes
+    ----------
+    methods : tuple of str
+    path : str
+        Below ``/v1``, with ``{names}``.
+    scope : {'read', 'write', 'admin'}
+        What the key must be good for.
+    run : callable
+        Serves a `Call`; blocks, and is called in a thread.
+    body, answer : type
+        Structs of `faissbase.wire`, or None for none; an ``answer`` of bytes is plain text, several are
+        alternatives.
+    query : dict
+        Parameters of the query string, and what they are about.
+    is_long : bool
+        It may take seconds, so it must not hold up searches.
+    """
+
+    methods: tuple[str, ...]
+    path: str
+    scope: Scope
+    summary: str
+    run: Callable[[Any], Any]
+    answer: Any
+    body: Any = None
+    status: int = 200
+    query: Mapping[str, str] = field(default_factory=dict)
+    is_long: bool = False
+
+    def decoder(self) -> msgspec.json.Decoder[Any] | None:
+        return None if self.body is None else msgspec.json.Decoder(self.body)

@@ -1,0 +1,134 @@
+"""Puts the application on a socket and takes it off again, its requests finished and its files closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import cast
+
+import uvicorn
+
+from faissbase.database.database import connect
+from faissbase.errors import AccessError, InvalidInputError, UnavailableError
+from faissbase.server import logs
+from faissbase.server.app import Server
+from faissbase.server.keys import Keys
+from faissbase.server.settings import Settings
+from faissbase.server.tenants import Tenants
+from faissbase.types import Durability
+
+_BACKLOG = 2048
+_HEAD_BYTES = 64 << 10
+
+
+class _Uvicorn(uvicorn.Server):
+    """Tells the application as soon as it is to stop, so that it takes no new work."""
+
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+        super().__init__(config)
+        self._server = server
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._server.is_stopping = True
+        logs.LOGGER.info("stopping", extra={"facts": {"signal": signal.Signals(sig).name}})
+        super().handle_exit(sig, frame)
+
+
+def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url, is_open: None) -> None:
+    """Serve until told to stop; ``started`` is called with the address, and whether no key is needed.
+
+    Raises
+    ------
+    AccessError
+        A public address without keys or without TLS, unless ``insecure``.
+    UnavailableError
+        The address cannot be listened on.
+    """
+    folder = Path(settings.data)
+    connect(folder).close()  # makes it where there is none, and says now what is wrong with it
+    keys = Keys(folder)
+    tenants = Tenants(
+        folder,
+        durability=cast("Durability", settings.durability),
+        memory_budget=settings.memory_budget or None,
+    )
+    server = Server(settings, keys, tenants)
+    try:
+        _check_open(settings, has_keys=keys.are_there)
+        runner = _Uvicorn(_config(settings, server), server)
+        listening = _listening(runner.config)
+        try:
+            logs.begin(settings.log_format)
+            host, port = listening.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            started(f"http{'s' if settings.has_tls else ''}://{shown}:{port}", not keys.are_there)
+            runner.run(sockets=[listening])
+        finally:
+            listening.close()
+    finally:
+        server.close()
+
+
+def _check_open(settings: Settings, *, has_keys: bool) -> None:
+    """Refuse to show the data to others by an oversight."""
+    if not settings.is_public or settings.insecure:
+        return
+    advice = "or --insecure, if you know that only friends can reach it"
+    if not has_keys:
+        raise AccessError(
+            f"{settings.host} can be reached from elsewhere, and there is no API key yet: make one with "
+            f"faissbase keys create --data {settings.data} --tenant NAME --scopes read,write, {advice}"
+        )
+    if not settings.has_tls:
+        raise AccessError(
+            f"{settings.host} can be reached from elsewhere, and keys would travel unencrypted: "
+            f"give --tls-cert and --tls-key, {advice}"
+        )
+
+
+def _config(settings: Settings, server: Server) -> uvicorn.Config:
+    tls: dict[str, object] = {}
+    if settings.has_tls:
+        tls = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
+    if settings.tls_client_ca:
+        tls |= {"ssl_ca_certs": settings.tls_client_ca, "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    config = uvicorn.Config(
+        server,
+        host=settings.host,
+        port=settings.port,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        h11_max_incomplete_event_size=_HEAD_BYTES,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
+        **tls,  # type: ignore[arg-type]
+    )
+    try:
+        config.load()
+    except (ssl.SSLError, OSError) as error:
+        raise InvalidInputError(
+            f"cannot use the TLS files {', '.join(map(str, tls.values()))}: {error}"
+        ) from error
+    return config
+
+
+def _listening(config: uvicorn.Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((config.host, config.port))
+    except OSError as error:
+        listening.close()
+        where = f"{config.host}:{config.port}"
+        raise UnavailableError(f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
+    listening.setblocking(False)
+    return listening

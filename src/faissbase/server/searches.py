@@ -1,0 +1,225 @@
+"""Routes of searches: by vectors, by text, by both, and the special ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from faissbase.collection.answers import Explanation
+from faissbase.collection.collection import LocalCollection
+from faissbase.errors import InvalidInputError, NotFoundError
+from faissbase.server.faults import TooLarge
+from faissbase.server.operations import Call, Operation
+from faissbase.types import Float32, Hit
+from faissbase.wire import (
+    Batch,
+    HitOut,
+    ManyResults,
+    PlanOut,
+    Results,
+    Search,
+    SpecializedSearch,
+)
+
+
+def search(call: Call) -> Results | ManyResults:
+    return _answer(call, call.collection(), call.body)
+
+
+def _answer(call: Call, collection: LocalCollection, body: Search) -> Results | ManyResults:
+    call.check_k(body.k)
+    if body.vector is not None and body.vectors is not None:
+        raise InvalidInputError("give vector or vectors, not both")
+    if body.text is not None:
+        return _by_text(collection, body)
+    if body.vector is None and body.vectors is None:
+        raise InvalidInputError("give vector, vectors or text: what to search for")
+    queries = _queries(call, collection, body)
+    knobs = _knobs(call, body)
+    if body.explain:
+        return _explained(collection, queries, body, knobs)
+    found = collection.search(queries, body.k, body.filter, **knobs)
+    if body.vector is not None:
+        return Results(_hits(collection, found, body.include))
+    return ManyResults([_hits(collection, hits, body.include) for hits in found])
+
+
+def _queries(call: Call, collection: LocalCollection, body: Search) -> Any:
+    """``float32[d]`` for one vector, else ``float32[nq, d]``."""
+    rows = body.vectors if body.vector is None else [body.vector]
+    assert rows is not None
+    call.check_many(len(rows), "vectors")
+    for i, row in enumerate(rows):
+        if len(row) != collection.dimension:
+            where = "vector" if body.vector is not None else f"vectors[{i}]"
+            raise InvalidInputError(f"{where}: expected {collection.dimension} values, got {len(row)}")
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and that is refused
+        matrix = np.array(rows, np.float64).astype(np.float32).reshape(len(rows), collection.dimension)
+    return matrix if body.vector is None else matrix[0]
+
+
+def _knobs(call: Call, body: Search) -> dict[str, Any]:
+    knobs = {"nprobe": body.nprobe, "ef_search": body.ef_search, "rerank": body.rerank}
+    for name, value in knobs.items():
+        if value is not None and value > call.settings.max_effort:
+            raise TooLarge(f"{name} is {value:,}, at most {call.settings.max_effort:,} is allowed")
+    return {"recall": body.recall, **knobs}
+
+
+def _by_text(collection: LocalCollection, body: Search) -> Results:
+    if body.explain or any(
+        each is not None for each in (body.recall, body.nprobe, body.ef_search, body.rerank)
+    ):
+        raise InvalidInputError(
+            "explain, recall, nprobe, ef_search and rerank are for searches by vector alone"
+        )
+    if body.vectors is not None:
+        raise InvalidInputError("text goes with one vector, or with none")
+    assert body.text is not None
+    if body.vector is None:
+        found = collection.text_search(body.text, body.k, body.filter)
+    else:
+        found = collection.hybrid_search(body.text, body.vector, body.k, body.filter)
+    return Results(_hits(collection, found, body.include))
+
+
+def _explained(
+    collection: LocalCollection, queries: Float32, body: Search, knobs: dict[str, Any]
+) -> Results | ManyResults:
+    explanation = collection.explain(queries, body.k, body.filter, **knobs)
+    plan, hits = _plan(explanation), [_hits(collection, each, body.include) for each in explanation.result]
+    return Results(hits[0], plan) if body.vector is not None else ManyResults(hits, plan)
+
+
+def _plan(explanation: Explanation) -> PlanOut:
+    plan = explanation.plan
+    return PlanOut(
+        plan.path, plan.n_slots, plan.n_matching, plan.predicted_ms, explanation.times_ms, plan.target
+    )
+
+
+def _hits(collection: LocalCollection, hits: Sequence[Hit], include: Sequence[str]) -> list[HitOut]:
+    out = [HitOut(hit.id, hit.score, hit.distance) for hit in hits]
+    if "metadata" in include:
+        for each, hit in zip(out, hits, strict=True):
+            each.metadata = msgspec.Raw(hit.metadata_json)
+    if "document" in include:
+        for each, hit in zip(out, hits, strict=True):
+            each.document = hit.document
+    if "vector" in include:
+        records = collection.get([hit.id for hit in hits], include_vectors=True)
+        vector_of = {record.id: record.vector for record in records}
+        for each in out:
+            vector = vector_of.get(each.id)  # missing where it was deleted meanwhile
+            each.values = [] if vector is None else vector.tolist()
+    return out
+
+
+# ---- the special ones ----------------------------------------------------------------------------
+
+
+def specialized(call: Call) -> Results | Batch:
+    body: SpecializedSearch = call.body
+    collection = call.collection()
+    if body.k is not None:
+        call.check_k(body.k)
+    _check_fields(body)
+    if body.type == "batch":
+        return _batch(call, collection, body.searches)
+    if body.type == "range":
+        return Results(_hits(collection, _within(call, collection, body), body.include))
+    query, named = _by_example(collection, body)
+    k = 10 if body.k is None else body.k
+    found = collection.search(query, k + len(named), body.filter, recall=body.recall)
+    return Results(_hits(collection, [hit for hit in found if hit.id not in named][:k], body.include))
+
+
+_FIELDS = {
+    "range": {"vector", "radius", "k", "filter", "include"},
+    "by_id": {"id", "k", "filter", "recall", "include"},
+    "recommend": {"positive", "negative", "k", "filter", "recall", "include"},
+    "batch": {"searches"},
+}
+_NEEDED = {
+    "range": ("vector", "radius"),
+    "by_id": ("id",),
+    "recommend": ("positive",),
+    "batch": ("searches",),
+}
+
+
+def _check_fields(body: SpecializedSearch) -> None:
+    """Refuse what a type has no use for, and what it lacks."""
+    defaults = SpecializedSearch(type=body.type)
+    for name in body.__struct_fields__:
+        is_given = getattr(body, name) != getattr(defaults, name)
+        if is_given and name not in {*_FIELDS[body.type], "type", "tenant_id"}:
+            raise InvalidInputError(f"a search of type {body.type!r} has no use for {name!r}")
+    for name in _NEEDED[body.type]:
+        if getattr(body, name) in (None, []):
+            raise InvalidInputError(f"a search of type {body.type!r} needs {name!r}")
+
+
+def _batch(call: Call, collection: LocalCollection, bodies: Sequence[Search]) -> Batch:
+    call.check_many(len(bodies), "searches")
+    answers = []
+    for i, body in enumerate(bodies):
+        answer = None if body.vectors is not None else _answer(call, collection, body)
+        if not isinstance(answer, Results):
+            raise InvalidInputError(f"searches[{i}]: a search of a batch takes one vector, not vectors")
+        answers.append(answer)
+    return Batch(answers)
+
+
+def _within(call: Call, collection: LocalCollection, body: SpecializedSearch) -> list[Hit]:
+    query = np.array(body.vector, np.float64)
+    if query.shape != (collection.dimension,):
+        raise InvalidInputError(f"vector: expected {collection.dimension} values, got {query.size}")
+    found: list[Hit] = collection.range_search(query, body.radius, body.filter)  # type: ignore[arg-type]
+    most = call.settings.max_k
+    if body.k is None and len(found) > most:
+        raise TooLarge(f"{len(found):,} records are within the radius, at most {most:,} are sent: give k")
+    return found[: body.k]
+
+
+def _by_example(collection: LocalCollection, body: SpecializedSearch) -> tuple[Float32, set[str]]:
+    """The query that stored records make, and their ids: towards the positive ones, away from the negative.
+
+    **Source**: J. J. Rocchio, Relevance feedback in information retrieval, 1971, its three weights 1.
+    """
+    positive, negative = ([body.id], []) if body.id is not None else (body.positive, body.negative)
+    records = collection.get([*positive, *negative], include_vectors=True)
+    vector_of = {record.id: record.vector for record in records if record.vector is not None}
+    for id in (*positive, *negative):
+        if id not in vector_of:
+            raise NotFoundError(f"no record {id[:80]!r}")
+    query = np.mean([vector_of[id] for id in positive], axis=0)
+    if negative:
+        query = query + (query - np.mean([vector_of[id] for id in negative], axis=0))
+    return query.astype(np.float32), {*positive, *negative}
+
+
+_INDEX = "/index/{index}"
+OPERATIONS = (
+    Operation(
+        ("POST", "GET"),
+        f"{_INDEX}/search",
+        "read",
+        "The k nearest records",
+        search,
+        (Results, ManyResults),
+        Search,
+    ),
+    Operation(
+        ("POST",),
+        f"{_INDEX}/specialized_search",
+        "read",
+        "By radius, by stored records, or many at once",
+        specialized,
+        (Results, Batch),
+        SpecializedSearch,
+    ),
+)

@@ -1,0 +1,179 @@
+"""What a server is told: defaults, a TOML file, ``FAISSBASE_*`` in the environment, flags; the later wins."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from faissbase.errors import InvalidInputError
+from faissbase.types import DURABILITIES
+
+ENVIRONMENT_PREFIX = "FAISSBASE_"
+LOG_FORMATS = ("auto", "json", "text")
+
+
+def _setting(default: Any, about: str) -> Any:
+    return field(default=default, metadata={"about": about})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting of ``faissbase serve``; each is a flag, a variable and a line of the file by its name."""
+
+    data: str = _setting("faissbase-data", "the database's folder, made where there is none")
+    host: str = _setting("127.0.0.1", "the address to listen on")
+    port: int = _setting(8000, "the port to listen on; 0 takes a free one")
+    tls_cert: str = _setting("", "file of the certificate chain (PEM); turns TLS on")
+    tls_key: str = _setting("", "file of its private key (PEM)")
+    tls_client_ca: str = _setting("", "file of authorities (PEM); callers then need a certificate of theirs")
+    insecure: bool = _setting(False, "listen on a public address without keys or without TLS all the same")
+    durability: str = _setting("full", "full, or relaxed: a crash of the machine may lose the last writes")
+    memory_budget: int = _setting(0, "bytes that the indexes of one collection may take; 0 is no limit")
+    threads: int = _setting(0, "requests worked on at once; 0 takes twice the processors")
+    max_body_bytes: int = _setting(64 << 20, "longest body of a request, also after decompression")
+    max_vectors: int = _setting(10_000, "most vectors, ids or queries of one request")
+    max_k: int = _setting(10_000, "most hits for one query")
+    max_effort: int = _setting(65_536, "highest nprobe, ef_search and rerank")
+    max_metadata_bytes: int = _setting(65_536, "longest metadata of one record, as JSON")
+    max_indexes: int = _setting(1_000, "most indexes of one tenant")
+    body_timeout_s: float = _setting(30.0, "seconds that a body may take to arrive")
+    shutdown_timeout_s: float = _setting(30.0, "seconds that running requests have when the server stops")
+    log_format: str = _setting("auto", "json, text, or auto: text on a terminal")
+
+    @property
+    def is_public(self) -> bool:
+        """Whether others than this machine can reach it."""
+        if self.host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return True
+
+    @property
+    def has_tls(self) -> bool:
+        return bool(self.tls_cert)
+
+
+NAMES = tuple(each.name for each in fields(Settings))
+_TYPES = {each.name: type(each.default) for each in fields(Settings)}
+ABOUT: Mapping[str, str] = {each.name: each.metadata["about"] for each in fields(Settings)}
+DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Settings)}
+_LEAST = {
+    "port": 0,
+    "memory_budget": 0,
+    "threads": 0,
+    "max_body_bytes": 1024,
+    "max_vectors": 1,
+    "max_k": 1,
+    "max_effort": 1,
+    "max_metadata_bytes": 2,
+    "max_indexes": 0,
+    "body_timeout_s": 0.001,
+    "shutdown_timeout_s": 0,
+}
+
+
+def load(
+    flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """The settings, and where each came from: ``default``, the file, the variable or the flag.
+
+    Raises
+    ------
+    InvalidInputError
+        An unknown name, or a value that is not of its kind; says which, and from where.
+    """
+    values: dict[str, Any] = dict(DEFAULTS)
+    sources = dict.fromkeys(NAMES, "default")
+    for source, given in (
+        (str(file), _from_file(file) if file else {}),
+        ("environment", _from_environment(environment)),
+        ("flag", {name: value for name, value in flags.items() if value is not None}),
+    ):
+        for name, value in given.items():
+            values[name] = _checked(name, value, source)
+            sources[name] = f"{ENVIRONMENT_PREFIX}{name.upper()}" if source == "environment" else source
+    settings = Settings(**values)
+    _check_together(settings)
+    return settings, sources
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInputError(f"cannot read settings from {path}: {error}") from error
+    unknown = sorted(set(found) - set(NAMES))
+    if unknown:
+        raise InvalidInputError(f"{path}: unknown setting {unknown[0]!r}; there are {', '.join(NAMES)}")
+    return found
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    names = ((name, f"{ENVIRONMENT_PREFIX}{name.upper()}") for name in NAMES)
+    return {name: environment[variable] for name, variable in names if environment.get(variable)}
+
+
+def _checked(name: str, value: Any, source: str) -> Any:
+    wanted = _TYPES[name]
+    try:
+        found = _converted(value, wanted)
+    except ValueError:
+        raise InvalidInputError(f"{name} must be {_KINDS[wanted]}, got {value!r} ({source})") from None
+    least = _LEAST.get(name)
+    if least is not None and not found >= least:
+        raise InvalidInputError(f"{name} must be {least} or more, got {value!r} ({source})")
+    if name == "port" and found > 65_535:
+        raise InvalidInputError(f"port must be at most 65535, got {found} ({source})")
+    for choice, allowed in (("durability", DURABILITIES), ("log_format", LOG_FORMATS)):
+        if name == choice and found not in allowed:
+            raise InvalidInputError(f"{name} must be one of {', '.join(allowed)}, got {found!r} ({source})")
+    return found
+
+
+_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_WORDS = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+
+
+def _converted(value: Any, wanted: type) -> Any:
+    """``value`` as ``wanted``, from text or as TOML gives it; ValueError where it is something else."""
+    if wanted is bool:
+        if isinstance(value, str) and value.lower() in _WORDS:
+            return _WORDS[value.lower()]
+    elif isinstance(value, str):
+        return wanted(value)
+    elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not wanted:
+        raise ValueError
+    return value
+
+
+def _check_together(settings: Settings) -> None:
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        given, missing = ("tls_cert", "tls_key") if settings.tls_cert else ("tls_key", "tls_cert")
+        raise InvalidInputError(f"{given} needs {missing} too")
+    if settings.tls_client_ca and not settings.has_tls:
+        raise InvalidInputError("tls_client_ca needs tls_cert and tls_key too")
+    for name in ("tls_cert", "tls_key", "tls_client_ca"):
+        path = getattr(settings, name)
+        if path and not Path(path).is_file():
+            raise InvalidInputError(f"{name}: no file {path}")

@@ -1,0 +1,67 @@
+"""The data folder as tenants see it: each its own collections, and nothing of the others."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from faissbase.collection.collection import LocalCollection
+from faissbase.collection.store import Config
+from faissbase.database.database import Database
+from faissbase.errors import NotFoundError, NotReadyError
+from faissbase.server.keys import Key
+from faissbase.types import Durability
+
+
+class Tenants:
+    """A `Database` for each tenant, opened when first used. Thread-safe."""
+
+    def __init__(self, folder: Path, *, durability: Durability, memory_budget: int | None) -> None:
+        self.folder = folder
+        self._durability: Durability = durability
+        self._memory_budget = memory_budget
+        self._lock = threading.Lock()
+        self._databases: dict[str, Database] = {}
+        self._is_closed = False
+
+    def database(self, tenant: str) -> Database:
+        found = self._databases.get(tenant)
+        if found is not None:
+            return found
+        with self._lock:
+            if self._is_closed:
+                raise NotReadyError("the server is stopping")
+            if tenant not in self._databases:
+                self._databases[tenant] = Database(
+                    self.folder,
+                    read_only=False,
+                    durability=self._durability,
+                    tenant=tenant,
+                    memory_budget=self._memory_budget,
+                )
+            return self._databases[tenant]
+
+    def find(self, key: Key, index: str) -> Config:
+        """The index of that id or name which the key is good for.
+
+        Raises
+        ------
+        NotFoundError
+            There is none, it is another tenant's, or the key is not good for it: all three read the same.
+        """
+        config = self.database(key.tenant).describe(index)
+        if not key.may_use((config.name, config.uuid)):
+            raise NotFoundError(f"no index {index!r}")
+        return config
+
+    def collection(self, key: Key, index: str) -> LocalCollection:
+        """`find`, open for use."""
+        return self.database(key.tenant).open(self.find(key, index))
+
+    def close(self) -> None:
+        """Finish writes, checkpoint and close all files."""
+        with self._lock:
+            self._is_closed = True
+            databases, self._databases = list(self._databases.values()), {}
+        for database in databases:
+            database.close()

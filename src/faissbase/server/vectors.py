@@ -1,0 +1,166 @@
+"""Routes of records: stored, read, listed, deleted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from faissbase.errors import InvalidInputError, NotFoundError
+from faissbase.server.faults import TooLarge
+from faissbase.server.operations import Call, Operation
+from faissbase.types import Record
+from faissbase.wire import (
+    Deleted,
+    DeleteVectors,
+    GetVectors,
+    PutVectors,
+    RecordIn,
+    RecordList,
+    RecordOut,
+    RecordPage,
+    Stored,
+)
+
+_MODES = ("upsert", "add")
+_FLAGS = ("false", "true")
+
+
+def put(call: Call) -> Stored:
+    body: PutVectors = call.body
+    mode = call.choice("mode", _MODES)
+    call.check_many(len(body.vectors), "vectors")
+    collection = call.collection()
+    vectors = _matrix(body.vectors, collection.dimension)
+    metadatas = [_metadata(record, i, call) for i, record in enumerate(body.vectors)]
+    ids = [record.id for record in body.vectors]
+    documents = [record.document for record in body.vectors]
+    store = collection.add if mode == "add" else collection.upsert
+    return Stored(store(ids, vectors, metadatas, documents))
+
+
+def _matrix(records: list[RecordIn], dimension: int) -> npt.NDArray[np.float64]:
+    for i, record in enumerate(records):
+        if len(record.values) != dimension:
+            raise InvalidInputError(
+                f"vectors[{i}] ({record.id[:80]!r}): expected {dimension} values, got {len(record.values)}"
+            )
+    return np.array([record.values for record in records], np.float64).reshape(len(records), dimension)
+
+
+def _metadata(record: RecordIn, i: int, call: Call) -> dict[str, Any]:
+    raw = b"null" if isinstance(record.metadata, msgspec.UnsetType) else bytes(record.metadata)
+    most = call.settings.max_metadata_bytes
+    if len(raw) > most:
+        raise TooLarge(
+            f"metadata of vectors[{i}] ({record.id[:80]!r}) has {len(raw):,} bytes, at most {most:,}"
+        )
+    try:
+        found = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInputError(f"metadata of vectors[{i}] ({record.id[:80]!r}): {error}") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InvalidInputError(f"metadata of vectors[{i}] ({record.id[:80]!r}) must be an object")
+    return found
+
+
+def _out(record: Record) -> RecordOut:
+    values = None if record.vector is None else record.vector.tolist()
+    return RecordOut(record.id, record.metadata, record.document, values)
+
+
+def get_one(call: Call) -> RecordOut:
+    found = call.collection().get([call.path["vector"]], include_vectors=True)
+    if not found:
+        raise NotFoundError(f"no record {call.path['vector'][:80]!r}")
+    return _out(found[0])
+
+
+def get_many(call: Call) -> RecordList:
+    body: GetVectors = call.body
+    ids, where = _ids_or_filter(call, body.ids, body.filter)
+    if not 1 <= body.limit <= call.settings.max_vectors:
+        raise InvalidInputError(f"limit must be from 1 to {call.settings.max_vectors:,}, got {body.limit}")
+    limit = None if ids is not None else body.limit
+    found = call.collection().get(ids, where=where, limit=limit, include_vectors=body.include_vectors)
+    return RecordList([_out(record) for record in found])
+
+
+def _ids_or_filter(
+    call: Call, ids: list[str] | None, where: dict[str, Any] | None
+) -> tuple[list[str] | None, dict[str, Any] | None]:
+    if (ids is None) == (where is None):
+        raise InvalidInputError("give ids or filter, one of both")
+    call.check_many(len(ids or ()), "ids")
+    return ids, where
+
+
+def list_page(call: Call) -> RecordPage:
+    page = call.collection().scroll(
+        limit=call.whole("limit", 100, call.settings.max_vectors),
+        cursor=call.query.get("cursor"),
+        include_vectors=call.choice("include_vectors", _FLAGS) == "true",
+    )
+    return RecordPage([_out(record) for record in page.records], page.cursor)
+
+
+def delete_one(call: Call) -> Deleted:
+    n = call.collection().delete([call.path["vector"]])
+    if not n:
+        raise NotFoundError(f"no record {call.path['vector'][:80]!r}")
+    return Deleted(n)
+
+
+def delete_many(call: Call) -> Deleted:
+    body: DeleteVectors = call.body
+    ids, where = _ids_or_filter(call, body.ids, body.filter)
+    return Deleted(call.collection().delete(ids, where=where))
+
+
+_VECTORS = "/index/{index}/vectors"
+OPERATIONS = (
+    Operation(
+        ("POST",),
+        _VECTORS,
+        "write",
+        "Store records, all or none; those of the same ids are replaced",
+        put,
+        Stored,
+        PutVectors,
+        query={"mode": "upsert (default), or add: refuse ids that exist"},
+    ),
+    Operation(
+        ("GET",),
+        _VECTORS,
+        "read",
+        "All records, page by page",
+        list_page,
+        RecordPage,
+        query={
+            "limit": "records of one page, 100 where nothing is said",
+            "cursor": "continues the page before",
+            "include_vectors": "true or false (default)",
+        },
+    ),
+    Operation(
+        ("POST",), f"{_VECTORS}/get", "read", "Records by ids or filter", get_many, RecordList, GetVectors
+    ),
+    Operation(
+        ("POST",),
+        f"{_VECTORS}/delete",
+        "write",
+        "Delete records by ids or filter",
+        delete_many,
+        Deleted,
+        DeleteVectors,
+    ),
+    Operation(
+        ("GET",), f"{_VECTORS}/{{vector:path}}", "read", "One record, with its vector", get_one, RecordOut
+    ),
+    Operation(("DELETE",), f"{_VECTORS}/{{vector:path}}", "write", "Delete one record", delete_one, Deleted),
+)

@@ -1,0 +1,49 @@
+"""Routes for those who look after the server: health, metrics, and the description of all routes."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from faissbase.errors import NotFoundError
+from faissbase.server import access, indexes, searches, vectors
+from faissbase.server.openapi import document
+from faissbase.server.operations import Call, Operation
+from faissbase.wire import Health
+
+
+def health(is_stopping: bool) -> Health:
+    return Health("stopping" if is_stopping else "ok", live=True, ready=not is_stopping)
+
+
+def metrics(call: Call) -> bytes:
+    database = call.tenants.database(call.key.tenant)
+    found = []
+    for config in database.describe_all():
+        if call.key.may_use((config.name, config.uuid)):
+            try:
+                found.append(database.open(config).stats())
+            except NotFoundError:  # deleted meanwhile
+                continue
+    return call.metrics.text(found)
+
+
+def openapi(_: Call) -> dict[str, Any]:
+    return _document()
+
+
+@cache
+def _document() -> dict[str, Any]:
+    modules = (indexes, searches, vectors, access)
+    return document([op for each in modules for op in each.OPERATIONS] + [*OPERATIONS], OPEN_OPERATIONS)
+
+
+OPEN_OPERATIONS = (
+    Operation(("GET",), "/health", "read", "Whether it lives and takes requests", health, Health),
+    Operation(("GET",), "/health/live", "read", "Whether it lives", health, Health),
+    Operation(("GET",), "/health/ready", "read", "Whether it takes requests; 503 where not", health, Health),
+)
+OPERATIONS = (
+    Operation(("GET",), "/metrics", "read", "Counters, in the format of Prometheus", metrics, bytes),
+    Operation(("GET",), "/openapi.json", "read", "This description", openapi, dict),
+)

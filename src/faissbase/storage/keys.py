@@ -1,0 +1,137 @@
+"""``keys.sqlite``: the API keys of a data folder, by the hashes of their secrets. Knows no clock.
+
+A secret is never stored: whoever reads this file cannot make a request with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+from faissbase.storage import sqlite
+from faissbase.storage.files import os_errors, publish
+from faissbase.storage.sqlite import sqlite_errors
+
+FILE_NAME = "keys.sqlite"
+_SCHEMA = """
+CREATE TABLE keys(
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    scopes TEXT NOT NULL,
+    indexes TEXT,
+    created_s REAL NOT NULL,
+    expires_s REAL,
+    revoked_s REAL
+) WITHOUT ROWID;
+"""
+_COLUMNS = "id, tenant, name, hash, scopes, indexes, created_s, expires_s, revoked_s"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key as it is stored. Times are seconds since 1970; blanks separate ``scopes`` and ``indexes``.
+
+    ``indexes`` is None where a key is good for all of its tenant's indexes.
+    """
+
+    id: str
+    tenant: str
+    name: str
+    hash: bytes
+    scopes: str
+    indexes: str | None
+    created_s: float
+    expires_s: float | None = None
+    revoked_s: float | None = None
+
+
+class KeyFile:
+    """The keys of one folder. Thread-safe; several processes may use one file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE_NAME
+        self._lock = threading.Lock()
+        self._connection: Any = None
+        self._n_own_changes = 0
+
+    @contextmanager
+    def _use(self) -> Iterator[Any]:
+        """The connection, or None where no key was ever made."""
+        with self._lock:
+            if self._connection is None and self._path.exists():
+                self._connection = sqlite.connect(self._path)
+            with sqlite_errors(self._path):
+                yield self._connection
+
+    def version(self) -> tuple[int, int]:
+        """Differs once somebody has changed a key."""
+        with self._use() as connection:
+            if connection is None:
+                return (-1, 0)
+            [(version,)] = connection.execute("PRAGMA data_version").fetchall()
+            return (int(version), self._n_own_changes)
+
+    def rows(self) -> list[KeyRow]:
+        """Every key, in the order in which they were made."""
+        with self._use() as connection:
+            if connection is None:
+                return []
+            found = connection.execute(f"SELECT {_COLUMNS} FROM keys ORDER BY created_s, id").fetchall()
+        return [KeyRow(*row) for row in found]
+
+    def insert(self, row: KeyRow) -> None:
+        """Add a key; durable when this returns."""
+        self._create_if_missing()
+        marks = ", ".join("?" * len(astuple(row)))
+        self._change(f"INSERT INTO keys VALUES({marks})", *astuple(row))
+
+    def set_revoked(self, id: str, at_s: float) -> None:
+        self._change("UPDATE keys SET revoked_s = ? WHERE id = ? AND revoked_s IS NULL", at_s, id)
+
+    def set_expires(self, id: str, at_s: float) -> None:
+        """Have a key end at ``at_s``, unless it ends before."""
+        statement = "UPDATE keys SET expires_s = min(ifnull(expires_s, ?), ?) WHERE id = ?"
+        self._change(statement, at_s, at_s, id)
+
+    def _change(self, statement: str, *bindings: Any) -> None:
+        with self._use() as connection:
+            if connection is not None:
+                connection.execute(statement, bindings)
+                self._n_own_changes += 1
+
+    def _create_if_missing(self) -> None:
+        """Make the file under another name first, readable by its owner alone."""
+        if self._path.exists():
+            return
+        draft = self._path.with_name(f"{FILE_NAME}.draft")
+        with os_errors(f"cannot create {self._path}"), _locked(self._path.parent):
+            if self._path.exists():
+                return
+            draft.unlink(missing_ok=True)
+            os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            sqlite.create(draft, _SCHEMA)
+            publish(draft, self._path)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close(True)
+                self._connection = None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

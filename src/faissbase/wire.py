@@ -1,0 +1,263 @@
+"""What travels between client and server: the bodies of requests and answers, under ``/v1``.
+
+Knows no HTTP and no collections. A request with a field that is not named here is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Include = Literal["metadata", "document", "vector"]
+Values = list[float]
+
+
+class Body(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Every request may name its tenant, which must be the one of its key."""
+
+    tenant_id: str | None = None
+
+
+class Empty(Body):
+    """No fields but the tenant."""
+
+
+# ---- indexes -------------------------------------------------------------------------------------
+
+
+class CreateIndex(Body):
+    """A new, empty index."""
+
+    name: str
+    dimension: int
+    index_type: str = "auto"
+    metric: Literal["cosine", "l2", "ip"] = "cosine"
+
+
+class IndexInfo(msgspec.Struct):
+    """An index: ``id`` never changes, ``name`` is unique within its tenant; routes take both."""
+
+    id: str
+    name: str
+    tenant_id: str
+    dimension: int
+    metric: str
+    index_type: str
+    ntotal: int
+
+
+class IndexList(msgspec.Struct):
+    indexes: list[IndexInfo]
+
+
+class Deleted(msgspec.Struct):
+    deleted: int
+
+
+class Ntotal(msgspec.Struct):
+    ntotal: int
+
+
+# ---- records -------------------------------------------------------------------------------------
+
+
+class RecordIn(msgspec.Struct, forbid_unknown_fields=True):
+    """A record to be stored."""
+
+    id: str
+    values: Values
+    metadata: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    document: str | None = None
+
+
+class PutVectors(Body):
+    """Records to be stored, all or none."""
+
+    vectors: list[RecordIn]
+
+
+class Stored(msgspec.Struct):
+    """How many records are durable now."""
+
+    upserted: int
+
+
+class GetVectors(Body):
+    """Records by id or by filter."""
+
+    ids: list[str] | None = None
+    filter: dict[str, Any] | None = None
+    limit: int = 1000
+    include_vectors: bool = False
+
+
+class DeleteVectors(Body):
+    """Records to be deleted, by id or by filter."""
+
+    ids: list[str] | None = None
+    filter: dict[str, Any] | None = None
+
+
+class RecordOut(msgspec.Struct, omit_defaults=True):
+    """A stored record; ``values`` where vectors were asked for."""
+
+    id: str
+    metadata: dict[str, Any]
+    document: str | None = None
+    values: Values | None = None
+
+
+class RecordList(msgspec.Struct):
+    vectors: list[RecordOut]
+
+
+class RecordPage(msgspec.Struct):
+    """``cursor`` continues the listing; null after the last record."""
+
+    vectors: list[RecordOut]
+    cursor: str | None
+
+
+# ---- searches ------------------------------------------------------------------------------------
+
+
+class Search(Body):
+    """The k nearest: of one ``vector``, of several ``vectors``, for words of ``text``, or of both fused."""
+
+    vector: Values | None = None
+    vectors: list[Values] | None = None
+    text: str | None = None
+    k: int = 10
+    filter: dict[str, Any] | None = None
+    recall: float | None = None
+    nprobe: int | None = None
+    ef_search: int | None = None
+    rerank: int | None = None
+    include: list[Include] = msgspec.field(default_factory=lambda: ["metadata"])
+    explain: bool = False
+
+
+class HitOut(msgspec.Struct):
+    """A hit: ``score`` is larger when nearer, ``distance`` is as FAISS gives it."""
+
+    id: str
+    score: float
+    distance: float | None
+    metadata: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    document: str | msgspec.UnsetType | None = msgspec.UNSET
+    values: Values | msgspec.UnsetType = msgspec.UNSET
+
+
+class PlanOut(msgspec.Struct):
+    """How a search was run; see ``explain`` of a collection."""
+
+    path: str
+    n_slots: int
+    n_matching: int
+    predicted_ms: dict[str, float]
+    times_ms: dict[str, float]
+    target: float
+
+
+class Results(msgspec.Struct, omit_defaults=True):
+    results: list[HitOut]
+    explain: PlanOut | None = None
+
+
+class ManyResults(msgspec.Struct, omit_defaults=True):
+    """One list of hits for each vector asked."""
+
+    results: list[list[HitOut]]
+    explain: PlanOut | None = None
+
+
+class SpecializedSearch(Body):
+    """Other ways to ask: ``range``, ``by_id``, ``recommend``, or a ``batch`` of searches."""
+
+    type: Literal["range", "by_id", "recommend", "batch"]
+    vector: Values | None = None
+    radius: float | None = None
+    id: str | None = None
+    positive: list[str] = []
+    negative: list[str] = []
+    searches: list[Search] = []
+    k: int | None = None
+    filter: dict[str, Any] | None = None
+    recall: float | None = None
+    include: list[Include] = msgspec.field(default_factory=lambda: ["metadata"])
+
+
+class Batch(msgspec.Struct):
+    """The answer to each search of a batch, in their order."""
+
+    answers: list[Results]
+
+
+# ---- care ----------------------------------------------------------------------------------------
+
+
+class Train(Body):
+    """Training vectors; without any, the stored ones are used."""
+
+    vectors: list[Values] | None = None
+
+
+# ---- keys ----------------------------------------------------------------------------------------
+
+
+class CreateKey(Body):
+    """A new key of the caller's tenant."""
+
+    scopes: list[Literal["read", "write", "admin"]]
+    name: str = ""
+    indexes: list[str] | None = None
+    expires_in_s: float | None = None
+
+
+class RotateKey(Body):
+    """``grace_s``: how many seconds longer the old key is good."""
+
+    grace_s: float = 0.0
+
+
+class KeyOut(msgspec.Struct, omit_defaults=True):
+    """A key without its secret; ``key``, the text to send, comes once, when it is made."""
+
+    id: str
+    tenant_id: str
+    name: str
+    scopes: list[str]
+    state: str
+    created_s: float
+    indexes: list[str] | None = None
+    expires_s: float | None = None
+    key: str | None = None
+
+
+class KeyList(msgspec.Struct):
+    keys: list[KeyOut]
+
+
+# ---- the server ----------------------------------------------------------------------------------
+
+
+class Health(msgspec.Struct):
+    """``live``: it answers; ``ready``: it takes requests."""
+
+    status: Literal["ok", "stopping"]
+    live: bool
+    ready: bool
+
+
+class Fault(msgspec.Struct):
+    """What went wrong: a stable ``code`` for programs, a sentence for people, the id that is in the log."""
+
+    code: str
+    message: str
+    request_id: str
+    details: dict[str, Any] = {}
+
+
+class FaultBody(msgspec.Struct):
+    error: Fault
