@@ -63,7 +63,9 @@ def test_core_imports_without_any_extra() -> None:
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {'pyarrow', 'pandas', 'chromadb', 'lancedb', 'torch', 'psutil'}:
+        extras = {'pyarrow', 'pandas', 'chromadb', 'lancedb', 'torch', 'psutil'}
+        extras |= {'starlette', 'uvicorn', 'msgspec', 'prometheus_client', 'zstandard', 'httpx', 'tomli'}
+        if name.split('.')[0] in extras:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import faissbase
@@ -108,6 +110,8 @@ def test_every_command_is_in_the_readme_or_changelog() -> None:
         "backup",
         "restore",
         "bench",
+        "serve",
+        "keys",
     ):
         assert command in run.stdout
         assert command in listed
@@ -117,7 +121,7 @@ def test_architecture_names_every_module_of_the_core() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     modules = [
         path.stem
-        for folder in ("collection", "database", "storage", "ann", "filters")
+        for folder in ("collection", "database", "storage", "ann", "filters", "server")
         for path in (ROOT / "src" / "faissbase" / folder).glob("*.py")
         if path.stem != "__init__"
     ]

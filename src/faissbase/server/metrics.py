@@ -49,7 +49,9 @@ class Metrics:
             "faissbase_requests_in_flight", "Requests being worked on.", registry=self._registry
         )
         self.waiting = Gauge(
-            "faissbase_requests_waiting", "Requests that wait for a thread.", registry=self._registry
+            "faissbase_requests_waiting",
+            "Requests that a thread works on, or that wait for one.",
+            registry=self._registry,
         )
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:

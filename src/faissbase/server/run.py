@@ -6,7 +6,8 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -67,11 +68,27 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             started(f"http{'s' if settings.has_tls else ''}://{shown}:{port}", not keys.are_there)
-            runner.run(sockets=[listening])
+            with _own_end():
+                runner.run(sockets=[listening])
         finally:
             listening.close()
     finally:
         server.close()
+
+
+@contextmanager
+def _own_end() -> Iterator[None]:
+    """uvicorn sends itself again the signal that has stopped it; here it has done its work by then."""
+    before = {sign: signal.signal(sign, _do_nothing) for sign in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+def _do_nothing(sign: int, frame: FrameType | None) -> None:
+    return None
 
 
 def _check_open(settings: Settings, *, has_keys: bool) -> None:
