@@ -25,8 +25,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from faissbase.errors import InvalidInputError, NotFoundError, UnavailableError
 from faissbase.server import access, indexes, searches, vectors, watching
-from faissbase.server.bodies import decoded, read_body
+from faissbase.server.bodies import read_body
 from faissbase.server.faults import WrongMethod, as_ours, body_of, status_of
+from faissbase.server.gathering import Gatherer
 from faissbase.server.keys import Key, Keys, Unauthenticated
 from faissbase.server.logs import LOGGER
 from faissbase.server.metrics import CONTENT_TYPE, Metrics
@@ -40,6 +41,7 @@ _MEDIA: dict[Any, str | None] = {None: None, bytes: CONTENT_TYPE}
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _SHOWN = 200
 _LONG_THREADS = 2
+_SEARCH_THREADS = 2
 _SECURITY = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -75,14 +77,15 @@ class Server:
         n_threads = settings.threads or 2 * (os.cpu_count() or 1)
         self._short = ThreadPoolExecutor(n_threads, thread_name_prefix="faissbase-request")
         self._long = ThreadPoolExecutor(_LONG_THREADS, thread_name_prefix="faissbase-long")
+        self._gatherer = Gatherer(_SEARCH_THREADS)
         self._router: ASGIApp = Router(self._routes(), redirect_slashes=False, default=_no_such_path)
 
     def _routes(self) -> list[Route]:
         routes = [self._open_route(op) for op in watching.OPEN_OPERATIONS]
-        by_path: dict[str, dict[str, tuple[Operation, Any]]] = {}
+        by_path: dict[str, dict[str, Operation]] = {}
         for op in OPERATIONS:
             for method in op.methods:
-                by_path.setdefault(op.path, {})[method] = op, op.decoder()
+                by_path.setdefault(op.path, {})[method] = op
         for path, choices in by_path.items():
             routes.append(Route(PREFIX + path, partial(_endpoint, self, choices), methods=list(choices)))
         return routes
@@ -182,7 +185,7 @@ class Server:
 
     # ---- serving ---------------------------------------------------------------------------------
 
-    async def serve(self, op: Operation, decoder: Any, request: Request) -> Response:
+    async def serve(self, op: Operation, request: Request) -> Response:
         """Check what the key may do, read the body, run the operation in a thread."""
         story: _Story = request.scope["state"]["story"]
         story.route, key = op.path.replace(":path", ""), story.key
@@ -193,7 +196,7 @@ class Server:
             there = ", ".join(op.query) or "none"
             raise InvalidInputError(f"unknown parameter {unknown[0][:_SHOWN]!r}; there are: {there}")
         body = None
-        if decoder is not None:
+        if op.body is not None:
             raw = await read_body(
                 request,
                 most_bytes=self.settings.max_body_bytes,
@@ -213,35 +216,32 @@ class Server:
             body,
         )
         with self.metrics.waiting.track_inprogress():
-            work = asyncio.get_running_loop().run_in_executor(
-                self._long if op.is_long else self._short, _run, op, decoder, call
-            )
-            content = await work
+            if op.together is not None:
+                content = await self._gatherer.serve(op, call)
+            else:
+                threads = self._long if op.is_long else self._short
+                content = await asyncio.get_running_loop().run_in_executor(threads, _run, op, call)
         return Response(content, op.status, media_type=_MEDIA.get(op.answer, _JSON))
 
     def close(self) -> None:
         """Wait for what runs, then checkpoint and close all files."""
         self.is_stopping = True
+        self._gatherer.close()
         self._short.shutdown(wait=True)
         self._long.shutdown(wait=True, cancel_futures=True)
         self._tenants.close()
         self._keys.close()
 
 
-def _run(op: Operation, decoder: Any, call: Call) -> bytes:
+def _run(op: Operation, call: Call) -> bytes:
     """Decode, serve, encode: all that takes time, in one thread."""
-    if decoder is not None:
-        raw, content_type = call.body
-        call.body = decoded(raw, content_type, decoder, call.key.tenant)
-    answer = op.run(call)
-    if isinstance(answer, bytes):
-        return answer
-    return b"" if op.answer is None else msgspec.json.encode(answer)
+    op.decode(call)
+    return op.encode(op.serve(call))
 
 
-async def _endpoint(server: Server, choices: dict[str, tuple[Operation, Any]], request: Request) -> Response:
+async def _endpoint(server: Server, choices: dict[str, Operation], request: Request) -> Response:
     method = "GET" if request.method == "HEAD" else request.method
-    return await server.serve(*choices[method], request)
+    return await server.serve(choices[method], request)
 
 
 async def _no_such_path(scope: Scope, receive: Receive, send: Send) -> None:

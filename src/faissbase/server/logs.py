@@ -38,6 +38,9 @@ def begin(log_format: str) -> None:
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     to_stderr = logging.StreamHandler(sys.stderr)
     to_stderr.setFormatter(_TextLines() if is_text else _JsonLines())
+    # What every line would find out for nothing: it is not shown.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # type: ignore[attr-defined]
     for name, level in (("faissbase", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers[:] = [to_stderr]

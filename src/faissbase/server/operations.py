@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
 
 from faissbase.collection.collection import LocalCollection
-from faissbase.errors import InvalidInputError
+from faissbase.errors import InvalidInputError, NotFoundError, NotReadyError
+from faissbase.server.bodies import decoded
 from faissbase.server.faults import TooLarge
 from faissbase.server.keys import Key, Keys
 from faissbase.server.metrics import Metrics
@@ -64,7 +66,11 @@ class Call:
         return k
 
 
-@dataclass(frozen=True, slots=True)
+def _alike_to_none(_: Call) -> None:
+    return None
+
+
+@dataclass(frozen=True)
 class Operation:
     """A route.
 
@@ -84,6 +90,8 @@ class Operation:
         Parameters of the query string, and what they are about.
     is_long : bool
         It may take seconds, so it must not hold up searches.
+    likeness, together : callable
+        Calls of equal likeness, not None, may be run by one call of ``together``, which gives their answers.
     """
 
     methods: tuple[str, ...]
@@ -96,6 +104,31 @@ class Operation:
     status: int = 200
     query: Mapping[str, str] = field(default_factory=dict)
     is_long: bool = False
+    likeness: Callable[[Any], Hashable] = _alike_to_none
+    together: Callable[[list[Any]], list[Any]] | None = None
 
-    def decoder(self) -> msgspec.json.Decoder[Any] | None:
+    @cached_property
+    def _decoder(self) -> msgspec.json.Decoder[Any] | None:
         return None if self.body is None else msgspec.json.Decoder(self.body)
+
+    def decode(self, call: Call) -> None:
+        """Read the body that came with a call into the struct that this route takes."""
+        if self._decoder is not None:
+            raw, content_type = call.body
+            call.body = decoded(raw, content_type, self._decoder, call.key.tenant)
+
+    def serve(self, call: Call) -> Any:
+        """The answer to a call; once more where the index that it names had been deleted and made anew."""
+        try:
+            return self.run(call)
+        except (NotFoundError, NotReadyError):
+            index = call.path.get("index")
+            if index is None or not call.tenants.forget(call.key.tenant, index):
+                raise
+            return self.run(call)
+
+    def encode(self, answer: Any) -> bytes:
+        """An answer as it is sent."""
+        if isinstance(answer, bytes):
+            return answer
+        return b"" if self.answer is None else msgspec.json.encode(answer)

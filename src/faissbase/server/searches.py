@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import msgspec
@@ -47,6 +47,25 @@ def _answer(call: Call, collection: LocalCollection, body: Search) -> Results | 
     return ManyResults([_hits(collection, hits, body.include) for hits in found])
 
 
+def likeness(call: Call) -> Hashable:
+    """What searches must have in common to be run as one: all but the vector; None for one that cannot be."""
+    body: Search = call.body
+    if body.vector is None or body.vectors is not None or body.text is not None or body.explain:
+        return None
+    asked = msgspec.structs.replace(body, vector=None)
+    return (call.key.id, call.path["index"], msgspec.msgpack.encode(asked), len(body.vector))
+
+
+def search_together(calls: list[Call]) -> list[Results]:
+    """The answers to single searches of one `likeness`."""
+    first = calls[0]
+    collection, body = first.collection(), first.body
+    first.check_k(body.k)
+    queries = _matrix([call.body.vector for call in calls], collection.dimension)
+    found = collection.search(queries, body.k, body.filter, **_knobs(first, body))
+    return [Results(_hits(collection, hits, body.include)) for hits in found]
+
+
 def _queries(call: Call, collection: LocalCollection, body: Search) -> Any:
     """``float32[d]`` for one vector, else ``float32[nq, d]``."""
     rows = body.vectors if body.vector is None else [body.vector]
@@ -56,9 +75,13 @@ def _queries(call: Call, collection: LocalCollection, body: Search) -> Any:
         if len(row) != collection.dimension:
             where = "vector" if body.vector is not None else f"vectors[{i}]"
             raise InvalidInputError(f"{where}: expected {collection.dimension} values, got {len(row)}")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and that is refused
-        matrix = np.array(rows, np.float64).astype(np.float32).reshape(len(rows), collection.dimension)
+    matrix = _matrix(rows, collection.dimension)
     return matrix if body.vector is None else matrix[0]
+
+
+def _matrix(rows: Sequence[Sequence[float]], dimension: int) -> Float32:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and that is refused
+        return np.array(rows, np.float64).astype(np.float32).reshape(len(rows), dimension)
 
 
 def _knobs(call: Call, body: Search) -> dict[str, Any]:
@@ -212,6 +235,8 @@ OPERATIONS = (
         search,
         (Results, ManyResults),
         Search,
+        likeness=likeness,
+        together=search_together,
     ),
     Operation(
         ("POST",),

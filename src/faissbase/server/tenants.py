@@ -13,6 +13,9 @@ from faissbase.server.keys import Key
 from faissbase.types import Durability
 
 
+_KNOWN = 4096
+
+
 class Tenants:
     """A `Database` for each tenant, opened when first used. Thread-safe."""
 
@@ -22,6 +25,7 @@ class Tenants:
         self._memory_budget = memory_budget
         self._lock = threading.Lock()
         self._databases: dict[str, Database] = {}
+        self._known: dict[tuple[str, str], LocalCollection] = {}
         self._is_closed = False
 
     def database(self, tenant: str) -> Database:
@@ -55,8 +59,19 @@ class Tenants:
         return config
 
     def collection(self, key: Key, index: str) -> LocalCollection:
-        """`find`, open for use."""
-        return self.database(key.tenant).open(self.find(key, index))
+        """`find`, open for use. What was found before is not looked up again: see `forget`."""
+        known = self._known.get((key.tenant, index))
+        if known is not None and key.indexes is None:
+            return known
+        found = self.database(key.tenant).open(self.find(key, index))
+        if len(self._known) >= _KNOWN:
+            self._known = {}
+        self._known[key.tenant, index] = found
+        return found
+
+    def forget(self, tenant: str, index: str) -> bool:
+        """Have an index looked up anew, since it may have been deleted; whether it was remembered."""
+        return self._known.pop((tenant, index), None) is not None
 
     def close(self) -> None:
         """Finish writes, checkpoint and close all files."""
