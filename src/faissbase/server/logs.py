@@ -40,7 +40,7 @@ def begin(log_format: str) -> None:
     to_stderr.setFormatter(_TextLines() if is_text else _JsonLines())
     # What every line would find out for nothing: it is not shown.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # type: ignore[attr-defined]
+    logging._srcfile = None
     for name, level in (("faissbase", logging.INFO), ("uvicorn", logging.WARNING)):
         logger = logging.getLogger(name)
         logger.handlers[:] = [to_stderr]

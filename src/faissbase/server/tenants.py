@@ -12,7 +12,6 @@ from faissbase.errors import NotFoundError, NotReadyError
 from faissbase.server.keys import Key
 from faissbase.types import Durability
 
-
 _KNOWN = 4096
 
 
