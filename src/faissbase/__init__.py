@@ -14,9 +14,10 @@ from faissbase.collection.answers import Explanation
 from faissbase.collection.care import OptimizeReport
 from faissbase.collection.recall import RecallReport
 from faissbase.collection.stats import Stats
+from faissbase.connecting import aconnect, connect
 from faissbase.database.backup import restore
 from faissbase.database.catalog import repair_catalog
-from faissbase.database.database import Database, connect
+from faissbase.database.database import Database
 from faissbase.errors import (
     AccessError,
     AlreadyExistsError,
@@ -55,6 +56,7 @@ __all__ = [
     "UnavailableError",
     "VerifyReport",
     "__version__",
+    "aconnect",
     "connect",
     "repair_catalog",
     "restore",

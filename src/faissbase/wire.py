@@ -83,12 +83,40 @@ class Stored(msgspec.Struct):
     upserted: int
 
 
+class UpdateVectors(Body):
+    """Parts of stored records: lists as long as ``ids``, where null leaves a part as it is.
+
+    Metadata are merged into the stored ones, or take their place with ``replace``.
+    """
+
+    ids: list[str]
+    metadatas: list[dict[str, Any] | None] | None = None
+    documents: list[str | None] | None = None
+    vectors: list[Values] | None = None
+    replace: bool = False
+
+
+class Updated(msgspec.Struct):
+    updated: int
+
+
+class Count(Body):
+    """How many records match; all of them without a filter."""
+
+    filter: dict[str, Any] | None = None
+
+
+class Counted(msgspec.Struct):
+    count: int
+
+
 class GetVectors(Body):
-    """Records by id or by filter."""
+    """Records by id, or by filter, page by page."""
 
     ids: list[str] | None = None
     filter: dict[str, Any] | None = None
     limit: int = 1000
+    cursor: str | None = None
     include_vectors: bool = False
 
 
@@ -108,12 +136,8 @@ class RecordOut(msgspec.Struct, omit_defaults=True):
     values: Values | None = None
 
 
-class RecordList(msgspec.Struct):
-    vectors: list[RecordOut]
-
-
 class RecordPage(msgspec.Struct):
-    """``cursor`` continues the listing; null after the last record."""
+    """``cursor`` continues a listing; null after the last record, and where ids were asked."""
 
     vectors: list[RecordOut]
     cursor: str | None

@@ -121,7 +121,7 @@ def test_architecture_names_every_module_of_the_core() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     modules = [
         path.stem
-        for folder in ("collection", "database", "storage", "ann", "filters", "server")
+        for folder in ("collection", "database", "storage", "ann", "filters", "server", "client")
         for path in (ROOT / "src" / "faissbase" / folder).glob("*.py")
         if path.stem != "__init__"
     ]

@@ -50,35 +50,13 @@ def connect(
     durability: Durability = "full",
     memory_budget: int | None = None,
 ) -> Database:
-    """Open a folder as a database, making it where there is none.
-
-    Parameters
-    ----------
-    path : path or ":memory:"
-        ``":memory:"`` keeps everything in a temporary folder that goes away with the database.
-    read_only : bool
-        Never write: any number of readers beside writers of other processes.
-    durability : {"full", "relaxed"}
-        With ``"full"`` an acknowledged write is on the device. With ``"relaxed"`` small writes are not
-        synced: a killed process loses nothing, a crash of the machine may lose the last writes, never
-        consistency.
-    memory_budget : int, optional
-        Bytes that the indexes of one collection may take in memory; the vectors themselves stay in the mapped
-        file. Where the usual index does not fit, one with smaller codes is built.
-
-    Raises
-    ------
-    InvalidInputError
-        Not a folder, or a folder with something else in it.
-    NotFoundError
-        ``read_only`` and no database there.
-    """
+    """Open a folder as a database, making it where there is none; see ``faissbase.connect``."""
     if durability not in DURABILITIES:
         raise InvalidInputError(f"durability must be one of {', '.join(DURABILITIES)}, got {durability!r}")
     budget = None if memory_budget is None else check_count(memory_budget, "memory_budget")
     text = os.fspath(path)
     if "://" in text:
-        raise InvalidInputError(f"cannot connect to {text!r}: this version opens folders and ':memory:'")
+        raise InvalidInputError(f"{text!r} is no folder")
     if text == ":memory:":
         if read_only:
             raise InvalidInputError("':memory:' starts empty: read_only makes no sense with it")

@@ -14,15 +14,18 @@ from faissbase.server.faults import TooLarge
 from faissbase.server.operations import Call, Operation
 from faissbase.types import Record
 from faissbase.wire import (
+    Count,
+    Counted,
     Deleted,
     DeleteVectors,
     GetVectors,
     PutVectors,
     RecordIn,
-    RecordList,
     RecordOut,
     RecordPage,
     Stored,
+    Updated,
+    UpdateVectors,
 )
 
 _MODES = ("upsert", "add")
@@ -53,11 +56,7 @@ def _matrix(records: list[RecordIn], dimension: int) -> npt.NDArray[np.float64]:
 
 def _metadata(record: RecordIn, i: int, call: Call) -> dict[str, Any]:
     raw = b"null" if isinstance(record.metadata, msgspec.UnsetType) else bytes(record.metadata)
-    most = call.settings.max_metadata_bytes
-    if len(raw) > most:
-        raise TooLarge(
-            f"metadata of vectors[{i}] ({record.id[:80]!r}) has {len(raw):,} bytes, at most {most:,}"
-        )
+    _check_length(raw, f"vectors[{i}] ({record.id[:80]!r})", call)
     try:
         found = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -67,6 +66,12 @@ def _metadata(record: RecordIn, i: int, call: Call) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InvalidInputError(f"metadata of vectors[{i}] ({record.id[:80]!r}) must be an object")
     return found
+
+
+def _check_length(encoded: bytes, of: str, call: Call) -> None:
+    most = call.settings.max_metadata_bytes
+    if len(encoded) > most:
+        raise TooLarge(f"metadata of {of} has {len(encoded):,} bytes, at most {most:,} are taken")
 
 
 def _out(record: Record) -> RecordOut:
@@ -81,14 +86,35 @@ def get_one(call: Call) -> RecordOut:
     return _out(found[0])
 
 
-def get_many(call: Call) -> RecordList:
+def get_many(call: Call) -> RecordPage:
     body: GetVectors = call.body
     ids, where = _ids_or_filter(call, body.ids, body.filter)
     if not 1 <= body.limit <= call.settings.max_vectors:
         raise InvalidInputError(f"limit must be from 1 to {call.settings.max_vectors:,}, got {body.limit}")
-    limit = None if ids is not None else body.limit
-    found = call.collection().get(ids, where=where, limit=limit, include_vectors=body.include_vectors)
-    return RecordList([_out(record) for record in found])
+    if ids is not None:
+        if body.cursor is not None:
+            raise InvalidInputError("cursor goes with filter, not with ids")
+        found = call.collection().get(ids, include_vectors=body.include_vectors)
+        return RecordPage([_out(record) for record in found], None)
+    page = call.collection().scroll(
+        where, limit=body.limit, cursor=body.cursor, include_vectors=body.include_vectors
+    )
+    return RecordPage([_out(record) for record in page.records], page.cursor)
+
+
+def update(call: Call) -> Updated:
+    body: UpdateVectors = call.body
+    call.check_many(len(body.ids), "ids")
+    vectors = None if body.vectors is None else np.array(body.vectors, np.float64)
+    for i, metadata in enumerate(body.metadatas or ()):
+        _check_length(orjson.dumps(metadata), f"metadatas[{i}]", call)
+    n = call.collection().update(body.ids, body.metadatas, body.documents, vectors, replace=body.replace)
+    return Updated(n)
+
+
+def count(call: Call) -> Counted:
+    body: Count = call.body
+    return Counted(call.collection().count(body.filter))
 
 
 def _ids_or_filter(
@@ -148,7 +174,7 @@ OPERATIONS = (
         },
     ),
     Operation(
-        ("POST",), f"{_VECTORS}/get", "read", "Records by ids or filter", get_many, RecordList, GetVectors
+        ("POST",), f"{_VECTORS}/get", "read", "Records by ids or filter", get_many, RecordPage, GetVectors
     ),
     Operation(
         ("POST",),
@@ -159,6 +185,10 @@ OPERATIONS = (
         Deleted,
         DeleteVectors,
     ),
+    Operation(
+        ("POST",), f"{_VECTORS}/update", "write", "Change parts of records", update, Updated, UpdateVectors
+    ),
+    Operation(("POST",), f"{_VECTORS}/count", "read", "How many records match", count, Counted, Count),
     Operation(
         ("GET",), f"{_VECTORS}/{{vector:path}}", "read", "One record, with its vector", get_one, RecordOut
     ),

@@ -1,0 +1,276 @@
+"""The asynchronous twin of `remote`: the same operations, awaited. `AsyncDatabase` is made by `aconnect`.
+
+What an operation sends and how an answer is read is written once, in `calls`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from faissbase.client import calls
+from faissbase.client.calls import Facts
+from faissbase.client.exchange import Exchange, Steps, T, answer_of, is_worth_trying_again, wait_s
+from faissbase.client.settings import Address, client_options
+from faissbase.collection.answers import Explanation
+from faissbase.collection.care import OptimizeReport
+from faissbase.collection.stats import Stats
+from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
+from faissbase.types import Hit, Metric, Page, Record, VerifyReport, Where
+
+
+class AsyncConnection:
+    """A pool of connections to one server, of one event loop."""
+
+    def __init__(self, address: Address) -> None:
+        self.url = address.url
+        self._http = httpx.AsyncClient(**client_options(address))
+        self._chance = random.Random()
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Drive an operation to its end."""
+        try:
+            exchange = next(steps)
+            while True:
+                exchange = steps.send(await self._answer(exchange))
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+    async def _answer(self, exchange: Exchange) -> Any:
+        tried, content = 0, exchange.content()
+        while True:
+            status, retry_after, failure = None, None, None
+            try:
+                response = await self._http.request(exchange.method, exchange.path, content=content)
+                status, retry_after = response.status_code, response.headers.get("retry-after")
+            except httpx.HTTPError as error:
+                failure = error
+            except RuntimeError as error:  # httpx, once it is closed
+                raise NotReadyError("the database is closed: aconnect() again") from error
+            if not is_worth_trying_again(exchange, status, tried):
+                break
+            await asyncio.sleep(wait_s(tried, retry_after=retry_after, chance=self._chance))
+            tried += 1
+        if failure is not None:
+            raise UnavailableError(f"{self.url} does not answer: {failure}") from failure
+        return answer_of(response.status_code, response.content)
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+class AsyncDatabase:
+    """The collections of one tenant of a server; use it with ``async with``, or `close` it."""
+
+    def __init__(self, address: Address) -> None:
+        self._connection = AsyncConnection(address)
+        self.url = address.url
+
+    def __repr__(self) -> str:
+        return f"<faissbase database at {self.url}>"
+
+    async def __aenter__(self) -> AsyncDatabase:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def create_collection(
+        self, name: str, dimension: int, metric: Metric = "cosine", index_type: str = "auto"
+    ) -> AsyncCollection:
+        """Make an empty collection; see `Database.create_collection`."""
+        return self._collection(await self._connection.run(calls.create(name, dimension, metric, index_type)))
+
+    async def get_collection(self, name: str) -> AsyncCollection:
+        """The collection of that name, or `NotFoundError`."""
+        return self._collection(await self._connection.run(calls.describe(name)))
+
+    async def get_or_create_collection(
+        self, name: str, dimension: int, metric: Metric = "cosine", index_type: str = "auto"
+    ) -> AsyncCollection:
+        """The collection of that name, made where there is none; `ConflictError` where it is another kind."""
+        try:
+            found = await self._connection.run(calls.describe(name))
+        except NotFoundError:
+            try:
+                return await self.create_collection(name, dimension, metric, index_type)
+            except AlreadyExistsError:  # somebody else was faster
+                found = await self._connection.run(calls.describe(name))
+        return self._collection(calls.check_same(found, dimension, metric, index_type))
+
+    async def list_collections(self) -> list[str]:
+        """The names there are, sorted."""
+        return await self._connection.run(calls.names())
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection and all it holds. `NotFoundError` where there is none."""
+        await self._connection.run(calls.delete_index(name))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._connection.close()
+
+    def _collection(self, facts: Facts) -> AsyncCollection:
+        return AsyncCollection(self._connection, facts)
+
+
+class AsyncCollection:
+    """A collection that a server holds; the methods are those of a collection in a folder."""
+
+    def __init__(self, connection: AsyncConnection, facts: Facts) -> None:
+        self._connection = connection
+        self._facts = facts
+
+    def __repr__(self) -> str:
+        facts = self._facts
+        return f"<collection {facts.name!r}: d={facts.dimension}, {facts.metric}, {facts.index_type}>"
+
+    @property
+    def name(self) -> str:
+        return self._facts.name
+
+    @property
+    def dimension(self) -> int:
+        return self._facts.dimension
+
+    @property
+    def metric(self) -> Metric:
+        return self._facts.metric
+
+    @property
+    def index_type(self) -> str:
+        return self._facts.index_type
+
+    async def ntotal(self) -> int:
+        """The number of records, under FAISS's name."""
+        return await self._connection.run(calls.ntotal(self._facts))
+
+    async def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+        """Store new records; more than 1,000 travel in pieces, each stored whole or not at all."""
+        return await self._connection.run(
+            calls.put(self._facts, ids, vectors, metadatas, documents, mode="add")
+        )
+
+    async def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+        """Store records, replacing those whose ids exist; in pieces, as `add`."""
+        return await self._connection.run(
+            calls.put(self._facts, ids, vectors, metadatas, documents, mode="upsert")
+        )
+
+    async def update(
+        self,
+        ids: Any,
+        metadatas: Any = None,
+        documents: Any = None,
+        vectors: Any = None,
+        *,
+        replace: bool = False,
+    ) -> int:
+        """Change parts of stored records, all or none, and return how many."""
+        steps = calls.update(self._facts, ids, metadatas, documents, vectors, replace=replace)
+        return await self._connection.run(steps)
+
+    async def get(
+        self,
+        ids: Any = None,
+        *,
+        where: Where | None = None,
+        limit: int | None = None,
+        include_vectors: bool = False,
+    ) -> list[Record]:
+        """Records by ids, in their order, or by filter, oldest first; many come page by page."""
+        return await self._connection.run(
+            calls.get(self._facts, ids, where, limit, include_vectors=include_vectors)
+        )
+
+    async def scroll(
+        self,
+        where: Where | None = None,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        include_vectors: bool = False,
+    ) -> Page:
+        """One page of matching records; pass ``page.cursor`` on for the next."""
+        return await self._connection.run(
+            calls.scroll(self._facts, where, limit, cursor, include_vectors=include_vectors)
+        )
+
+    async def delete(self, ids: Any = None, *, where: Where | None = None) -> int:
+        """Delete records by ids or by filter, and return how many there were."""
+        return await self._connection.run(calls.delete(self._facts, ids, where))
+
+    async def count(self, where: Where | None = None) -> int:
+        """How many records match."""
+        return await self._connection.run(calls.count(self._facts, where))
+
+    async def search(
+        self,
+        xq: Any,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        rerank: int | None = None,
+    ) -> Any:
+        """The k nearest records: hits for one vector, a `SearchResult` for many."""
+        knobs = {"recall": recall, "nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
+        return await self._connection.run(calls.search(self._facts, xq, k, where, knobs))
+
+    async def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
+        """Every matching record nearer than ``radius``."""
+        return await self._connection.run(calls.range_search(self._facts, xq, radius, where))
+
+    async def text_search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]:
+        """The k matching records whose documents rank highest for the words of ``query``."""
+        return await self._connection.run(calls.text_search(self._facts, query, k, where))
+
+    async def hybrid_search(
+        self, text: str, vector: Any, k: int = 10, where: Where | None = None
+    ) -> list[Hit]:
+        """The k best by text and vector together, by reciprocal rank fusion of both rankings."""
+        return await self._connection.run(calls.text_search(self._facts, text, k, where, vector))
+
+    async def explain(
+        self,
+        xq: Any,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        rerank: int | None = None,
+    ) -> Explanation:
+        """Run a search and tell how it was run."""
+        knobs = {"recall": recall, "nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
+        return await self._connection.run(calls.explain(self._facts, xq, k, where, knobs))
+
+    async def reset(self) -> int:
+        """Remove every record and return how many there were."""
+        return await self._connection.run(calls.reset(self._facts))
+
+    async def train(self, xt: Any = None) -> None:
+        """Have a named index learn anew, from vectors given or stored, and be built."""
+        await self._connection.run(calls.train(self._facts, xt))
+
+    async def optimize(self) -> OptimizeReport:
+        """Compact, and build the index to the end."""
+        return await self._connection.run(calls.optimize(self._facts))
+
+    async def stats(self) -> Stats:
+        """Sizes and debts of this collection; ``path`` is its address."""
+        return await self._connection.run(calls.stats(self._facts, self._connection.url))
+
+    async def verify(self) -> VerifyReport:
+        """Have every byte read, and what is damaged told."""
+        return await self._connection.run(calls.verify(self._facts))

@@ -1,0 +1,341 @@
+"""The operations of a remote collection and database, as exchanges; see `exchange`. Knows no network.
+
+Input is checked as the library checks it, before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import orjson
+
+from faissbase.client.exchange import Exchange, Steps, segment
+from faissbase.collection import inputs
+from faissbase.collection.answers import Explanation
+from faissbase.collection.care import OptimizeReport
+from faissbase.collection.planner import Plan, wanted_from
+from faissbase.collection.stats import Stats
+from faissbase.errors import ConflictError, InvalidInputError
+from faissbase.filters.tree import Everything, parse
+from faissbase.types import (
+    Float32,
+    Hit,
+    Metric,
+    Page,
+    Problem,
+    Record,
+    Row,
+    SearchResult,
+    VerifyReport,
+    Where,
+)
+
+_PIECE_ROWS = 1000
+_PIECE_NUMBERS = 1 << 20
+_PAGE = 1000
+_INCLUDED = ["metadata", "document"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a remote index is; never changes."""
+
+    id: str
+    name: str
+    dimension: int
+    metric: Metric
+    index_type: str
+
+    @property
+    def path(self) -> str:
+        return f"/v1/index/{self.id}"
+
+
+def _facts(info: dict[str, Any]) -> Facts:
+    return Facts(info["id"], info["name"], info["dimension"], info["metric"], info["index_type"])
+
+
+# ---- the database --------------------------------------------------------------------------------
+
+
+def create(name: str, dimension: int, metric: str, index_type: str) -> Steps[Facts]:
+    body = {"name": name, "dimension": dimension, "metric": metric, "index_type": index_type}
+    info = yield Exchange("POST", "/v1/index", body, is_safe=False)
+    return _facts(info)
+
+
+def describe(name: str) -> Steps[Facts]:
+    info = yield Exchange("GET", f"/v1/index/{segment(name)}")
+    return _facts(info)
+
+
+def check_same(found: Facts, dimension: int, metric: str, index_type: str) -> Facts:
+    """``found``, where it is what was asked for."""
+    for what, asked in (("dimension", dimension), ("metric", metric), ("index_type", index_type)):
+        has = getattr(found, what)
+        if has != asked:
+            raise ConflictError(f"collection {found.name!r} exists with {what}={has!r}, not {asked!r}")
+    return found
+
+
+def names() -> Steps[list[str]]:
+    answer = yield Exchange("GET", "/v1/index")
+    return sorted(info["name"] for info in answer["indexes"])
+
+
+def delete_index(name: str) -> Steps[None]:
+    yield Exchange("DELETE", f"/v1/index/{segment(name)}", is_safe=False)
+
+
+# ---- writing -------------------------------------------------------------------------------------
+
+
+def put(facts: Facts, ids: Any, vectors: Any, metadatas: Any, documents: Any, *, mode: str) -> Steps[int]:
+    """Store records in pieces, each whole or not at all."""
+    id_list = inputs.check_ids(ids)
+    n = len(id_list)
+    matrix = _matrix(vectors, n, facts)
+    encoded = inputs.encode_metadatas(metadatas, n)
+    texts = inputs.check_documents(documents, n)
+    step, done = max(1, min(_PIECE_ROWS, _PIECE_NUMBERS // facts.dimension)), 0
+    for start in range(0, n, step):
+        rows = range(start, min(start + step, n))
+        records = [_record_in(id_list[i], matrix[i], encoded[i], texts[i]) for i in rows]
+        path = f"{facts.path}/vectors?mode={mode}"
+        answer = yield Exchange("POST", path, {"vectors": records}, is_safe=mode == "upsert")
+        done += answer["upserted"]
+    return done
+
+
+def _matrix(vectors: Any, n: int, facts: Facts) -> Float32:
+    inputs.check_vectors(vectors, n, facts.dimension, facts.metric)
+    return inputs.as_matrix(vectors, facts.dimension)[0]
+
+
+def _record_in(id: str, vector: Float32, metadata: bytes, document: str | None) -> dict[str, Any]:
+    record: dict[str, Any] = {"id": id, "values": vector, "metadata": orjson.Fragment(metadata)}
+    if document is not None:
+        record["document"] = document
+    return record
+
+
+def update(
+    facts: Facts, ids: Any, metadatas: Any, documents: Any, vectors: Any, *, replace: bool
+) -> Steps[int]:
+    id_list = inputs.check_ids(ids)
+    n = len(id_list)
+    if metadatas is None and documents is None and vectors is None:
+        raise InvalidInputError("update() needs metadatas, documents or vectors")
+    body: dict[str, Any] = {"ids": id_list, "replace": bool(replace)}
+    if metadatas is not None:
+        given = [metadatas] if isinstance(metadatas, Mapping) else inputs.as_list(metadatas, "metadatas")
+        encoded = inputs.encode_metadatas(given, n)
+        body["metadatas"] = [
+            None if one is None else orjson.Fragment(text) for one, text in zip(given, encoded, strict=True)
+        ]
+    if documents is not None:
+        body["documents"] = inputs.check_documents(documents, n)
+    if vectors is not None:
+        body["vectors"] = _matrix(vectors, n, facts)
+    answer = yield Exchange("POST", f"{facts.path}/vectors/update", body)
+    return int(answer["updated"])
+
+
+def delete(facts: Facts, ids: Any, where: Where | None) -> Steps[int]:
+    if (ids is None) == (where is None):
+        raise InvalidInputError("delete() needs either ids or where")
+    if where is not None:
+        if isinstance(parse(where), Everything):
+            raise InvalidInputError("delete(where={}) would remove every record: use reset() for that")
+        body: dict[str, Any] = {"filter": _filter(where)}
+    else:
+        body = {"ids": inputs.check_ids(ids)}
+        if not body["ids"]:
+            return 0
+    answer = yield Exchange("POST", f"{facts.path}/vectors/delete", body, is_safe=False)
+    return int(answer["deleted"])
+
+
+def reset(facts: Facts) -> Steps[int]:
+    answer = yield Exchange("POST", f"{facts.path}/reset", is_safe=False)
+    return int(answer["deleted"])
+
+
+# ---- reading -------------------------------------------------------------------------------------
+
+
+def _filter(where: Where | None) -> Any:
+    """A filter as it travels; checked here, so that a wrong one raises what the library raises."""
+    parse(where)
+    return None if where is None else orjson.Fragment(inputs.encode_metadatas([where], 1)[0])
+
+
+def ntotal(facts: Facts) -> Steps[int]:
+    answer = yield Exchange("GET", f"{facts.path}/ntotal")
+    return int(answer["ntotal"])
+
+
+def count(facts: Facts, where: Where | None) -> Steps[int]:
+    answer = yield Exchange("POST", f"{facts.path}/vectors/count", {"filter": _filter(where)})
+    return int(answer["count"])
+
+
+def get(
+    facts: Facts, ids: Any, where: Where | None, limit: int | None, *, include_vectors: bool
+) -> Steps[list[Record]]:
+    if ids is not None and where is not None:
+        raise InvalidInputError("get() takes ids or where, not both")
+    stop = None if limit is None else inputs.check_count(limit, "limit")
+    if ids is not None:
+        found = yield from _get_by_ids(facts, inputs.check_ids(ids), include_vectors=include_vectors)
+        return found[:stop]
+    records: list[Record] = []
+    cursor: str | None = None
+    while stop is None or len(records) < stop:
+        n = _PAGE if stop is None else min(_PAGE, stop - len(records))
+        page = yield from scroll(facts, where, n, cursor, include_vectors=include_vectors)
+        records += page.records
+        cursor = page.cursor
+        if cursor is None:
+            break
+    return records
+
+
+def _get_by_ids(facts: Facts, ids: list[str], *, include_vectors: bool) -> Steps[list[Record]]:
+    records: list[Record] = []
+    for start in range(0, len(ids), _PAGE):
+        body = {"ids": ids[start : start + _PAGE], "include_vectors": bool(include_vectors)}
+        answer = yield Exchange("POST", f"{facts.path}/vectors/get", body)
+        records += [_record(each) for each in answer["vectors"]]
+    return records
+
+
+def scroll(
+    facts: Facts, where: Where | None, limit: int, cursor: str | None, *, include_vectors: bool
+) -> Steps[Page]:
+    body = {
+        "filter": {} if where is None else _filter(where),
+        "limit": inputs.check_count(limit, "limit"),
+        "cursor": cursor,
+        "include_vectors": bool(include_vectors),
+    }
+    answer = yield Exchange("POST", f"{facts.path}/vectors/get", body)
+    return Page([_record(each) for each in answer["vectors"]], answer["cursor"])
+
+
+def _record(found: dict[str, Any]) -> Record:
+    values = found.get("values")
+    vector = None if values is None else np.array(values, np.float32)
+    return Record(found["id"], found["metadata"], found.get("document"), vector)
+
+
+# ---- searches ------------------------------------------------------------------------------------
+
+
+def search(facts: Facts, xq: Any, k: int, where: Where | None, knobs: dict[str, Any]) -> Steps[Any]:
+    body, is_single = _search_body(facts, xq, k, where, knobs)
+    answer = yield Exchange("POST", f"{facts.path}/search", body)
+    if is_single:
+        return [_hit(each) for each in answer["results"]]
+    return _result(answer["results"], body["k"], facts.metric)
+
+
+def _search_body(
+    facts: Facts, xq: Any, k: int, where: Where | None, knobs: dict[str, Any]
+) -> tuple[dict[str, Any], bool]:
+    inputs.check_queries(xq, facts.dimension, facts.metric)
+    queries, is_single = inputs.as_matrix(xq, facts.dimension)
+    wanted_from(**knobs)
+    body: dict[str, Any] = {"k": inputs.check_k(k, len(queries)), "include": _INCLUDED}
+    body["filter"] = _filter(where)
+    body |= {name: value for name, value in knobs.items() if value is not None}
+    body |= {"vector": queries[0]} if is_single else {"vectors": queries}
+    return body, is_single
+
+
+def _row(found: dict[str, Any]) -> Row:
+    return Row(found["id"], orjson.dumps(found["metadata"]), found.get("document"))
+
+
+def _hit(found: dict[str, Any]) -> Hit:
+    distance = found["distance"]
+    return Hit(_row(found), found["score"], distance)
+
+
+def _result(results: list[list[dict[str, Any]]], width: int, metric: Metric) -> SearchResult:
+    """Lists of hits as arrays; slots are numbers of this answer alone."""
+    slots = np.full((len(results), width), -1, np.int64)
+    distances = np.full((len(results), width), np.nan, np.float32)
+    slot_of: dict[str, int] = {}
+    rows: dict[int, Row] = {}
+    for query, hits in enumerate(results):
+        for rank, found in enumerate(hits):
+            slot = slot_of.setdefault(found["id"], len(slot_of))
+            if slot not in rows:
+                rows[slot] = _row(found)
+            slots[query, rank], distances[query, rank] = slot, found["distance"]
+    return SearchResult(slots, distances, metric, rows)
+
+
+def explain(facts: Facts, xq: Any, k: int, where: Where | None, knobs: dict[str, Any]) -> Steps[Explanation]:
+    body, is_single = _search_body(facts, xq, k, where, knobs)
+    answer = yield Exchange("POST", f"{facts.path}/search", {**body, "explain": True})
+    results = [answer["results"]] if is_single else answer["results"]
+    told = answer["explain"]
+    plan = Plan(told["path"], told["n_slots"], told["n_matching"], told["predicted_ms"], (), told["target"])
+    return Explanation(plan, told["times_ms"], _result(results, body["k"], facts.metric))
+
+
+def range_search(facts: Facts, xq: Any, radius: float, where: Where | None) -> Steps[Any]:
+    inputs.check_queries(xq, facts.dimension, facts.metric)
+    queries, is_single = inputs.as_matrix(xq, facts.dimension)
+    limit = inputs.check_radius(radius)
+    results = []
+    for query in queries:
+        body = {"type": "range", "vector": query, "radius": limit, "filter": _filter(where)}
+        body["include"] = _INCLUDED
+        answer = yield Exchange("POST", f"{facts.path}/specialized_search", body)
+        results.append(answer["results"])
+    if is_single:
+        return [_hit(each) for each in results[0]]
+    return _result(results, max(map(len, results), default=0), facts.metric)
+
+
+def text_search(facts: Facts, text: str, k: int, where: Where | None, vector: Any = None) -> Steps[list[Hit]]:
+    """By words, and by a vector too where one is given."""
+    body: dict[str, Any] = {"text": inputs.check_text(text), "k": inputs.check_k(k), "include": _INCLUDED}
+    body["filter"] = _filter(where)
+    if vector is not None:
+        inputs.check_queries(vector, facts.dimension, facts.metric)
+        queries = inputs.as_matrix(vector, facts.dimension)[0]
+        if len(queries) != 1:
+            raise InvalidInputError(f"hybrid_search takes one vector, got {len(queries)}")
+        body["vector"] = queries[0]
+    answer = yield Exchange("POST", f"{facts.path}/search", body)
+    return [_hit(each) for each in answer["results"]]
+
+
+# ---- care ----------------------------------------------------------------------------------------
+
+
+def train(facts: Facts, xt: Any) -> Steps[None]:
+    body = {} if xt is None else {"vectors": inputs.as_matrix(xt, facts.dimension)[0]}
+    yield Exchange("POST", f"{facts.path}/train", body)
+
+
+def optimize(facts: Facts) -> Steps[OptimizeReport]:
+    answer = yield Exchange("POST", f"{facts.path}/optimize")
+    return OptimizeReport(**answer)
+
+
+def stats(facts: Facts, url: str) -> Steps[Stats]:
+    answer = yield Exchange("GET", f"{facts.path}/stats")
+    return Stats(**answer, path=f"{url}{facts.path}")
+
+
+def verify(facts: Facts) -> Steps[VerifyReport]:
+    answer = yield Exchange("POST", f"{facts.path}/verify")
+    return VerifyReport(answer["rows_checked"], [Problem(**cast("Any", each)) for each in answer["problems"]])

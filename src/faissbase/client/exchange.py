@@ -1,0 +1,111 @@
+"""One request and what comes back, without a network: what both clients share.
+
+An operation is a generator: it yields an `Exchange`, is sent the decoded answer, and returns what its caller
+wants. So each is written once, and driven by a blocking and by an asynchronous client.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import orjson
+
+from faissbase.errors import (
+    AccessError,
+    FaissbaseError,
+    InternalError,
+    InvalidInputError,
+    UnavailableError,
+)
+
+T = TypeVar("T")
+Steps = Generator["Exchange", Any, T]
+
+TRIES = 4
+_FIRST_WAIT_S = 0.1
+_MOST_WAIT_S = 2.0
+_RETRIED = (408, 429, 502, 503, 504)
+_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request. ``is_safe``: sent twice, it does no more than sent once, so that it may be tried again."""
+
+    method: str
+    path: str
+    body: Any = None
+    is_safe: bool = True
+
+    def content(self) -> bytes | None:
+        """The body as it is sent: JSON, arrays of NumPy included."""
+        return None if self.body is None else orjson.dumps(self.body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def segment(text: str) -> str:
+    """``text`` as one part of a path."""
+    return quote(text, safe="")
+
+
+def _kinds(of: type[FaissbaseError]) -> dict[str, type[FaissbaseError]]:
+    found = {of.kind: of}
+    for kind in of.__subclasses__():
+        found |= _kinds(kind)
+    return found
+
+
+def answer_of(status: int, content: bytes) -> Any:
+    """The decoded body of an answer.
+
+    Raises
+    ------
+    FaissbaseError
+        The one that the server has met, of the same class as the library raises.
+    """
+    try:
+        found = orjson.loads(content) if content else None
+    except orjson.JSONDecodeError as error:
+        shown = content[:_SHOWN].decode(errors="replace")
+        raise UnavailableError(f"no answer of a faissbase server (status {status}): {shown!r}") from error
+    if status < 400:
+        return found
+    fault = found.get("error") if isinstance(found, dict) else None
+    if not isinstance(fault, dict):
+        raise UnavailableError(f"no answer of a faissbase server (status {status})")
+    raise _error(status, str(fault.get("code")), str(fault.get("message")), fault.get("request_id"))
+
+
+def _error(status: int, code: str, message: str, request_id: object) -> FaissbaseError:
+    known = _kinds(FaissbaseError).get(code)
+    if known is not None and known.__module__ == "faissbase.errors":
+        kind = known
+    elif code == "unauthenticated":
+        kind = AccessError
+    elif status >= 500:
+        kind = InternalError
+    elif status in _RETRIED:
+        kind = UnavailableError
+    else:
+        kind = InvalidInputError
+    return kind(message if status < 500 else f"{message} (request {request_id})")
+
+
+def wait_s(tried: int, *, retry_after: str | None = None, chance: random.Random) -> float:
+    """How long to wait before trying again: twice as long each time, and not all callers together.
+
+    **Source**: M. Brooker, Exponential backoff and jitter, AWS Architecture Blog, 2015 ("full jitter").
+    """
+    if retry_after is not None and retry_after.isdigit():
+        return min(float(retry_after), _MOST_WAIT_S)
+    return chance.uniform(0.0, min(_MOST_WAIT_S, _FIRST_WAIT_S * 2.0**tried))
+
+
+def is_worth_trying_again(exchange: Exchange, status: int | None, tried: int) -> bool:
+    """Whether a request that met ``status``, or no answer at all (None), is sent once more."""
+    if status is not None and status < 400:
+        return False
+    return exchange.is_safe and tried + 1 < TRIES and (status is None or status in _RETRIED)

@@ -1,0 +1,278 @@
+"""A database that a server holds: the interface of the folder, over HTTP. Made by ``faissbase.connect``."""
+
+from __future__ import annotations
+
+import random
+import time
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from faissbase.client import calls
+from faissbase.client.calls import Facts
+from faissbase.client.exchange import (
+    Exchange,
+    Steps,
+    T,
+    answer_of,
+    is_worth_trying_again,
+    wait_s,
+)
+from faissbase.client.settings import Address, client_options
+from faissbase.collection.answers import Explanation
+from faissbase.collection.care import OptimizeReport
+from faissbase.collection.stats import Stats
+from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
+from faissbase.types import Hit, Metric, Page, Record, VerifyReport, Where
+
+
+class Connection:
+    """A pool of connections to one server. Thread-safe."""
+
+    def __init__(self, address: Address) -> None:
+        self.url = address.url
+        self._http = httpx.Client(**client_options(address))
+        self._chance = random.Random()
+
+    def run(self, steps: Steps[T]) -> T:
+        """Drive an operation to its end."""
+        try:
+            exchange = next(steps)
+            while True:
+                exchange = steps.send(self._answer(exchange))
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+    def _answer(self, exchange: Exchange) -> Any:
+        tried, content = 0, exchange.content()
+        while True:
+            status, retry_after, failure = None, None, None
+            try:
+                response = self._http.request(exchange.method, exchange.path, content=content)
+                status, retry_after = response.status_code, response.headers.get("retry-after")
+            except httpx.HTTPError as error:
+                failure = error
+            except RuntimeError as error:  # httpx, once it is closed
+                raise NotReadyError("the database is closed: connect() again") from error
+            if not is_worth_trying_again(exchange, status, tried):
+                break
+            time.sleep(wait_s(tried, retry_after=retry_after, chance=self._chance))
+            tried += 1
+        if failure is not None:
+            raise UnavailableError(f"{self.url} does not answer: {failure}") from failure
+        return answer_of(response.status_code, response.content)
+
+    def close(self) -> None:
+        self._http.close()
+
+
+class RemoteDatabase:
+    """The collections of one tenant of a server; use it with ``with``, or `close` it."""
+
+    def __init__(self, address: Address) -> None:
+        self._connection = Connection(address)
+        self.url = address.url
+
+    def __repr__(self) -> str:
+        return f"<faissbase database at {self.url}>"
+
+    def __enter__(self) -> RemoteDatabase:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def create_collection(
+        self, name: str, dimension: int, metric: Metric = "cosine", index_type: str = "auto"
+    ) -> RemoteCollection:
+        """Make an empty collection; see `Database.create_collection`."""
+        return self._collection(self._connection.run(calls.create(name, dimension, metric, index_type)))
+
+    def get_collection(self, name: str) -> RemoteCollection:
+        """The collection of that name, or `NotFoundError`."""
+        return self._collection(self._connection.run(calls.describe(name)))
+
+    def get_or_create_collection(
+        self, name: str, dimension: int, metric: Metric = "cosine", index_type: str = "auto"
+    ) -> RemoteCollection:
+        """The collection of that name, made where there is none; `ConflictError` where it is another kind."""
+        try:
+            found = self._connection.run(calls.describe(name))
+        except NotFoundError:
+            try:
+                return self.create_collection(name, dimension, metric, index_type)
+            except AlreadyExistsError:  # somebody else was faster
+                found = self._connection.run(calls.describe(name))
+        return self._collection(calls.check_same(found, dimension, metric, index_type))
+
+    def list_collections(self) -> list[str]:
+        """The names there are, sorted."""
+        return self._connection.run(calls.names())
+
+    def delete_collection(self, name: str) -> None:
+        """Delete a collection and all it holds. `NotFoundError` where there is none."""
+        self._connection.run(calls.delete_index(name))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+    def _collection(self, facts: Facts) -> RemoteCollection:
+        return RemoteCollection(self._connection, facts)
+
+
+class RemoteCollection:
+    """A collection that a server holds; the methods are those of a collection in a folder."""
+
+    def __init__(self, connection: Connection, facts: Facts) -> None:
+        self._connection = connection
+        self._facts = facts
+
+    def __repr__(self) -> str:
+        facts = self._facts
+        return f"<collection {facts.name!r}: d={facts.dimension}, {facts.metric}, {facts.index_type}>"
+
+    @property
+    def name(self) -> str:
+        return self._facts.name
+
+    @property
+    def dimension(self) -> int:
+        return self._facts.dimension
+
+    @property
+    def metric(self) -> Metric:
+        return self._facts.metric
+
+    @property
+    def index_type(self) -> str:
+        return self._facts.index_type
+
+    @property
+    def ntotal(self) -> int:
+        """The number of records, under FAISS's name."""
+        return self._connection.run(calls.ntotal(self._facts))
+
+    def __len__(self) -> int:
+        return self.ntotal
+
+    def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+        """Store new records; more than 1,000 travel in pieces, each stored whole or not at all."""
+        return self._connection.run(calls.put(self._facts, ids, vectors, metadatas, documents, mode="add"))
+
+    def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+        """Store records, replacing those whose ids exist; in pieces, as `add`."""
+        return self._connection.run(calls.put(self._facts, ids, vectors, metadatas, documents, mode="upsert"))
+
+    def update(
+        self,
+        ids: Any,
+        metadatas: Any = None,
+        documents: Any = None,
+        vectors: Any = None,
+        *,
+        replace: bool = False,
+    ) -> int:
+        """Change parts of stored records, all or none, and return how many."""
+        steps = calls.update(self._facts, ids, metadatas, documents, vectors, replace=replace)
+        return self._connection.run(steps)
+
+    def get(
+        self,
+        ids: Any = None,
+        *,
+        where: Where | None = None,
+        limit: int | None = None,
+        include_vectors: bool = False,
+    ) -> list[Record]:
+        """Records by ids, in their order, or by filter, oldest first; many come page by page."""
+        return self._connection.run(
+            calls.get(self._facts, ids, where, limit, include_vectors=include_vectors)
+        )
+
+    def scroll(
+        self,
+        where: Where | None = None,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        include_vectors: bool = False,
+    ) -> Page:
+        """One page of matching records; pass ``page.cursor`` on for the next."""
+        return self._connection.run(
+            calls.scroll(self._facts, where, limit, cursor, include_vectors=include_vectors)
+        )
+
+    def delete(self, ids: Any = None, *, where: Where | None = None) -> int:
+        """Delete records by ids or by filter, and return how many there were."""
+        return self._connection.run(calls.delete(self._facts, ids, where))
+
+    def count(self, where: Where | None = None) -> int:
+        """How many records match."""
+        return self._connection.run(calls.count(self._facts, where))
+
+    def search(
+        self,
+        xq: Any,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        rerank: int | None = None,
+    ) -> Any:
+        """The k nearest records: hits for one vector, a `SearchResult` for many."""
+        knobs = {"recall": recall, "nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
+        return self._connection.run(calls.search(self._facts, xq, k, where, knobs))
+
+    def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
+        """Every matching record nearer than ``radius``."""
+        return self._connection.run(calls.range_search(self._facts, xq, radius, where))
+
+    def text_search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]:
+        """The k matching records whose documents rank highest for the words of ``query``."""
+        return self._connection.run(calls.text_search(self._facts, query, k, where))
+
+    def hybrid_search(self, text: str, vector: Any, k: int = 10, where: Where | None = None) -> list[Hit]:
+        """The k best by text and vector together, by reciprocal rank fusion of both rankings."""
+        return self._connection.run(calls.text_search(self._facts, text, k, where, vector))
+
+    def explain(
+        self,
+        xq: Any,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        rerank: int | None = None,
+    ) -> Explanation:
+        """Run a search and tell how it was run."""
+        knobs = {"recall": recall, "nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
+        return self._connection.run(calls.explain(self._facts, xq, k, where, knobs))
+
+    def reset(self) -> int:
+        """Remove every record and return how many there were."""
+        return self._connection.run(calls.reset(self._facts))
+
+    def train(self, xt: Any = None) -> None:
+        """Have a named index learn anew, from vectors given or stored, and be built."""
+        self._connection.run(calls.train(self._facts, xt))
+
+    def optimize(self) -> OptimizeReport:
+        """Compact, and build the index to the end."""
+        return self._connection.run(calls.optimize(self._facts))
+
+    def stats(self) -> Stats:
+        """Sizes and debts of this collection; ``path`` is its address."""
+        return self._connection.run(calls.stats(self._facts, self._connection.url))
+
+    def verify(self) -> VerifyReport:
+        """Have every byte read, and what is damaged told."""
+        return self._connection.run(calls.verify(self._facts))

@@ -1,0 +1,103 @@
+"""``connect`` and ``aconnect``: a folder or a server behind one word."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, overload
+
+from faissbase.database import database
+from faissbase.database.database import Database
+from faissbase.errors import InvalidInputError, NotReadyError
+from faissbase.types import Durability
+
+if TYPE_CHECKING:
+    from faissbase.client.aremote import AsyncDatabase
+    from faissbase.client.remote import RemoteDatabase
+
+_TIMEOUT_S = 60.0
+
+
+@overload
+def connect(
+    path: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    durability: Durability = "full",
+    memory_budget: int | None = None,
+) -> Database: ...
+@overload
+def connect(
+    path: str, *, api_key: str | None, timeout_s: float = _TIMEOUT_S, verify: bool | str = True
+) -> RemoteDatabase: ...
+def connect(
+    path: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    durability: Durability = "full",
+    memory_budget: int | None = None,
+    api_key: str | None = None,
+    timeout_s: float = _TIMEOUT_S,
+    verify: bool | str = True,
+) -> Any:
+    """Open a folder as a database, making it where there is none, or the database that a server holds.
+
+    Parameters
+    ----------
+    path : path, ":memory:" or address
+        ``":memory:"`` keeps everything in a temporary folder that goes away with the database. An address is
+        ``https://host:port`` of ``faissbase serve``, and needs the extra ``client``.
+    read_only : bool
+        Never write: any number of readers beside writers of other processes.
+    durability : {"full", "relaxed"}
+        With ``"full"`` an acknowledged write is on the device. With ``"relaxed"`` small writes are not
+        synced: a killed process loses nothing, a crash of the machine may lose the last writes, never
+        consistency.
+    memory_budget : int, optional
+        Bytes that the indexes of one collection may take in memory; the vectors themselves stay in the mapped
+        file. Where the usual index does not fit, one with smaller codes is built.
+    api_key : str, optional
+        Of a server; that of ``FAISSBASE_API_KEY`` in the environment where none is given.
+    timeout_s : float
+        How long an answer of a server may take, in seconds.
+    verify : bool or str
+        Whether a server's certificate is checked, or a file of authorities to check it by.
+
+    Raises
+    ------
+    InvalidInputError
+        Not a folder, a folder with something else in it, or an option that the other kind takes.
+    NotFoundError
+        ``read_only`` and no database there.
+    """
+    if "://" not in os.fspath(path):
+        if api_key is not None:
+            raise InvalidInputError(f"api_key is for a server, and {os.fspath(path)!r} is a folder")
+        return database.connect(path, read_only=read_only, durability=durability, memory_budget=memory_budget)
+    if read_only or durability != "full" or memory_budget is not None:
+        raise InvalidInputError(
+            "read_only, durability and memory_budget are for folders: a server has its own"
+        )
+    try:
+        from faissbase.client.remote import RemoteDatabase
+        from faissbase.client.settings import address_of
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    return RemoteDatabase(address_of(os.fspath(path), api_key, timeout_s, verify))
+
+
+def aconnect(
+    url: str, *, api_key: str | None = None, timeout_s: float = _TIMEOUT_S, verify: bool | str = True
+) -> AsyncDatabase:
+    """The database that a server holds, for ``async`` code: the methods of `connect`'s, awaited."""
+    try:
+        from faissbase.client.aremote import AsyncDatabase
+        from faissbase.client.settings import address_of
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    return AsyncDatabase(address_of(url, api_key, timeout_s, verify))
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    if error.name is not None and error.name.startswith("faissbase"):
+        return error
+    return NotReadyError(f'a server is reached by {error.name}: pip install "faissbase[client]"')

@@ -1,0 +1,256 @@
+"""A collection on a server answers as one in a folder does: the same results, the same exceptions."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import faissbase
+from faissbase.client.aremote import AsyncCollection, AsyncDatabase
+from faissbase.client.remote import RemoteCollection, RemoteDatabase
+from faissbase.demo.dataset import load_demo
+from faissbase.server.keys import Keys
+
+N, D = 300, 384
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address of a running server, and a key."""
+    folder = tmp_path_factory.mktemp("conformance") / "data"
+    faissbase.connect(folder).close()
+    keys = Keys(folder)
+    _, key = keys.create("acme", ["write"])
+    keys.close()
+    command = [sys.executable, "-m", "faissbase", "serve", "--data", str(folder), "--port", "0"]
+    with subprocess.Popen([*command, "--log-format", "json"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        found = re.search(r"http://\S+", process.stderr.readline())
+        assert found is not None
+        yield found[0], key
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(params=["local", "remote"])
+def db(request: pytest.FixtureRequest, server: tuple[str, str], tmp_path: Path) -> Iterator[Any]:
+    if request.param == "local":
+        opened: Any = faissbase.connect(tmp_path / "db")
+    else:
+        opened = faissbase.connect(server[0], api_key=server[1])
+        for name in opened.list_collections():
+            opened.delete_collection(name)
+    with opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def data() -> Any:
+    return load_demo()
+
+
+@pytest.fixture
+def docs(db: Any, data: Any) -> Any:
+    made = db.create_collection("docs", D)
+    metadatas = [{"n": i, "even": i % 2 == 0} for i in range(N)]
+    made.add([f"r{i}" for i in range(N)], data.vectors[:N], metadatas, data.documents[:N])
+    return made
+
+
+def test_collections_are_made_found_listed_and_deleted(db: Any) -> None:
+    made = db.create_collection("docs", 3, "l2", "Flat")
+    assert (made.name, made.dimension, made.metric, made.index_type) == ("docs", 3, "l2", "Flat")
+    db.get_or_create_collection("other", 2)
+    assert db.list_collections() == ["docs", "other"]
+    assert db.get_or_create_collection("docs", 3, "l2", "Flat").name == "docs"
+    with pytest.raises(faissbase.ConflictError, match="dimension=3, not 4"):
+        db.get_or_create_collection("docs", 4, "l2", "Flat")
+    with pytest.raises(faissbase.AlreadyExistsError, match="docs"):
+        db.create_collection("docs", 3)
+    db.delete_collection("docs")
+    for call in (lambda: db.get_collection("docs"), lambda: db.delete_collection("docs"), lambda: len(made)):
+        with pytest.raises((faissbase.NotFoundError, faissbase.NotReadyError)):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("name", "dimension", "metric", "index_type"),
+    [("../x", 3, "l2", "auto"), ("x", 0, "l2", "auto"), ("x", 3, "hamming", "auto"), ("x", 3, "l2", "nope")],
+)
+def test_wrong_settings_are_refused(db: Any, name: str, dimension: int, metric: str, index_type: str) -> None:
+    with pytest.raises(faissbase.InvalidInputError):
+        db.create_collection(name, dimension, metric, index_type)
+    assert db.list_collections() == []
+
+
+def test_records_come_back_as_they_were_given(db: Any) -> None:
+    docs = db.create_collection("docs", 3)
+    vectors = np.array([[3.0, 4.0, 0.1], [1e-3, 2.0, 7.5]], np.float32)
+    when = datetime(2026, 1, 2, 3, 4)
+    assert (
+        docs.upsert(["a/b %", "ü"], vectors, [{"x": [1, None, {"y": 0.1}]}, {"when": when}], ["text", None])
+        == 2
+    )
+    found = docs.get(["ü", "nobody", "a/b %"], include_vectors=True)
+    assert [record.id for record in found] == ["ü", "a/b %"]
+    assert found[0].metadata == {"when": when.isoformat()}
+    assert found[1].metadata == {"x": [1, None, {"y": 0.1}]}
+    assert [record.document for record in found] == [None, "text"]
+    np.testing.assert_allclose([record.vector for record in found], vectors[::-1], rtol=1e-6)
+    assert found[0].vector.dtype == np.float32
+    assert docs.get(["ü"])[0].vector is None
+
+
+def test_searches_find_the_same(docs: Any, data: Any, tmp_path: Path) -> None:
+    twin = faissbase.connect(":memory:").create_collection("docs", D)
+    records = docs.get(include_vectors=True)
+    twin.add(
+        [record.id for record in records],
+        data.vectors[:N],
+        [record.metadata for record in records],
+        [record.document for record in records],
+    )
+    xq = data.query_vectors[:5]
+    where = {"even": True}
+    asked: tuple[Callable[[Any], Any], ...] = (
+        lambda docs: docs.search(xq[0], 7),
+        lambda docs: docs.search(xq[0].tolist(), 7, where),
+        lambda docs: docs.range_search(xq[0], 0.3, where),
+        lambda docs: docs.text_search("python library", 5, where),
+        lambda docs: docs.hybrid_search("python library", xq[0], 5),
+    )
+    for call in asked:
+        mine, theirs = call(docs), call(twin)
+        assert mine == theirs
+        assert len(mine) > 0
+    mine, theirs = docs.search(xq, 7, where, recall=1.0), twin.search(xq, 7, where, recall=1.0)
+    assert mine.ids == theirs.ids
+    assert mine.metadatas == theirs.metadatas
+    assert mine.documents == theirs.documents
+    np.testing.assert_array_equal(mine.distances, theirs.distances)
+    few = docs.search(xq, 7, {"n": {"$lt": 3}})
+    assert few.distances.shape == (5, 3) or np.isnan(few.distances[:, 3:]).all()
+    assert docs.explain(xq[0], 7, where).plan.n_matching == N // 2
+    assert docs.range_search(xq, 0.3).ids == twin.range_search(xq, 0.3).ids
+
+
+def test_records_are_changed_counted_and_deleted(docs: Any, data: Any) -> None:
+    assert (len(docs), docs.ntotal, docs.count(), docs.count({"even": True})) == (N, N, N, N // 2)
+    assert docs.update(["r1", "r2"], [{"new": 1}, None]) == 2
+    assert docs.get(["r1"])[0].metadata == {"n": 1, "even": False, "new": 1}
+    assert docs.update(["r1"], {"only": 2}, replace=True) == 1
+    assert docs.get(["r1"])[0].metadata == {"only": 2}
+    docs.update(["r3"], documents=["zanzibar"], vectors=data.vectors[N : N + 1])
+    assert docs.text_search("zanzibar")[0].id == "r3"
+    assert docs.search(data.vectors[N], 1)[0].id == "r3"
+    assert docs.delete(["r1", "nobody"]) == 1
+    assert docs.delete(where={"n": {"$gte": 250}}) == 50
+    assert len(docs) == N - 51
+    assert docs.reset() == N - 51
+    assert docs.ntotal == 0
+
+
+def test_pages_follow_one_another(docs: Any) -> None:
+    seen, cursor = [], None
+    while True:
+        page = docs.scroll({"even": True}, limit=40, cursor=cursor)
+        seen += [record.id for record in page.records]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert seen == [f"r{i}" for i in range(0, N, 2)]
+    assert [record.id for record in docs.get(where={"even": False}, limit=3)] == ["r1", "r3", "r5"]
+    assert len(docs.get()) == N
+
+
+@pytest.mark.parametrize(
+    ("error", "wrong"),
+    [
+        (faissbase.AlreadyExistsError, lambda docs: docs.add(["new", "r5"], np.ones((2, D)))),
+        (faissbase.InvalidInputError, lambda docs: docs.upsert(["a", "a"], np.ones((2, D)))),
+        (faissbase.InvalidInputError, lambda docs: docs.upsert(["a"], np.ones((1, D + 1)))),
+        (faissbase.InvalidInputError, lambda docs: docs.upsert(["a"], np.full((1, D), np.nan))),
+        (faissbase.InvalidInputError, lambda docs: docs.upsert(["a"], np.zeros((1, D)))),
+        (faissbase.InvalidInputError, lambda docs: docs.upsert([""], np.ones((1, D)))),
+        (faissbase.InvalidInputError, lambda docs: docs.upsert(["a"], np.ones((1, D)), [{"x": {1, 2}}])),
+        (faissbase.InvalidInputError, lambda docs: docs.search(np.ones(D), 0)),
+        (faissbase.InvalidInputError, lambda docs: docs.search(np.ones(D), 1, {"x": {"$near": 1}})),
+        (faissbase.InvalidInputError, lambda docs: docs.search(np.ones(D), 1, recall=2.0)),
+        (faissbase.InvalidInputError, lambda docs: docs.search(np.ones(D), recall=0.9, ef_search=3)),
+        (faissbase.InvalidInputError, lambda docs: docs.delete()),
+        (faissbase.InvalidInputError, lambda docs: docs.delete(where={})),
+        (faissbase.InvalidInputError, lambda docs: docs.scroll(cursor="rubbish")),
+        (faissbase.InvalidInputError, lambda docs: docs.update(["r1"])),
+        (faissbase.NotFoundError, lambda docs: docs.update(["r1", "nobody"], [{"x": 1}, {"x": 2}])),
+        (faissbase.InvalidInputError, lambda docs: docs.hybrid_search("x", np.ones((2, D)))),
+    ],
+)
+def test_wrong_calls_raise_the_same_and_change_nothing(docs: Any, error: Any, wrong: Any) -> None:
+    with pytest.raises(error):
+        wrong(docs)
+    assert len(docs) == N
+    assert docs.count({"x": {"$exists": True}}) == 0
+
+
+def test_care_is_told(docs: Any) -> None:
+    docs.delete(["r0"])
+    docs.train()
+    assert docs.verify().ok
+    assert docs.optimize().slots_after == N - 1
+    stats = docs.stats()
+    assert (stats.ntotal, stats.slots, stats.tombstones) == (N - 1, N - 1, 0)
+
+
+def test_both_clients_take_the_arguments_of_the_protocol() -> None:
+    for name, method in vars(faissbase.Collection).items():
+        if inspect.isfunction(method) and not name.startswith("_"):
+            wanted = list(inspect.signature(method).parameters.values())
+            for kind in (RemoteCollection, AsyncCollection):
+                assert list(inspect.signature(getattr(kind, name)).parameters.values()) == wanted, name
+    for mine, theirs in ((RemoteDatabase, AsyncDatabase), (RemoteCollection, AsyncCollection)):
+        public = {name for name in vars(mine) if not name.startswith("_")}
+        assert public == {name for name in vars(theirs) if not name.startswith("_")}
+
+
+def test_the_asynchronous_twin_gives_the_same(server: tuple[str, str], data: Any) -> None:
+    async def run() -> list[list[str]]:
+        async with faissbase.aconnect(server[0], api_key=server[1]) as db:
+            docs = await db.get_or_create_collection("twin", D)
+            await docs.upsert([f"r{i}" for i in range(N)], data.vectors[:N])
+            found = await asyncio.gather(*(docs.search(query, 5) for query in data.query_vectors[:40]))
+            await db.delete_collection("twin")
+            with pytest.raises(faissbase.NotFoundError):
+                await db.get_collection("twin")
+        return [[hit.id for hit in hits] for hits in found]
+
+    memory = faissbase.connect(":memory:").create_collection("twin", D)
+    memory.upsert([f"r{i}" for i in range(N)], data.vectors[:N])
+    assert asyncio.run(run()) == memory.search(data.query_vectors[:40], 5).ids
+
+
+def test_what_is_wrong_with_a_connection_is_told(server: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(faissbase.AccessError, match="not known"):
+        faissbase.connect(server[0], api_key="fb_00_nothing").list_collections()
+    with pytest.raises(faissbase.UnavailableError, match="does not answer"):
+        faissbase.connect("http://127.0.0.1:9", api_key=None).create_collection("x", 2)
+    for url in ("ftp://x", "http://", "http://x/path", "http://a:b@x", "http://x:99999"):
+        with pytest.raises(faissbase.InvalidInputError, match="address"):
+            faissbase.connect(url, api_key=None)
+    with pytest.raises(faissbase.InvalidInputError, match="for folders"):
+        faissbase.connect(server[0], read_only=True)
+    with pytest.raises(faissbase.InvalidInputError, match="is a folder"):
+        faissbase.connect(str(tmp_path), api_key="x")
+    closed = faissbase.connect(server[0], api_key=server[1])
+    closed.close()
+    with pytest.raises(faissbase.NotReadyError, match="closed"):
+        closed.list_collections()
