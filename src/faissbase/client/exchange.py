@@ -7,8 +7,9 @@ wants. So each is written once, and driven by a blocking and by an asynchronous 
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -34,12 +35,19 @@ _SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request. ``is_safe``: sent twice, it does no more than sent once, so that it may be tried again."""
+    """A request. ``is_safe``: sent twice, it does no more than sent once, so that it may be tried again.
+
+    What is not travels with a key by which the server knows it again.
+    """
 
     method: str
     path: str
     body: Any = None
     is_safe: bool = True
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def headers(self) -> dict[str, str]:
+        return {} if self.is_safe else {"idempotency-key": self.key}
 
     def content(self) -> bytes | None:
         """The body as it is sent: JSON, arrays of NumPy included."""
@@ -104,8 +112,8 @@ def wait_s(tried: int, *, retry_after: str | None = None, chance: random.Random)
     return chance.uniform(0.0, min(_MOST_WAIT_S, _FIRST_WAIT_S * 2.0**tried))
 
 
-def is_worth_trying_again(exchange: Exchange, status: int | None, tried: int) -> bool:
+def is_worth_trying_again(status: int | None, tried: int) -> bool:
     """Whether a request that met ``status``, or no answer at all (None), is sent once more."""
     if status is not None and status < 400:
         return False
-    return exchange.is_safe and tried + 1 < TRIES and (status is None or status in _RETRIED)
+    return tried + 1 < TRIES and (status is None or status in _RETRIED)

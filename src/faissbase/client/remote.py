@@ -50,13 +50,15 @@ class Connection:
         while True:
             status, retry_after, failure = None, None, None
             try:
-                response = self._http.request(exchange.method, exchange.path, content=content)
+                response = self._http.request(
+                    exchange.method, exchange.path, content=content, headers=exchange.headers()
+                )
                 status, retry_after = response.status_code, response.headers.get("retry-after")
             except httpx.HTTPError as error:
                 failure = error
             except RuntimeError as error:  # httpx, once it is closed
                 raise NotReadyError("the database is closed: connect() again") from error
-            if not is_worth_trying_again(exchange, status, tried):
+            if not is_worth_trying_again(status, tried):
                 break
             time.sleep(wait_s(tried, retry_after=retry_after, chance=self._chance))
             tried += 1

@@ -6,6 +6,7 @@ Who asks is settled before anything of a request but its head is read.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import time
@@ -29,6 +30,7 @@ from faissbase.server.bodies import read_body
 from faissbase.server.faults import WrongMethod, as_ours, body_of, status_of
 from faissbase.server.gathering import Gatherer
 from faissbase.server.keys import Key, Keys, Unauthenticated
+from faissbase.server.limits import Answered, Rates, TooMany, checked_key
 from faissbase.server.logs import LOGGER
 from faissbase.server.metrics import CONTENT_TYPE, Metrics
 from faissbase.server.operations import Call, Operation
@@ -77,6 +79,8 @@ class Server:
         n_threads = settings.threads or 2 * (os.cpu_count() or 1)
         self._short = ThreadPoolExecutor(n_threads, thread_name_prefix="faissbase-request")
         self._long = ThreadPoolExecutor(_LONG_THREADS, thread_name_prefix="faissbase-long")
+        self._rates = Rates(settings.max_requests_per_s)
+        self._answered = Answered()
         self._gatherer = Gatherer(_SEARCH_THREADS)
         self._router: ASGIApp = Router(self._routes(), redirect_slashes=False, default=_no_such_path)
 
@@ -124,6 +128,7 @@ class Server:
             try:
                 if scope["path"] not in OPEN_PATHS:
                     story.key = self._let_in(scope)
+                    self._rates.take(story.key.tenant)
                 await self._router(scope, receive, told)
             except Exception as error:  # noqa: BLE001  # the outermost handler
                 await self._fail(error, story, scope, receive, told)
@@ -163,6 +168,8 @@ class Server:
             headers["WWW-Authenticate"] = "Bearer"
         if status == 503:
             headers["Retry-After"] = "1"
+        if isinstance(ours, TooMany):
+            headers["Retry-After"] = str(math.ceil(ours.retry_after_s))
         body = body_of(ours, story.request_id).replace(str(self._tenants.folder).encode(), b"<data>")
         await Response(body, status, headers, _JSON)(scope, receive, send)
 
@@ -216,12 +223,32 @@ class Server:
             body,
         )
         with self.metrics.waiting.track_inprogress():
-            if op.together is not None:
-                content = await self._gatherer.serve(op, call)
-            else:
-                threads = self._long if op.is_long else self._short
-                content = await asyncio.get_running_loop().run_in_executor(threads, _run, op, call)
-        return Response(content, op.status, media_type=_MEDIA.get(op.answer, _JSON))
+            status, content = await self._answer(op, call, request)
+        return Response(content, status, media_type=_MEDIA.get(op.answer, _JSON))
+
+    async def _answer(self, op: Operation, call: Call, request: Request) -> tuple[int, bytes]:
+        """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""
+        if op.together is not None:
+            return op.status, await self._gatherer.serve(op, call)
+        threads = self._long if op.is_long else self._short
+        sent = checked_key(request.headers.get("idempotency-key"))
+        key = (
+            None if sent is None or op.scope == "read" else (call.key.tenant, op.path, request.url.path, sent)
+        )
+        if key is not None:
+            raw = b"" if call.body is None else call.body[0]
+            known = self._answered.begin(key, str(request.query_params).encode() + b"\n" + raw)
+            if known is not None:
+                return known
+        try:
+            content = await asyncio.get_running_loop().run_in_executor(threads, _run, op, call)
+        except BaseException:
+            if key is not None:
+                self._answered.fail(key)
+            raise
+        if key is not None:
+            self._answered.end(key, op.status, content)
+        return op.status, content
 
     def close(self) -> None:
         """Wait for what runs, then checkpoint and close all files."""

@@ -19,6 +19,7 @@ from faissbase.errors import (
     UnavailableError,
 )
 from faissbase.server.keys import Unauthenticated
+from faissbase.server.limits import TooMany
 from faissbase.wire import Fault, FaultBody
 
 
@@ -59,6 +60,7 @@ STATUSES: tuple[tuple[type[FaissbaseError], int], ...] = (
     (WrongMedia, 415),
     (WrongMethod, 405),
     (TooSlow, 408),
+    (TooMany, 429),
     (Unauthenticated, 401),
     (InvalidInputError, 422),
     (NotFoundError, 404),
