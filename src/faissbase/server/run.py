@@ -25,14 +25,37 @@ from faissbase.types import Durability
 
 _BACKLOG = 2048
 _HEAD_BYTES = 64 << 10
+_TICKS_A_LOOK = 20  # of a tenth of a second
 
 
 class _Uvicorn(uvicorn.Server):
-    """Tells the application as soon as it is to stop, so that it takes no new work."""
+    """Tells the application as soon as it is to stop, and takes up certificates that were renewed."""
 
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
         self._server = server
+        self._tls_times = self._times()
+
+    def _times(self) -> list[float]:
+        files = (self.config.ssl_certfile, self.config.ssl_keyfile)
+        return [os.stat(file).st_mtime for file in files if file]
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.config.ssl is not None and counter % _TICKS_A_LOOK == 0:
+            self._look_at_tls(self.config.ssl)
+        return await super().on_tick(counter)
+
+    def _look_at_tls(self, context: ssl.SSLContext) -> None:
+        try:
+            times = self._times()
+            if times == self._tls_times:
+                return
+            context.load_cert_chain(cast("str", self.config.ssl_certfile), self.config.ssl_keyfile)
+        except (OSError, ssl.SSLError) as error:  # half of it written: the next look sees the rest
+            logs.LOGGER.warning("the certificate cannot be read: %s", error)
+            return
+        self._tls_times = times
+        logs.LOGGER.info("the certificate was renewed")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._server.is_stopping = True
@@ -101,10 +124,10 @@ def _check_open(settings: Settings, *, has_keys: bool) -> None:
             f"{settings.host} can be reached from elsewhere, and there is no API key yet: make one with "
             f"faissbase keys create --data {settings.data} --tenant NAME --scopes read,write, {advice}"
         )
-    if not settings.has_tls:
+    if not settings.has_tls and not settings.tls_elsewhere:
         raise AccessError(
             f"{settings.host} can be reached from elsewhere, and keys would travel unencrypted: "
-            f"give --tls-cert and --tls-key, {advice}"
+            f"give --tls-cert and --tls-key, or --tls-elsewhere where a proxy sees to it, {advice}"
         )
 
 

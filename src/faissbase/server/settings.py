@@ -30,6 +30,7 @@ class Settings:
     tls_cert: str = _setting("", "file of the certificate chain (PEM); turns TLS on")
     tls_key: str = _setting("", "file of its private key (PEM)")
     tls_client_ca: str = _setting("", "file of authorities (PEM); callers then need a certificate of theirs")
+    tls_elsewhere: bool = _setting(False, "TLS ends before this server, as at a proxy: keys come without it")
     insecure: bool = _setting(False, "listen on a public address without keys or without TLS all the same")
     durability: str = _setting("full", "full, or relaxed: a crash of the machine may lose the last writes")
     memory_budget: int = _setting(0, "bytes that the indexes of one collection may take; 0 is no limit")
