@@ -1,7 +1,7 @@
 """Servers over real sockets in one run: ``python -m benchmarks.server``.
 
-faissbase with keys and durable data, Chroma's own server, and the bare stack that faissbase stands on with a raw
-FAISS search; each with 1, 8 and 32 connections, in turn, recall beside speed.
+faissbase with keys and durable data, Chroma's own server, and the bare stack that faissbase stands on, with a
+raw FAISS search; each with 1, 8 and 32 connections, in turn, recall beside speed.
 """
 
 from __future__ import annotations
