@@ -36,7 +36,10 @@ class CreateIndex(Body):
 
 
 class IndexInfo(msgspec.Struct):
-    """An index: ``id`` never changes, ``name`` is unique within its tenant; routes take both."""
+    """An index: ``id`` never changes, ``name`` is unique within its tenant; routes take both.
+
+    ``ntotal`` is null in a list where the index is damaged.
+    """
 
     id: str
     name: str
@@ -44,7 +47,7 @@ class IndexInfo(msgspec.Struct):
     dimension: int
     metric: str
     index_type: str
-    ntotal: int
+    ntotal: int | None
 
 
 class IndexList(msgspec.Struct):
@@ -90,7 +93,7 @@ class UpdateVectors(Body):
     """
 
     ids: list[str]
-    metadatas: list[dict[str, Any] | None] | None = None
+    metadatas: list[msgspec.Raw] | None = None
     documents: list[str | None] | None = None
     vectors: list[Values] | None = None
     replace: bool = False

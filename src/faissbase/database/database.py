@@ -35,6 +35,9 @@ from faissbase.errors import (
 from faissbase.storage.files import os_errors
 from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Metric, Problem
 
+_opened: deque[LocalCollection] = deque()  # of all databases of this process, the oldest first
+_opened_lock = threading.Lock()
+
 DEFAULT_TENANT = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _MEMORY_PREFIX = "faissbase-memory-"
@@ -163,7 +166,6 @@ class Database:
         self._catalog = Catalog(root, read_only=read_only)
         self._lock = threading.Lock()
         self._collections: dict[str, LocalCollection] = {}
-        self._opened: deque[LocalCollection] = deque()
         self._is_closed = False
         if temporary_lock is not None:
             self._remover = weakref.finalize(self, _remove_own, root, temporary_lock, os.getpid())
@@ -272,6 +274,7 @@ class Database:
             collection = self._collections.pop(config.uuid, None)
         if collection is not None:
             collection.close()
+            _forget_open([collection])
 
     def verify_catalog(self) -> list[Problem]:
         """What is wrong with the list of collections itself; see ``verify`` of each for their contents.
@@ -300,7 +303,7 @@ class Database:
                 return
             self._is_closed = True
             collections, self._collections = list(self._collections.values()), {}
-            self._opened.clear()
+        _forget_open(collections)
         self._background.close()
         for collection in collections:
             collection.close()
@@ -324,9 +327,9 @@ class Database:
 
     def _note_open(self, collection: LocalCollection) -> None:
         """Keep the number of collections with open files below what the process may have open."""
-        with self._lock:
-            self._opened.append(collection)
-            oldest = self._opened.popleft() if len(self._opened) > _MAX_OPEN else None
+        with _opened_lock:
+            _opened.append(collection)
+            oldest = _opened.popleft() if len(_opened) > _MAX_OPEN else None
         if oldest is not None and oldest is not collection:
             oldest.release()
 
@@ -338,6 +341,15 @@ class Database:
         self._check_open()
         if self.read_only:
             raise AccessError(f"{self.path} is open read-only")
+
+
+def _forget_open(collections: list[LocalCollection]) -> None:
+    """Those that are closed have no files open any more."""
+    closed = set(map(id, collections))
+    with _opened_lock:
+        left = [each for each in _opened if id(each) not in closed]
+        _opened.clear()
+        _opened.extend(left)
 
 
 def _config(name: str, dimension: int, metric: Metric, index_type: str) -> Config:

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -50,7 +51,23 @@ _SECURITY = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 )
+
+
+class _Rest(Convertor[str]):
+    """The rest of a path, whatever is in it: Starlette's own stops at a line break."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("rest", _Rest())
 OPEN_PATHS = frozenset(PREFIX + op.path for op in watching.OPEN_OPERATIONS)
+_OWN_NAMES = ("localhost", "127.0.0.1", "[::1]")
 # Who may do everything while there are no keys, from this machine alone.
 NOBODY = Key("none", "default", "no keys yet", frozenset(("admin",)), None, 0.0)
 
@@ -147,6 +164,8 @@ class Server:
             return self._keys.recognise(sent)
         if self._keys.are_there or (self.settings.is_public and not self.settings.insecure):
             raise Unauthenticated("send your API key as X-API-Key, or as Authorization: Bearer")
+        if not self.settings.is_public and _is_from_a_page(scope):
+            raise Unauthenticated("while there are no keys, pages in a browser are not served: make a key")
         return NOBODY
 
     async def _fail(
@@ -168,9 +187,11 @@ class Server:
             headers["WWW-Authenticate"] = "Bearer"
         if status == 503:
             headers["Retry-After"] = "1"
+        if status in (408, 413):  # what is left of the body is not read
+            headers["Connection"] = "close"
         if isinstance(ours, TooMany):
             headers["Retry-After"] = str(math.ceil(ours.retry_after_s))
-        body = body_of(ours, story.request_id).replace(str(self._tenants.folder).encode(), b"<data>")
+        body = body_of(ours, story.request_id, str(self._tenants.folder))
         await Response(body, status, headers, _JSON)(scope, receive, send)
 
     def _tell(self, story: _Story, scope: Scope) -> None:
@@ -195,7 +216,7 @@ class Server:
     async def serve(self, op: Operation, request: Request) -> Response:
         """Check what the key may do, read the body, run the operation in a thread."""
         story: _Story = request.scope["state"]["story"]
-        story.route, key = op.path.replace(":path", ""), story.key
+        story.route, key = op.path.replace(":rest", ""), story.key
         assert key is not None
         key.require(op.scope)
         unknown = [name for name in request.query_params if name not in op.query]
@@ -232,9 +253,7 @@ class Server:
             return op.status, await self._gatherer.serve(op, call)
         threads = self._long if op.is_long else self._short
         sent = checked_key(request.headers.get("idempotency-key"))
-        key = (
-            None if sent is None or op.scope == "read" else (call.key.tenant, op.path, request.url.path, sent)
-        )
+        key = None if sent is None or op.scope == "read" else (call.key.id, op.path, request.url.path, sent)
         if key is not None:
             raw = b"" if call.body is None else call.body[0]
             known = self._answered.begin(key, str(request.query_params).encode() + b"\n" + raw)
@@ -263,7 +282,7 @@ class Server:
 def _run(op: Operation, call: Call) -> bytes:
     """Decode, serve, encode: all that takes time, in one thread."""
     op.decode(call)
-    return op.encode(op.serve(call))
+    return op.encode(op.run(call))
 
 
 async def _endpoint(server: Server, choices: dict[str, Operation], request: Request) -> Response:
@@ -284,6 +303,13 @@ def _sent_key(scope: Scope) -> str | None:
             kind, _, text = value.decode("latin-1").partition(" ")
             return text.strip() if kind.lower() == "bearer" else ""
     return None
+
+
+def _is_from_a_page(scope: Scope) -> bool:
+    """Whether a page in a browser may have sent it, by another name for this machine or from elsewhere."""
+    heads = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
+    host = heads.get(b"host", "").rpartition(":")[0] or heads.get(b"host", "")
+    return b"origin" in heads or host not in _OWN_NAMES
 
 
 def _request_id(scope: Scope) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import zlib
 from typing import Any
 
@@ -17,6 +16,8 @@ from faissbase.wire import Body
 
 _JSON = "application/json"
 _SHOWN = 200
+_FED_BYTES = 1024
+_WINDOW_BYTES = 1 << 27
 
 
 async def read_body(request: Request, *, most_bytes: int, timeout_s: float) -> bytes:
@@ -64,10 +65,7 @@ def _unpacked(packed: bytes, encoding: str, most_bytes: int) -> bytes:
             found = unpacker.decompress(packed, most_bytes + 1)
             is_whole = unpacker.eof and not unpacker.unused_data
         elif wanted == "zstd":
-            with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
-                io.BytesIO(packed)
-            ) as reader:
-                found, is_whole = reader.read(most_bytes + 1), True
+            found, is_whole = _unpacked_zstd(packed, most_bytes)
         else:
             raise WrongMedia(f"content-encoding is gzip or zstd, got {encoding[:_SHOWN]!r}")
     except (zlib.error, zstandard.ZstdError) as error:
@@ -77,6 +75,24 @@ def _unpacked(packed: bytes, encoding: str, most_bytes: int) -> bytes:
     if not is_whole:
         raise Malformed(f"the body is cut short, or goes on after its end ({wanted})")
     return found
+
+
+def _unpacked_zstd(packed: bytes, most_bytes: int) -> tuple[bytes, bool]:
+    """What comes out, up to a piece beyond ``most_bytes``, and whether that is one whole frame.
+
+    Fed in pieces, each of which gives 128 KiB for every four bytes at most.
+    """
+    unpacker = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES).decompressobj()
+    pieces: list[bytes] = []
+    n_bytes = 0
+    for start in range(0, len(packed), _FED_BYTES):
+        if unpacker.eof:
+            return b"".join(pieces), False
+        pieces.append(unpacker.decompress(packed[start : start + _FED_BYTES]))
+        n_bytes += len(pieces[-1])
+        if n_bytes > most_bytes:
+            break
+    return b"".join(pieces), unpacker.eof and not unpacker.unused_data
 
 
 def decoded(body: bytes, content_type: str, decoder: msgspec.json.Decoder[Any], tenant: str) -> Any:

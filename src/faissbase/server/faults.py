@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from faissbase.errors import (
@@ -88,7 +86,12 @@ def as_ours(error: Exception) -> FaissbaseError:
     return InternalError(_HIDDEN)
 
 
-def body_of(error: FaissbaseError, request_id: str, details: dict[str, Any] | None = None) -> bytes:
-    """The answer's body."""
-    fault = Fault(error.kind, str(error), request_id, details or {})
+def without_folder(text: str, folder: str) -> str:
+    """``text`` with paths in the data folder told from there: where that lies is nobody's business."""
+    return text.replace(f"{folder}/", "").replace(folder, "the data folder")
+
+
+def body_of(error: FaissbaseError, request_id: str, folder: str) -> bytes:
+    """The answer's body; ``folder`` is the data folder, absolute."""
+    fault = Fault(error.kind, without_folder(str(error), folder), request_id)
     return msgspec.json.encode(FaultBody(fault))

@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from faissbase.collection.store import Config
-from faissbase.errors import AccessError, NotFoundError
-from faissbase.server.operations import Call, Operation
+from faissbase.errors import AccessError, CorruptionError, NotFoundError, UnavailableError
+from faissbase.server.faults import without_folder
+from faissbase.server.operations import Call, Operation, matrix
+from faissbase.types import Problem
 from faissbase.wire import CreateIndex, Deleted, Empty, IndexInfo, IndexList, Ntotal, Train
 
 
-def _info(call: Call, config: Config) -> IndexInfo:
-    ntotal = call.tenants.database(call.key.tenant).open(config).ntotal
+def _info(call: Call, config: Config, *, is_listed: bool = False) -> IndexInfo:
+    try:
+        ntotal: int | None = call.tenants.database(call.key.tenant).open(config).ntotal
+    except (CorruptionError, UnavailableError):
+        if not is_listed:
+            raise
+        ntotal = None  # the others are to be listed all the same
     return IndexInfo(
         config.uuid,
         config.name,
@@ -43,7 +48,7 @@ def list_all(call: Call) -> IndexList:
     for config in call.tenants.database(call.key.tenant).describe_all():
         if call.key.may_use((config.name, config.uuid)):
             try:
-                found.append(_info(call, config))
+                found.append(_info(call, config, is_listed=True))
             except NotFoundError:  # deleted meanwhile
                 continue
     return IndexList(found)
@@ -71,7 +76,8 @@ def train(call: Call) -> Ntotal:
     collection = call.collection()
     if body.vectors is not None:
         call.check_many(len(body.vectors), "training vectors")
-    collection.train(None if body.vectors is None else np.array(body.vectors, np.float64))
+    rows = body.vectors
+    collection.train(None if rows is None else matrix(rows, collection.dimension, lambda i: f"vectors[{i}]"))
     return Ntotal(collection.ntotal)
 
 
@@ -81,13 +87,21 @@ def optimize(call: Call) -> dict[str, Any]:
 
 def stats(call: Call) -> dict[str, Any]:
     found = asdict(call.collection().stats())
-    del found["path"]  # where the server keeps its files is nobody's business
+    del found["path"]
+    folder = str(call.tenants.folder)
+    damaged = found["damaged_segments"].items()
+    found["damaged_segments"] = {name: without_folder(text, folder) for name, text in damaged}
     return found
 
 
 def verify(call: Call) -> dict[str, Any]:
     report = call.collection().verify()
-    return {"ok": report.ok, **asdict(report)}
+    folder = str(call.tenants.folder)
+    problems = [
+        Problem(each.kind, without_folder(each.where, folder), without_folder(each.message, folder))
+        for each in report.problems
+    ]
+    return {"ok": report.ok, "rows_checked": report.rows_checked, "problems": problems}
 
 
 _INDEX = "/index/{index}"

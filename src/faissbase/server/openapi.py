@@ -38,10 +38,12 @@ def document(operations: Sequence[Operation], open_paths: Sequence[Operation]) -
     schemas, components = msgspec.json.schema_components([*types, FaultBody], ref_template=_REF)
     for name, kinds in _METADATA.items():  # raw JSON to msgspec, which does not look into it
         components[name]["properties"]["metadata"] = {"type": kinds}
+    updated = components["UpdateVectors"]["properties"]["metadatas"]["anyOf"]
+    updated[0] = {"type": "array", "items": {"type": ["object", "null"]}}
     schema_of = {id(kind): schema for kind, schema in zip(types, schemas, strict=False)}
     paths: dict[str, dict[str, Any]] = {}
     for op in everything:
-        path = "/v1" + op.path.replace(":path}", "}")
+        path = "/v1" + op.path.replace(":rest}", "}")
         for method in op.methods:
             entry = _entry(op, schema_of, schemas[-1], is_open=op in open_paths)
             if method == "GET":
@@ -66,7 +68,7 @@ _BEARER = {"type": "http", "scheme": "bearer"}
 
 
 def _entry(op: Operation, schema_of: dict[int, Any], fault: Any, *, is_open: bool) -> dict[str, Any]:
-    names = [part[1:-1].removesuffix(":path") for part in op.path.split("/") if part.startswith("{")]
+    names = [part[1:-1].removesuffix(":rest") for part in op.path.split("/") if part.startswith("{")]
     in_path = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
     in_query = [
         {"name": name, "in": "query", "description": about, "schema": {"type": "string"}}

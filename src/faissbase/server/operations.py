@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from faissbase.collection.collection import LocalCollection
-from faissbase.errors import InvalidInputError, NotFoundError, NotReadyError
+from faissbase.errors import InvalidInputError
 from faissbase.server.bodies import decoded
 from faissbase.server.faults import TooLarge
 from faissbase.server.keys import Key, Keys
@@ -19,7 +21,22 @@ from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
 
 Scope = Literal["read", "write", "admin"]
+Float64: TypeAlias = npt.NDArray[np.float64]
 _SHOWN = 80
+
+
+def matrix(rows: Sequence[Sequence[float]], dimension: int, names: Callable[[int], str]) -> Float64:
+    """Rows of numbers as ``float64[n, d]``.
+
+    Raises
+    ------
+    InvalidInputError
+        One of them is of another length; ``names`` says which.
+    """
+    for i, row in enumerate(rows):
+        if len(row) != dimension:
+            raise InvalidInputError(f"{names(i)}: expected {dimension} values, got {len(row)}")
+    return np.array(rows, np.float64).reshape(len(rows), dimension)
 
 
 @dataclass(slots=True)
@@ -44,7 +61,7 @@ class Call:
         text = self.query.get(name)
         if text is None:
             return min(default, most)
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= most):
+        if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= most):
             raise InvalidInputError(f"{name} must be a whole number from 1 to {most}, got {text[:_SHOWN]!r}")
         return int(text)
 
@@ -61,6 +78,8 @@ class Call:
             raise TooLarge(f"{n:,} {what} in one request, at most {most:,} are taken")
 
     def check_k(self, k: int) -> int:
+        if k < 1:
+            raise InvalidInputError(f"k must be 1 or more, got {k}")
         if k > self.settings.max_k:
             raise TooLarge(f"k is {k:,}, at most {self.settings.max_k:,} is allowed")
         return k
@@ -116,16 +135,6 @@ class Operation:
         if self._decoder is not None:
             raw, content_type = call.body
             call.body = decoded(raw, content_type, self._decoder, call.key.tenant)
-
-    def serve(self, call: Call) -> Any:
-        """The answer to a call; once more where the index that it names had been deleted and made anew."""
-        try:
-            return self.run(call)
-        except (NotFoundError, NotReadyError):
-            index = call.path.get("index")
-            if index is None or not call.tenants.forget(call.key.tenant, index):
-                raise
-            return self.run(call)
 
     def encode(self, answer: Any) -> bytes:
         """An answer as it is sent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import cast
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from faissbase.database.database import connect
 from faissbase.errors import AccessError, InvalidInputError, UnavailableError
@@ -25,7 +27,50 @@ from faissbase.types import Durability
 
 _BACKLOG = 2048
 _HEAD_BYTES = 64 << 10
+_HEAD_S = 20.0
 _TICKS_A_LOOK = 20  # of a tenth of a second
+
+
+class _Protocol(HttpToolsProtocol):
+    """HTTP whose heads are bounded in length and time: they are read before it is known who sends them."""
+
+    _is_in_head = True
+    _head_bytes = 0
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._begin_head()
+
+    def _begin_head(self) -> None:
+        self._is_in_head, self._head_bytes = True, 0
+        if self._timer is None:
+            self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
+
+    def on_message_begin(self) -> None:
+        self._begin_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._end_timer()
+        super().on_headers_complete()
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEAD_BYTES:
+                self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_timer()
+        super().connection_lost(exc)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -73,7 +118,7 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
     UnavailableError
         The address cannot be listened on.
     """
-    folder = Path(settings.data)
+    folder = Path(settings.data).absolute()
     connect(folder).close()  # makes it where there is none, and says now what is wrong with it
     keys = Keys(folder)
     tenants = Tenants(
@@ -147,7 +192,7 @@ def _config(settings: Settings, server: Server) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        h11_max_incomplete_event_size=_HEAD_BYTES,
+        http=_Protocol,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
         **tls,  # type: ignore[arg-type]
     )

@@ -10,9 +10,9 @@ import numpy as np
 
 from faissbase.collection.answers import Explanation
 from faissbase.collection.collection import LocalCollection
-from faissbase.errors import InvalidInputError, NotFoundError
+from faissbase.errors import AccessError, InvalidInputError, NotFoundError
 from faissbase.server.faults import TooLarge
-from faissbase.server.operations import Call, Operation
+from faissbase.server.operations import Call, Float64, Operation, matrix
 from faissbase.types import Float32, Hit
 from faissbase.wire import (
     Batch,
@@ -61,7 +61,8 @@ def search_together(calls: list[Call]) -> list[Results]:
     first = calls[0]
     collection, body = first.collection(), first.body
     first.check_k(body.k)
-    queries = _matrix([call.body.vector for call in calls], collection.dimension)
+    rows = [call.body.vector for call in calls]
+    queries = _as_float32(matrix(rows, collection.dimension, lambda _: "vector"))
     found = collection.search(queries, body.k, body.filter, **_knobs(first, body))
     return [Results(_hits(collection, hits, body.include)) for hits in found]
 
@@ -71,17 +72,14 @@ def _queries(call: Call, collection: LocalCollection, body: Search) -> Any:
     rows = body.vectors if body.vector is None else [body.vector]
     assert rows is not None
     call.check_many(len(rows), "vectors")
-    for i, row in enumerate(rows):
-        if len(row) != collection.dimension:
-            where = "vector" if body.vector is not None else f"vectors[{i}]"
-            raise InvalidInputError(f"{where}: expected {collection.dimension} values, got {len(row)}")
-    matrix = _matrix(rows, collection.dimension)
-    return matrix if body.vector is None else matrix[0]
+    names = (lambda _: "vector") if body.vector is not None else (lambda i: f"vectors[{i}]")
+    found = _as_float32(matrix(rows, collection.dimension, names))
+    return found if body.vector is None else found[0]
 
 
-def _matrix(rows: Sequence[Sequence[float]], dimension: int) -> Float32:
+def _as_float32(rows: Float64) -> Float32:
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and that is refused
-        return np.array(rows, np.float64).astype(np.float32).reshape(len(rows), dimension)
+        return rows.astype(np.float32)
 
 
 def _knobs(call: Call, body: Search) -> dict[str, Any]:
@@ -154,7 +152,7 @@ def specialized(call: Call) -> Results | Batch:
         return _batch(call, collection, body.searches)
     if body.type == "range":
         return Results(_hits(collection, _within(call, collection, body), body.include))
-    query, named = _by_example(collection, body)
+    query, named = _by_example(call, collection, body)
     k = 10 if body.k is None else body.k
     found = collection.search(query, k + len(named), body.filter, recall=body.recall)
     return Results(_hits(collection, [hit for hit in found if hit.id not in named][:k], body.include))
@@ -190,6 +188,8 @@ def _batch(call: Call, collection: LocalCollection, bodies: Sequence[Search]) ->
     call.check_many(len(bodies), "searches")
     answers = []
     for i, body in enumerate(bodies):
+        if body.tenant_id not in (None, call.key.tenant):
+            raise AccessError(f"searches[{i}]: its tenant_id is not the tenant of this key")
         answer = None if body.vectors is not None else _answer(call, collection, body)
         if not isinstance(answer, Results):
             raise InvalidInputError(f"searches[{i}]: a search of a batch takes one vector, not vectors")
@@ -198,9 +198,7 @@ def _batch(call: Call, collection: LocalCollection, bodies: Sequence[Search]) ->
 
 
 def _within(call: Call, collection: LocalCollection, body: SpecializedSearch) -> list[Hit]:
-    query = np.array(body.vector, np.float64)
-    if query.shape != (collection.dimension,):
-        raise InvalidInputError(f"vector: expected {collection.dimension} values, got {query.size}")
+    query = matrix([body.vector or []], collection.dimension, lambda _: "vector")[0]
     found: list[Hit] = collection.range_search(query, body.radius, body.filter)  # type: ignore[arg-type]
     most = call.settings.max_k
     if body.k is None and len(found) > most:
@@ -208,11 +206,12 @@ def _within(call: Call, collection: LocalCollection, body: SpecializedSearch) ->
     return found[: body.k]
 
 
-def _by_example(collection: LocalCollection, body: SpecializedSearch) -> tuple[Float32, set[str]]:
+def _by_example(call: Call, collection: LocalCollection, body: SpecializedSearch) -> tuple[Float32, set[str]]:
     """The query that stored records make, and their ids: towards the positive ones, away from the negative.
 
     **Source**: J. J. Rocchio, Relevance feedback in information retrieval, 1971, its three weights 1.
     """
+    call.check_many(len(body.positive) + len(body.negative), "ids")
     positive, negative = ([body.id], []) if body.id is not None else (body.positive, body.negative)
     records = collection.get([*positive, *negative], include_vectors=True)
     vector_of = {record.id: record.vector for record in records if record.vector is not None}

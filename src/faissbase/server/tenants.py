@@ -8,7 +8,7 @@ from pathlib import Path
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.store import Config
 from faissbase.database.database import Database
-from faissbase.errors import NotFoundError, NotReadyError
+from faissbase.errors import FaissbaseError, NotFoundError, NotReadyError
 from faissbase.server.keys import Key
 from faissbase.types import Durability
 
@@ -58,19 +58,15 @@ class Tenants:
         return config
 
     def collection(self, key: Key, index: str) -> LocalCollection:
-        """`find`, open for use. What was found before is not looked up again: see `forget`."""
+        """`find`, open for use. What was found before and is there yet is not looked up again."""
         known = self._known.get((key.tenant, index))
-        if known is not None and key.indexes is None:
+        if known is not None and key.indexes is None and _is_there(known):
             return known
         found = self.database(key.tenant).open(self.find(key, index))
         if len(self._known) >= _KNOWN:
             self._known = {}
         self._known[key.tenant, index] = found
         return found
-
-    def forget(self, tenant: str, index: str) -> bool:
-        """Have an index looked up anew, since it may have been deleted; whether it was remembered."""
-        return self._known.pop((tenant, index), None) is not None
 
     def close(self) -> None:
         """Finish writes, checkpoint and close all files."""
@@ -79,3 +75,13 @@ class Tenants:
             databases, self._databases = list(self._databases.values()), {}
         for database in databases:
             database.close()
+
+
+def _is_there(collection: LocalCollection) -> bool:
+    """Whether nobody has deleted a collection, which it notices by a look at shared memory."""
+    try:
+        return len(collection) >= 0
+    except (NotFoundError, NotReadyError):
+        return False
+    except FaissbaseError:  # damaged: whatever it is asked for tells
+        return True

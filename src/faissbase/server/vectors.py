@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from faissbase.errors import InvalidInputError, NotFoundError
 from faissbase.server.faults import TooLarge
-from faissbase.server.operations import Call, Operation
+from faissbase.server.operations import Call, Operation, matrix
 from faissbase.types import Record
 from faissbase.wire import (
     Count,
@@ -20,7 +18,6 @@ from faissbase.wire import (
     DeleteVectors,
     GetVectors,
     PutVectors,
-    RecordIn,
     RecordOut,
     RecordPage,
     Stored,
@@ -37,41 +34,30 @@ def put(call: Call) -> Stored:
     mode = call.choice("mode", _MODES)
     call.check_many(len(body.vectors), "vectors")
     collection = call.collection()
-    vectors = _matrix(body.vectors, collection.dimension)
-    metadatas = [_metadata(record, i, call) for i, record in enumerate(body.vectors)]
+    names = [f"vectors[{i}] ({record.id[:80]!r})" for i, record in enumerate(body.vectors)]
+    vectors = matrix([record.values for record in body.vectors], collection.dimension, names.__getitem__)
+    metadatas = [
+        _object(record.metadata, name, call) or {} for record, name in zip(body.vectors, names, strict=True)
+    ]
     ids = [record.id for record in body.vectors]
     documents = [record.document for record in body.vectors]
     store = collection.add if mode == "add" else collection.upsert
     return Stored(store(ids, vectors, metadatas, documents))
 
 
-def _matrix(records: list[RecordIn], dimension: int) -> npt.NDArray[np.float64]:
-    for i, record in enumerate(records):
-        if len(record.values) != dimension:
-            raise InvalidInputError(
-                f"vectors[{i}] ({record.id[:80]!r}): expected {dimension} values, got {len(record.values)}"
-            )
-    return np.array([record.values for record in records], np.float64).reshape(len(records), dimension)
-
-
-def _metadata(record: RecordIn, i: int, call: Call) -> dict[str, Any]:
-    raw = b"null" if isinstance(record.metadata, msgspec.UnsetType) else bytes(record.metadata)
-    _check_length(raw, f"vectors[{i}] ({record.id[:80]!r})", call)
+def _object(given: msgspec.Raw | msgspec.UnsetType, of: str, call: Call) -> dict[str, Any] | None:
+    """Metadata as they came: an object, or None."""
+    raw = b"null" if isinstance(given, msgspec.UnsetType) else bytes(given)
+    most = call.settings.max_metadata_bytes
+    if len(raw) > most:
+        raise TooLarge(f"metadata of {of} has {len(raw):,} bytes, at most {most:,} are taken")
     try:
         found = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise InvalidInputError(f"metadata of vectors[{i}] ({record.id[:80]!r}): {error}") from error
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise InvalidInputError(f"metadata of vectors[{i}] ({record.id[:80]!r}) must be an object")
+        raise InvalidInputError(f"metadata of {of}: {error}") from error
+    if found is not None and not isinstance(found, dict):
+        raise InvalidInputError(f"metadata of {of} must be an object")
     return found
-
-
-def _check_length(encoded: bytes, of: str, call: Call) -> None:
-    most = call.settings.max_metadata_bytes
-    if len(encoded) > most:
-        raise TooLarge(f"metadata of {of} has {len(encoded):,} bytes, at most {most:,} are taken")
 
 
 def _out(record: Record) -> RecordOut:
@@ -105,10 +91,12 @@ def get_many(call: Call) -> RecordPage:
 def update(call: Call) -> Updated:
     body: UpdateVectors = call.body
     call.check_many(len(body.ids), "ids")
-    vectors = None if body.vectors is None else np.array(body.vectors, np.float64)
-    for i, metadata in enumerate(body.metadatas or ()):
-        _check_length(orjson.dumps(metadata), f"metadatas[{i}]", call)
-    n = call.collection().update(body.ids, body.metadatas, body.documents, vectors, replace=body.replace)
+    collection, vectors, metadatas = call.collection(), None, None
+    if body.vectors is not None:
+        vectors = matrix(body.vectors, collection.dimension, lambda i: f"vectors[{i}]")
+    if body.metadatas is not None:
+        metadatas = [_object(raw, f"metadatas[{i}]", call) for i, raw in enumerate(body.metadatas)]
+    n = collection.update(body.ids, metadatas, body.documents, vectors, replace=body.replace)
     return Updated(n)
 
 
@@ -190,7 +178,7 @@ OPERATIONS = (
     ),
     Operation(("POST",), f"{_VECTORS}/count", "read", "How many records match", count, Counted, Count),
     Operation(
-        ("GET",), f"{_VECTORS}/{{vector:path}}", "read", "One record, with its vector", get_one, RecordOut
+        ("GET",), f"{_VECTORS}/{{vector:rest}}", "read", "One record, with its vector", get_one, RecordOut
     ),
-    Operation(("DELETE",), f"{_VECTORS}/{{vector:path}}", "write", "Delete one record", delete_one, Deleted),
+    Operation(("DELETE",), f"{_VECTORS}/{{vector:rest}}", "write", "Delete one record", delete_one, Deleted),
 )

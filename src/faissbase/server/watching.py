@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from faissbase.errors import NotFoundError
+from faissbase.errors import CorruptionError, NotFoundError, UnavailableError
 from faissbase.server import access, indexes, searches, vectors
 from faissbase.server.openapi import document
 from faissbase.server.operations import Call, Operation
@@ -23,7 +23,7 @@ def metrics(call: Call) -> bytes:
         if call.key.may_use((config.name, config.uuid)):
             try:
                 found.append(database.open(config).stats())
-            except NotFoundError:  # deleted meanwhile
+            except (NotFoundError, CorruptionError, UnavailableError):  # deleted meanwhile, or damaged
                 continue
     return call.metrics.text(found)
 
