@@ -25,14 +25,14 @@ PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text()
 
 def test_every_route_is_documented_with_its_scope() -> None:
     for op in (*OPERATIONS, *OPEN_OPERATIONS):
-        path = PREFIX + op.path.replace(":path", "")
+        path = PREFIX + op.path.replace(":rest", "")
         scope = "none" if op in OPEN_OPERATIONS else op.scope
         assert f"| `{op.methods[0]} {path}` | {scope} |" in PAGE, path
 
 
 def test_no_route_is_documented_that_is_not_there() -> None:
     there = {
-        f"{op.methods[0]} {PREFIX}{op.path.replace(':path', '')}" for op in (*OPERATIONS, *OPEN_OPERATIONS)
+        f"{op.methods[0]} {PREFIX}{op.path.replace(':rest', '')}" for op in (*OPERATIONS, *OPEN_OPERATIONS)
     }
     assert set(re.findall(r"^\| `((?:GET|POST|DELETE) [^`]*)` \|", PAGE, re.MULTILINE)) == there
 

@@ -14,6 +14,7 @@ from faissbase.cli.arguments import (
     add_command,
     add_data_option,
     add_output_options,
+    open_database,
     option_type,
 )
 from faissbase.cli.console import Answer, Console
@@ -40,7 +41,6 @@ def add(commands: Commands) -> None:
             "faissbase keys create --tenant acme --scopes read --index docs --expires 30d --json",
             "faissbase keys list",
             "faissbase keys rotate 1f0c9a2b4d5e --grace 1h",
-            "faissbase keys revoke 1f0c9a2b4d5e",
         ],
         exit_codes="0 done; 2 a wrong scope, tenant or time; 3 no such key",
     )
@@ -82,7 +82,8 @@ def _span(text: str) -> float:
 
 
 def run(args: argparse.Namespace, console: Console) -> Answer:
-    connect(args.data).close()  # a folder of keys alone would be no database
+    # A folder of keys alone would be no database; only where a key is made is one made too.
+    (connect(args.data) if args.action == "create" else open_database(args.data, read_only=True)).close()
     keys = Keys(args.data)
     try:
         return _RUNS[args.action](args, keys)

@@ -21,7 +21,6 @@ EXIT_CODES = {
     "unavailable": 4,
     "not_ready": 4,
     "access": 4,
-    "unauthenticated": 4,
     "error": 4,
     "corruption": 5,
     "internal": 6,

@@ -33,6 +33,7 @@ from faissbase.errors import (
     NotReadyError,
 )
 from faissbase.storage.files import os_errors
+from faissbase.storage.keys import FILE_NAME as KEYS_FILE
 from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Metric, Problem
 
 _opened: deque[LocalCollection] = deque()  # of all databases of this process, the oldest first
@@ -94,7 +95,7 @@ def _is_ours(entry: Path) -> bool:
     if entry.is_dir() and not entry.name.startswith("."):
         inside = list(entry.iterdir())
         return not inside or any((folder / "records.sqlite").exists() for folder in inside)
-    return entry.name.startswith((FILE_NAME, "."))
+    return entry.name.startswith((FILE_NAME, KEYS_FILE, "."))
 
 
 def _temporary_folder() -> tuple[Path, int]:

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 from starlette.convertors import Convertor, register_url_convertor
@@ -35,7 +36,7 @@ from faissbase.server.limits import Answered, Rates, TooMany, checked_key
 from faissbase.server.logs import LOGGER
 from faissbase.server.metrics import CONTENT_TYPE, Metrics
 from faissbase.server.operations import Call, Operation
-from faissbase.server.settings import Settings
+from faissbase.server.settings import Settings, is_own_name
 from faissbase.server.tenants import Tenants
 
 PREFIX = "/v1"
@@ -67,7 +68,6 @@ class _Rest(Convertor[str]):
 
 register_url_convertor("rest", _Rest())
 OPEN_PATHS = frozenset(PREFIX + op.path for op in watching.OPEN_OPERATIONS)
-_OWN_NAMES = ("localhost", "127.0.0.1", "[::1]")
 # Who may do everything while there are no keys, from this machine alone.
 NOBODY = Key("none", "default", "no keys yet", frozenset(("admin",)), None, 0.0)
 
@@ -98,7 +98,7 @@ class Server:
         self._long = ThreadPoolExecutor(_LONG_THREADS, thread_name_prefix="faissbase-long")
         self._rates = Rates(settings.max_requests_per_s)
         self._answered = Answered()
-        self._gatherer = Gatherer(_SEARCH_THREADS)
+        self._gatherer = Gatherer(max(_SEARCH_THREADS, os.cpu_count() or 1))
         self._router: ASGIApp = Router(self._routes(), redirect_slashes=False, default=_no_such_path)
 
     def _routes(self) -> list[Route]:
@@ -162,7 +162,8 @@ class Server:
         sent = _sent_key(scope)
         if sent is not None:
             return self._keys.recognise(sent)
-        if self._keys.are_there or (self.settings.is_public and not self.settings.insecure):
+        is_shown = self.settings.is_public or self.settings.tls_elsewhere
+        if self._keys.are_there or (is_shown and not self.settings.insecure):
             raise Unauthenticated("send your API key as X-API-Key, or as Authorization: Bearer")
         if not self.settings.is_public and _is_from_a_page(scope):
             raise Unauthenticated("while there are no keys, pages in a browser are not served: make a key")
@@ -179,7 +180,7 @@ class Server:
             headers = {}
         ours = as_ours(error)
         status = status_of(ours)
-        if status >= 500:
+        if status == 500:
             LOGGER.error("%s", error, exc_info=error, extra={"facts": {"request_id": story.request_id}})
         if story.status:  # its head is out already: all that is left is to end it short
             return
@@ -224,13 +225,16 @@ class Server:
             there = ", ".join(op.query) or "none"
             raise InvalidInputError(f"unknown parameter {unknown[0][:_SHOWN]!r}; there are: {there}")
         body = None
+        if op.body is None and _has_body(request):
+            raise InvalidInputError("this route takes no body")
         if op.body is not None:
             raw = await read_body(
                 request,
                 most_bytes=self.settings.max_body_bytes,
                 timeout_s=self.settings.body_timeout_s,
             )
-            body = (raw, request.headers.get("content-type", ""))
+            headers = request.headers
+            body = (raw, headers.get("content-encoding", ""), headers.get("content-type", ""))
         if self.is_stopping:
             raise UnavailableError("the server is stopping")
         call = Call(
@@ -290,26 +294,35 @@ async def _endpoint(server: Server, choices: dict[str, Operation], request: Requ
     return await server.serve(choices[method], request)
 
 
+def _has_body(request: Request) -> bool:
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+
+
 async def _no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
     raise NotFoundError(f"no path {scope['path'][:_SHOWN]!r}; see {PREFIX}/openapi.json")
 
 
 def _sent_key(scope: Scope) -> str | None:
-    """The key in the request's head; an empty one is one that is not known."""
+    """The key in the request's head; where two differ, one that nobody has."""
+    sent = set()
     for name, value in scope["headers"]:
         if name == b"x-api-key":
-            return str(value.decode("latin-1"))
-        if name == b"authorization":
+            sent.add(value.decode("latin-1").strip())
+        elif name == b"authorization":
             kind, _, text = value.decode("latin-1").partition(" ")
-            return text.strip() if kind.lower() == "bearer" else ""
-    return None
+            if kind.lower() == "bearer":
+                sent.add(text.strip())
+    return sent.pop() if len(sent) == 1 else "" if sent else None
 
 
 def _is_from_a_page(scope: Scope) -> bool:
     """Whether a page in a browser may have sent it, by another name for this machine or from elsewhere."""
     heads = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
-    host = heads.get(b"host", "").rpartition(":")[0] or heads.get(b"host", "")
-    return b"origin" in heads or host not in _OWN_NAMES
+    try:
+        host = urlsplit(f"//{heads.get(b'host', '')}").hostname or ""
+    except ValueError:
+        return True
+    return b"origin" in heads or not is_own_name(host)
 
 
 def _request_id(scope: Scope) -> str:

@@ -21,16 +21,14 @@ _WINDOW_BYTES = 1 << 27
 
 
 async def read_body(request: Request, *, most_bytes: int, timeout_s: float) -> bytes:
-    """The whole body, unpacked.
+    """The whole body, packed as it came.
 
     Raises
     ------
     TooLarge
-        Longer than ``most_bytes``, as it is announced, as it arrives, or as it is unpacked.
+        Longer than ``most_bytes``, as it is announced or as it arrives.
     TooSlow
         Not all there after ``timeout_s`` seconds.
-    WrongMedia
-        An encoding other than gzip and zstd.
     """
     announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced) > most_bytes:
@@ -39,7 +37,9 @@ async def read_body(request: Request, *, most_bytes: int, timeout_s: float) -> b
         packed = await asyncio.wait_for(_read(request, most_bytes), timeout_s)
     except (TimeoutError, asyncio.TimeoutError):
         raise TooSlow(f"the body had not arrived after {timeout_s:g} s") from None
-    return _unpacked(packed, request.headers.get("content-encoding", ""), most_bytes)
+    if announced.isascii() and announced.isdigit() and len(packed) != int(announced):
+        raise Malformed(f"of a body of {int(announced):,} bytes {len(packed):,} have arrived")
+    return packed
 
 
 async def _read(request: Request, most_bytes: int) -> bytes:
@@ -55,7 +55,8 @@ async def _read(request: Request, most_bytes: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _unpacked(packed: bytes, encoding: str, most_bytes: int) -> bytes:
+def unpacked(packed: bytes, encoding: str, most_bytes: int) -> bytes:
+    """A body without its encoding; `WrongMedia` where that is none of gzip and zstd, `TooLarge` beyond."""
     wanted = encoding.strip().lower()
     if wanted in ("", "identity") or not packed:
         return packed

@@ -10,6 +10,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,6 @@ class Gatherer:
 
 
 def _serve(taken: list[_Waiting]) -> None:
-    answers: list[tuple[_Waiting, bytes | Exception]] = []
     groups: dict[Hashable, list[_Waiting]] = {}
     for each in taken:
         if each.future.cancelled():  # whoever asked has gone
@@ -73,13 +73,17 @@ def _serve(taken: list[_Waiting]) -> None:
             each.operation.decode(each.call)
             likeness = each.operation.likeness(each.call) if len(taken) > 1 else None
         except Exception as error:  # noqa: BLE001  # it is the answer
-            answers.append((each, error))
+            _deliver_soon([(each, error)])
             continue
         groups.setdefault(likeness or id(each), []).append(each)
     for group in groups.values():
-        answers.extend(_answers(group))
-    for loop in {each.future.get_loop() for each, _ in answers}:
-        loop.call_soon_threadsafe(_deliver, [one for one in answers if one[0].future.get_loop() is loop])
+        _deliver_soon(_answers(group))
+
+
+def _deliver_soon(answers: list[tuple[_Waiting, bytes | Exception]]) -> None:
+    """Hand answers to the event loop that waits for them, unless it has ended."""
+    with suppress(RuntimeError):
+        answers[0][0].future.get_loop().call_soon_threadsafe(_deliver, answers)
 
 
 def _answers(group: list[_Waiting]) -> list[tuple[_Waiting, bytes | Exception]]:

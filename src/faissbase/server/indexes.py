@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any
 
 from faissbase.collection.store import Config
-from faissbase.errors import AccessError, CorruptionError, NotFoundError, UnavailableError
+from faissbase.errors import (
+    AccessError,
+    CorruptionError,
+    InvalidInputError,
+    NotFoundError,
+    UnavailableError,
+)
 from faissbase.server.faults import without_folder
 from faissbase.server.operations import Call, Operation, matrix
 from faissbase.types import Problem
 from faissbase.wire import CreateIndex, Deleted, Empty, IndexInfo, IndexList, Ntotal, Train
+
+_LIKE_AN_ID = re.compile("[0-9a-f]{32}")
 
 
 def _info(call: Call, config: Config, *, is_listed: bool = False) -> IndexInfo:
@@ -34,6 +43,8 @@ def _info(call: Call, config: Config, *, is_listed: bool = False) -> IndexInfo:
 def create(call: Call) -> IndexInfo:
     body: CreateIndex = call.body
     database = call.tenants.database(call.key.tenant)
+    if _LIKE_AN_ID.fullmatch(body.name):
+        raise InvalidInputError(f"an index may not be called like an id, got {body.name!r}")
     if not call.key.may_use((body.name,)):
         raise AccessError(f"this key is not good for an index named {body.name!r}")
     most = call.settings.max_indexes

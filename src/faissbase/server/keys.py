@@ -25,6 +25,8 @@ _ID_BYTES = 6
 _SECRET_BYTES = 32
 _LONGEST = 256
 _NAME_LONGEST = 200
+_LONGEST_S = 100 * 365 * 86_400.0
+_FILES = ".sqlite"
 
 
 class Unauthenticated(AccessError):
@@ -92,19 +94,21 @@ class Keys:
         InvalidInputError
             No such scope, none at all, no such name, a time that is not ahead.
         """
-        check_name(tenant, "tenant")
-        unknown = set(scopes) - set(SCOPES)
-        if unknown or not scopes:
-            shown = ", ".join(sorted(unknown)) or "none"
-            raise InvalidInputError(f"scopes are {', '.join(SCOPES)}, got {shown}")
-        for index in indexes or ():
-            check_name(index, "index")
-        if len(name) > _NAME_LONGEST or not name.isprintable():
-            raise InvalidInputError(
-                f"a key's name is one line of up to {_NAME_LONGEST} letters, got {name!r}"
-            )
-        if expires_in_s is not None and not 0 < expires_in_s < float("inf"):
-            raise InvalidInputError(f"a key must expire later than now, got {expires_in_s:g} seconds")
+        row, text = self._made(tenant, scopes, name=name, indexes=indexes, expires_in_s=expires_in_s)
+        self._file.insert(row)
+        return _key(row), text
+
+    def _made(
+        self,
+        tenant: str,
+        scopes: Sequence[str],
+        *,
+        name: str,
+        indexes: Sequence[str] | None,
+        expires_in_s: float | None,
+    ) -> tuple[KeyRow, str]:
+        """A new key as it is to be stored, and as its owner sends it."""
+        _check(tenant, scopes, name, indexes, expires_in_s)
         id, secret = secrets.token_hex(_ID_BYTES), secrets.token_urlsafe(_SECRET_BYTES)
         now_s = self._clock()
         row = KeyRow(
@@ -117,8 +121,7 @@ class Keys:
             now_s,
             None if expires_in_s is None else now_s + expires_in_s,
         )
-        self._file.insert(row)
-        return _key(row), f"{_PREFIX}_{id}_{secret}"
+        return row, f"{_PREFIX}_{id}_{secret}"
 
     def all(self, tenant: str | None = None) -> list[Key]:
         """Every key, of one tenant or of all, in the order in which they were made."""
@@ -146,14 +149,12 @@ class Keys:
             raise InvalidInputError(f"grace must be 0 seconds or more, got {grace_s:g}")
         left_s = None if old.expires_s is None else old.expires_s - now_s
         indexes = None if old.indexes is None else sorted(old.indexes)
-        made = self.create(
+        row, text = self._made(
             old.tenant, sorted(old.scopes), name=old.name, indexes=indexes, expires_in_s=left_s
         )
-        if grace_s:
-            self._file.set_expires(id, now_s + grace_s)
-        else:
-            self._file.set_revoked(id, now_s)
-        return made
+        if not self._file.replace(id, row, now_s + grace_s):
+            raise InvalidInputError(f"key {id!r} has ended meanwhile: make a new one")
+        return _key(row), text
 
     @property
     def are_there(self) -> bool:
@@ -192,6 +193,30 @@ class Keys:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _check(
+    tenant: str,
+    scopes: Sequence[str],
+    name: str,
+    indexes: Sequence[str] | None,
+    expires_in_s: float | None,
+) -> None:
+    check_name(tenant, "tenant")
+    if _FILES in tenant:
+        raise InvalidInputError(f"a tenant's name may not have {_FILES!r} in it, as files do, got {tenant!r}")
+    unknown = set(scopes) - set(SCOPES)
+    if unknown or not scopes:
+        shown = ", ".join(sorted(unknown)) or "none"
+        raise InvalidInputError(f"scopes are {', '.join(SCOPES)}, got {shown}")
+    for index in indexes or ():
+        check_name(index, "index")
+    if len(name) > _NAME_LONGEST or not name.isprintable():
+        raise InvalidInputError(f"a key's name is one line of up to {_NAME_LONGEST} letters, got {name!r}")
+    if expires_in_s is not None and not 0 < expires_in_s <= _LONGEST_S:
+        raise InvalidInputError(
+            f"a key must expire later than now, within a hundred years, got {expires_in_s:g} seconds"
+        )
 
 
 def _hash(secret: str) -> bytes:

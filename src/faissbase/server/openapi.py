@@ -48,7 +48,7 @@ def document(operations: Sequence[Operation], open_paths: Sequence[Operation]) -
             entry = _entry(op, schema_of, schemas[-1], is_open=op in open_paths)
             if method == "GET":
                 entry.pop("requestBody", None)  # it is taken, but OpenAPI does not foresee it
-            entry["operationId"] = f"{method.lower()}_{op.run.__module__.split('.')[-1]}_{op.run.__name__}"
+            entry["operationId"] = _id(method, path)
             paths.setdefault(path, {})[method.lower()] = entry
     keys = {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}, "bearer": _BEARER}
     return {
@@ -58,6 +58,12 @@ def document(operations: Sequence[Operation], open_paths: Sequence[Operation]) -
         "components": {"schemas": components, "securitySchemes": keys},
         "security": [{"key": []}, {"bearer": []}],
     }
+
+
+def _id(method: str, path: str) -> str:
+    """A name for each operation, as programs that are made from this document call it."""
+    words = [word.strip("{}").replace(".", "_") for word in path.split("/")[2:]]
+    return "_".join([method.lower(), *words])
 
 
 def _answers(op: Operation) -> tuple[Any, ...]:

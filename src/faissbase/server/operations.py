@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from faissbase.collection.collection import LocalCollection
 from faissbase.errors import InvalidInputError
-from faissbase.server.bodies import decoded
+from faissbase.server.bodies import decoded, unpacked
 from faissbase.server.faults import TooLarge
 from faissbase.server.keys import Key, Keys
 from faissbase.server.metrics import Metrics
@@ -23,6 +23,7 @@ from faissbase.server.tenants import Tenants
 Scope = Literal["read", "write", "admin"]
 Float64: TypeAlias = npt.NDArray[np.float64]
 _SHOWN = 80
+_VALUES_STORED, _VALUES_ASKED = 20_000_000, 2_000_000
 
 
 def matrix(rows: Sequence[Sequence[float]], dimension: int, names: Callable[[int], str]) -> Float64:
@@ -133,7 +134,11 @@ class Operation:
     def decode(self, call: Call) -> None:
         """Read the body that came with a call into the struct that this route takes."""
         if self._decoder is not None:
-            raw, content_type = call.body
+            packed, encoding, content_type = call.body
+            raw = unpacked(packed, encoding, call.settings.max_body_bytes)
+            most = _VALUES_STORED if self.scope == "write" else _VALUES_ASKED
+            if raw.count(b",") > most:  # decoding them would hold up everybody
+                raise TooLarge(f"the body holds more than {most:,} values: send them in pieces")
             call.body = decoded(raw, content_type, self._decoder, call.key.tenant)
 
     def encode(self, answer: Any) -> bytes:

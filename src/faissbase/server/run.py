@@ -28,49 +28,75 @@ from faissbase.types import Durability
 _BACKLOG = 2048
 _HEAD_BYTES = 64 << 10
 _HEAD_S = 20.0
+_MOST_CONNECTIONS = 2000
 _TICKS_A_LOOK = 20  # of a tenth of a second
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP whose heads are bounded in length and time: they are read before it is known who sends them."""
+    """HTTP whose heads are bounded, in length and time: they are read before it is known who sends them.
 
-    _is_in_head = True
-    _head_bytes = 0
+    So is all else that is no body: trailers, and what surrounds chunks. Where an answer goes out before the
+    body is there, the rest of that has as long as a head.
+    """
+
+    _other_bytes = 0
+    _body_bytes = 0
+    _is_head_over = False
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if len(self.connections) >= _MOST_CONNECTIONS:
+            transport.abort()
+            return
         super().connection_made(transport)
-        self._begin_head()
+        self._begin_timer()
 
-    def _begin_head(self) -> None:
-        self._is_in_head, self._head_bytes = True, 0
+    def _begin_timer(self) -> None:
         if self._timer is None:
             self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
-
-    def on_message_begin(self) -> None:
-        self._begin_head()
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._is_in_head = False
-        self._end_timer()
-        super().on_headers_complete()
 
     def _end_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
+    def on_message_begin(self) -> None:
+        self._other_bytes = self._body_bytes = 0
+        self._is_head_over = False
+        self._begin_timer()
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_head_over:  # later ones are trailers, which nobody reads
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._is_head_over = True
+        self._end_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        self._other_bytes -= len(body)
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._begin_timer()
+
     def data_received(self, data: bytes) -> None:
+        if self.transport is None:  # one connection too many
+            return
+        self._other_bytes += len(data)
         super().data_received(data)
-        if self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > _HEAD_BYTES:
-                self.transport.close()
+        if self._other_bytes > _HEAD_BYTES + 8 * self._body_bytes:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_timer()
-        super().connection_lost(exc)
+        if self.transport is not None:
+            super().connection_lost(exc)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -95,7 +121,9 @@ class _Uvicorn(uvicorn.Server):
             times = self._times()
             if times == self._tls_times:
                 return
-            context.load_cert_chain(cast("str", self.config.ssl_certfile), self.config.ssl_keyfile)
+            files = cast("str", self.config.ssl_certfile), self.config.ssl_keyfile
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)  # a wrong pair would stay in use
+            context.load_cert_chain(*files)
         except (OSError, ssl.SSLError) as error:  # half of it written: the next look sees the rest
             logs.LOGGER.warning("the certificate cannot be read: %s", error)
             return
@@ -193,6 +221,7 @@ def _config(settings: Settings, server: Server) -> uvicorn.Config:
         proxy_headers=False,
         backlog=_BACKLOG,
         http=_Protocol,
+        ws="none",
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
         **tls,  # type: ignore[arg-type]
     )
@@ -211,9 +240,10 @@ def _listening(config: uvicorn.Config) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((config.host, config.port))
+        listening.listen(_BACKLOG)  # whoever reads the address may come at once
     except OSError as error:
         listening.close()
         where = f"{config.host}:{config.port}"
-        raise UnavailableError(f"cannot listen on {where}: {os.strerror(error.errno or 0)}") from error
+        raise UnavailableError(f"cannot listen on {where}: {error.strerror or error}") from error
     listening.setblocking(False)
     return listening

@@ -24,6 +24,8 @@ from faissbase.wire import (
     SpecializedSearch,
 )
 
+_MOST_HITS = 200_000
+
 
 def search(call: Call) -> Results | ManyResults:
     return _answer(call, call.collection(), call.body)
@@ -53,7 +55,7 @@ def likeness(call: Call) -> Hashable:
     if body.vector is None or body.vectors is not None or body.text is not None or body.explain:
         return None
     asked = msgspec.structs.replace(body, vector=None)
-    return (call.key.id, call.path["index"], msgspec.msgpack.encode(asked), len(body.vector))
+    return (call.key.id, call.path["index"], msgspec.json.encode(asked), len(body.vector))
 
 
 def search_together(calls: list[Call]) -> list[Results]:
@@ -72,6 +74,8 @@ def _queries(call: Call, collection: LocalCollection, body: Search) -> Any:
     rows = body.vectors if body.vector is None else [body.vector]
     assert rows is not None
     call.check_many(len(rows), "vectors")
+    if len(rows) * body.k > _MOST_HITS:
+        raise TooLarge(f"{len(rows):,} vectors of k={body.k:,} ask for more than {_MOST_HITS:,} hits")
     names = (lambda _: "vector") if body.vector is not None else (lambda i: f"vectors[{i}]")
     found = _as_float32(matrix(rows, collection.dimension, names))
     return found if body.vector is None else found[0]
@@ -186,6 +190,8 @@ def _check_fields(body: SpecializedSearch) -> None:
 
 def _batch(call: Call, collection: LocalCollection, bodies: Sequence[Search]) -> Batch:
     call.check_many(len(bodies), "searches")
+    if sum(max(0, body.k) for body in bodies) > _MOST_HITS:
+        raise TooLarge(f"the searches of this batch ask for more than {_MOST_HITS:,} hits")
     answers = []
     for i, body in enumerate(bodies):
         if body.tenant_id not in (None, call.key.tenant):

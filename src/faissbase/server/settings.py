@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -24,7 +25,7 @@ def _setting(default: Any, about: str) -> Any:
 class Settings:
     """Every setting of ``faissbase serve``; each is a flag, a variable and a line of the file by its name."""
 
-    data: str = _setting("faissbase-data", "the database's folder, made where there is none")
+    data: str = _setting("./data", "the database's folder, made where there is none")
     host: str = _setting("127.0.0.1", "the address to listen on")
     port: int = _setting(8000, "the port to listen on; 0 takes a free one")
     tls_cert: str = _setting("", "file of the certificate chain (PEM); turns TLS on")
@@ -49,16 +50,19 @@ class Settings:
     @property
     def is_public(self) -> bool:
         """Whether others than this machine can reach it."""
-        if self.host == "localhost":
-            return False
-        try:
-            return not ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return True
+        return not is_own_name(self.host)
 
     @property
     def has_tls(self) -> bool:
         return bool(self.tls_cert)
+
+
+def is_own_name(host: str) -> bool:
+    """Whether a name or address can mean nothing but this machine."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 NAMES = tuple(each.name for each in fields(Settings))
@@ -133,7 +137,7 @@ def _checked(name: str, value: Any, source: str) -> Any:
     except ValueError:
         raise InvalidInputError(f"{name} must be {_KINDS[wanted]}, got {value!r} ({source})") from None
     least = _LEAST.get(name)
-    if least is not None and not found >= least:
+    if least is not None and not least <= found < math.inf:
         raise InvalidInputError(f"{name} must be {least} or more, got {value!r} ({source})")
     if name == "port" and found > 65_535:
         raise InvalidInputError(f"port must be at most 65535, got {found} ({source})")

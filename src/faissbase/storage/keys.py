@@ -33,6 +33,7 @@ CREATE TABLE keys(
 ) WITHOUT ROWID;
 """
 _COLUMNS = "id, tenant, name, hash, scopes, indexes, created_s, expires_s, revoked_s"
+_INSERT = "INSERT INTO keys VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +91,36 @@ class KeyFile:
     def insert(self, row: KeyRow) -> None:
         """Add a key; durable when this returns."""
         self._create_if_missing()
-        marks = ", ".join("?" * len(astuple(row)))
-        self._change(f"INSERT INTO keys VALUES({marks})", *astuple(row))
+        self._change(_INSERT, *astuple(row))
+
+    def replace(self, id: str, row: KeyRow, ends_s: float) -> bool:
+        """Add a key and have another end at ``ends_s``, both or neither.
+
+        Neither where the other has ended by the time that the new one is made.
+        """
+        revokes = "UPDATE keys SET revoked_s = ? WHERE id = ? AND revoked_s IS NULL"
+        ends = (
+            "UPDATE keys SET expires_s = min(ifnull(expires_s, ?1), ?1) WHERE id = ?2 AND revoked_s IS NULL"
+        )
+        statement = revokes if ends_s <= row.created_s else ends
+        good = f" AND ifnull(expires_s, {row.created_s!r} + 1) > {row.created_s!r} RETURNING id"
+        with self._use() as connection:
+            if connection is None:
+                return False
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                was_good = bool(connection.execute(statement + good, (ends_s, id)).fetchall())
+                if was_good:
+                    connection.execute(_INSERT, astuple(row))
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+            self._n_own_changes += 1
+        return was_good
 
     def set_revoked(self, id: str, at_s: float) -> None:
         self._change("UPDATE keys SET revoked_s = ? WHERE id = ? AND revoked_s IS NULL", at_s, id)
-
-    def set_expires(self, id: str, at_s: float) -> None:
-        """Have a key end at ``at_s``, unless it ends before."""
-        statement = "UPDATE keys SET expires_s = min(ifnull(expires_s, ?), ?) WHERE id = ?"
-        self._change(statement, at_s, at_s, id)
 
     def _change(self, statement: str, *bindings: Any) -> None:
         with self._use() as connection:
