@@ -150,7 +150,8 @@ def outward_queries(view: FlatView, rows: npt.NDArray[np.int64], segment: Segmen
     """Queries beyond ``rows``, each away from its tenth neighbour, ``float32[nq, d]``; a graph finds it."""
     vectors, k = np.ascontiguousarray(view.vectors[rows]), min(view.n, K + 1)
     if segment is not None and segment.family == "hnsw":
-        neighbours = segment.search(vectors, k, Knobs(_NEAR_EFFORT))[1] - segment.first
+        slots = segment.search(vectors, k, Knobs(_NEAR_EFFORT))[1]
+        neighbours = slots - segment.first if slots.min() >= 0 else view.search(vectors, k)[1]
     else:
         neighbours = view.search(vectors, k)[1]
     return _query_form(view, vectors + _OUTWARD * (vectors - view.vectors[neighbours[:, -1]]))
@@ -365,7 +366,7 @@ def _scans(segment: Segment, view: FlatView, subsets: list[_Subset], k: int) -> 
     for subset in subsets:
         queries = subset.asked.queries
         gathered = codes.gathered(subset.rows + segment.first)
-        rows = gathered.candidates(queries, max(segment.reranks) * k) - segment.first
+        rows = gathered.candidates(queries, max(segment.reranks) * k)[1] - segment.first
         hits.append(_hits(segment, subset.asked, (view.distances_of(queries, rows), rows)))
     scans = []
     for rerank in segment.reranks:

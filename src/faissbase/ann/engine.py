@@ -106,7 +106,7 @@ class Engine:
 
     def __init__(self, index: Any, *kept: Any, codes: SignedBytes | None = None) -> None:
         self.index = index
-        self._codes = codes
+        self.codes = codes
         self._kept = kept
         self._inner = innermost(index)
         self.takes_selector = not isinstance(self._inner, (*_BARE, *_NO_SELECTOR))
@@ -120,14 +120,14 @@ class Engine:
 
     def prepared(self, queries: Float32) -> Float32:
         """Queries as the index compares them."""
-        return queries if self._codes is None else self._codes.rounded(queries)
+        return queries if self.codes is None else self.codes.rounded(queries)
 
     def prepare(self, queries: Float32, out: Float32) -> None:
         """`prepared`, written into ``out``."""
-        if self._codes is None:
+        if self.codes is None:
             out[:] = queries
         else:
-            self._codes.rounded(queries, out)
+            self.codes.rounded(queries, out)
 
     def parameters(self, effort: int, selected: Selected | None) -> Any:
         """FAISS's parameters for one call, made once for each effort and selector."""

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from faissbase.ann.codes import SignedBytes
 from faissbase.ann.engine import Engine
-from faissbase.ann.flat import lay_over, threads_for
+from faissbase.ann.flat import Neighbours, lay_over, threads_for
 from faissbase.types import Float32, Slots
 
 
@@ -59,8 +59,10 @@ class Gathered:
         self._engine = engine
         self.slots = slots
 
-    def candidates(self, queries: Float32, depth: int) -> Slots:
-        """The slots whose codes are nearest, ``int64[nq, min(depth, m)]``, nearest first.
+    def candidates(self, queries: Float32, depth: int) -> Neighbours:
+        """The slots whose codes are nearest, ``(float32[nq, k'], int64[nq, k'])``, k' = min(depth, m).
+
+        Distances are those of the codes; slot −1 where such a one is not finite.
 
         Queries are ``float32[nq, d]``, C-contiguous, of unit length for cosine.
         """
@@ -71,4 +73,7 @@ class Gathered:
         pointers = (faiss.swig_ptr(compared), depth, faiss.swig_ptr(distances), faiss.swig_ptr(labels))
         with threads_for(len(queries)):
             self._engine.index.search_c(len(queries), *pointers)
-        return self.slots.take(labels)
+        signed = self._engine.codes
+        if signed is not None:
+            distances /= np.float32(signed.scale) ** 2
+        return distances, np.where(labels >= 0, self.slots.take(labels), -1)

@@ -45,6 +45,9 @@ _GATHER_NS = 0.40
 _CODES_NS = 0.055
 _CODES_MS = 0.012  # what re-ranking costs beyond
 _GATHER_CODES_NS = 0.30
+_LEAST_RERANK = 2  # what lies beyond the k-th tells whether something nearer may have been missed
+_UNDECIDED_MOST = 8
+_SIGMAS = 3.0
 _FEW_DROPPED = 64
 _MOSTLY_ALIVE = 0.5
 _WIDER = 8
@@ -176,10 +179,10 @@ def _codes_rerank(snapshot: Snapshot, nq: int, selection: Selection, wanted: Wan
     if selection.mask is snapshot.alive or not snapshot.segments:
         return None
     codes = snapshot.codes
-    if codes is None or not selection.may_gather(codes):
+    if codes is None or selection.n_undecided > _UNDECIDED_MOST or not selection.may_gather(codes):
         return None
     reranks = [live.curve.scan_rerank(wanted.target) if live.curve else None for live in snapshot.segments]
-    return None if None in reranks else max(rerank or 0 for rerank in reranks)
+    return None if None in reranks else max(_LEAST_RERANK, *(rerank or 0 for rerank in reranks))
 
 
 def _forecast_codes(predicted: dict[Path, float], snapshot: Snapshot, nq: int, selection: Selection) -> None:
@@ -318,9 +321,33 @@ def _by_codes(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selectio
         return snapshot.view.search_subset(queries, k, selection.subset)
     depth = plan.knobs[0].depth(k, selection.count)
     pieces = [each.candidates(queries, depth) for each in gathered]
-    found = snapshot.view.nearest_of(queries, k, pieces[0] if len(pieces) == 1 else np.hstack(pieces))
+    rough, slots = pieces[0] if len(pieces) == 1 else _merged(pieces, depth, snapshot.view.metric == "l2")
+    sign = np.float32(1.0 if snapshot.view.metric == "l2" else -1.0)
+    exact = snapshot.view.distances_of(queries, slots)
+    found = picked(exact, slots, np.argsort(sign * exact, axis=1, kind="stable")[:, :k])
+    if depth < selection.count:
+        open_ones = np.flatnonzero(~_is_decided(sign, k, rough, exact, slots, found[0]))
+        selection.n_undecided = max(0, selection.n_undecided + 2 * len(open_ones) - len(queries))
+        if len(open_ones):
+            return snapshot.view.search_subset(queries, k, selection.subset)
     tail = _search_tail(snapshot, queries, k, selection)
     return found if tail is None else _merged([found, tail], k, snapshot.view.metric == "l2")
+
+
+def _is_decided(
+    sign: np.float32, k: int, rough: Float32, exact: Float32, slots: Slots, nearest: Float32
+) -> Mask:
+    """Whether nothing that the codes put behind the candidates is likely to be nearer than the k-th.
+
+    How far codes are off is seen in the candidates themselves; `_SIGMAS` of it are allowed for.
+    """
+    if nearest.shape[1] < k:
+        return np.zeros(len(rough), np.bool_)
+    off = sign * (exact - rough)
+    with np.errstate(invalid="ignore"):
+        least = sign * rough[:, -1] + off.mean(axis=1) - _SIGMAS * off.std(axis=1)
+        decided: Mask = (slots.min(axis=1) >= 0) & (sign * nearest[:, k - 1] <= least)
+    return decided
 
 
 def _living(live: LiveSegment, queries: Float32, k: int, knobs: Knobs, selection: Selection) -> Neighbours:

@@ -151,7 +151,7 @@ def _measure(moment: Moment, question: Question) -> _Measured | None:
     share = selection.count / selection.n
     target = 0.0 if wanted.is_explicit else (wanted.recall or DEFAULT_RECALL)
     recall = min(1.0, n_right / exact.shape[1])
-    return _Measured(question, band_of(share), recall, target, plan.path != "index")
+    return _Measured(question, band_of(share), recall, target, plan.path not in ("index", "codes"))
 
 
 def _band(at: int, measured: Sequence[_Measured]) -> Band:

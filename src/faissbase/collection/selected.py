@@ -19,7 +19,7 @@ class Room:
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may come while it is held
         self.used_bytes = 0
 
     def has(self, n_bytes: int) -> bool:
@@ -40,7 +40,8 @@ class Room:
 class Selection:
     """Slots that may be returned. ``mask`` is ``bool[n]``, or None where every slot may.
 
-    ``spared_ms`` is what searches would have saved so far, had the codes been gathered.
+    ``spared_ms`` is what searches would have saved so far, had the codes been gathered. ``n_undecided`` goes up
+    with a query that codes could not decide, and down with one that they could.
     """
 
     def __init__(self, mask: Mask | None, n: int, count: int, room: Room | None = None) -> None:
@@ -52,6 +53,8 @@ class Selection:
         self._subset: Subset | None = None
         self._selector: Selector | None = None
         self._shares: dict[tuple[int, int], float] = {}
+        self._gathering = threading.Lock()
+        self.n_undecided = 0
         self._gathered: tuple[Gathered, ...] | None = None
 
     @property
@@ -94,6 +97,10 @@ class Selection:
 
     def gather(self, codes: Sequence[Codes]) -> tuple[Gathered, ...] | None:
         """The codes of these slots in each segment that has some; made once, None where memory is short."""
+        with self._gathering:
+            return self._gathered_once(codes)
+
+    def _gathered_once(self, codes: Sequence[Codes]) -> tuple[Gathered, ...] | None:
         if self._gathered is None:
             n_bytes = max(each.bytes_of(self.count) for each in codes)
             if self._room is None or not self._room.take(n_bytes):

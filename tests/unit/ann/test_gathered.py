@@ -42,13 +42,13 @@ def test_gathered_codes_lead_to_the_true_neighbours(tmp_path: Path, factory: str
     assert segment.codes is None  # the graph alone is on disk
     segment.warm()
     assert segment.codes is not None
-    found = segment.codes.gathered(SLOTS).candidates(xq, 40)
+    found = segment.codes.gathered(SLOTS).candidates(xq, 40)[1]
     distances = xq @ xb[SLOTS].T if metric != "l2" else -((xq[:, None] - xb[SLOTS]) ** 2).sum(axis=2)
     for query, row in zip(distances, found, strict=True):
         nearest = SLOTS[np.argsort(-query)[:10]]
         assert set(nearest) <= set(row)
         assert set(nearest[:1]) <= set(row[:4])
-    alone = [segment.codes.gathered(SLOTS).candidates(xq[i : i + 1], 40)[0] for i in range(len(xq))]
+    alone = [segment.codes.gathered(SLOTS).candidates(xq[i : i + 1], 40)[1][0] for i in range(len(xq))]
     np.testing.assert_array_equal(alone, found)
 
 
@@ -56,7 +56,7 @@ def test_no_more_candidates_than_slots(tmp_path: Path) -> None:
     segment = _segment(tmp_path / "s", "HNSW8,SQ8", "ip", _vectors(N + FIRST, 0))
     segment.warm()
     assert segment.codes is not None
-    found = segment.codes.gathered(SLOTS[:5]).candidates(_vectors(3, 1), 20)
+    found = segment.codes.gathered(SLOTS[:5]).candidates(_vectors(3, 1), 20)[1]
     np.testing.assert_array_equal(np.sort(found, axis=1), np.tile(SLOTS[:5], (3, 1)))
 
 
