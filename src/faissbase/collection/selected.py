@@ -40,8 +40,8 @@ class Room:
 class Selection:
     """Slots that may be returned. ``mask`` is ``bool[n]``, or None where every slot may.
 
-    ``spared_ms`` is what searches would have saved so far, had the codes been gathered. ``n_undecided`` goes up
-    with a query that codes could not decide, and down with one that they could.
+    ``spared_ms`` is what searches would have saved so far, had the codes been gathered. ``n_undecided`` rises
+    with a query that codes could not decide, and falls with one that they could.
     """
 
     def __init__(self, mask: Mask | None, n: int, count: int, room: Room | None = None) -> None:

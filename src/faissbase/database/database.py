@@ -36,7 +36,8 @@ from faissbase.storage.files import os_errors
 from faissbase.storage.keys import FILE_NAME as KEYS_FILE
 from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Metric, Problem
 
-_opened: deque[LocalCollection] = deque()  # of all databases of this process, the oldest first
+# Of all databases of this process, the oldest first; who uses one keeps it, not this.
+_opened: deque[weakref.ref[LocalCollection]] = deque()
 _opened_lock = threading.Lock()
 
 DEFAULT_TENANT = "default"
@@ -328,9 +329,13 @@ class Database:
 
     def _note_open(self, collection: LocalCollection) -> None:
         """Keep the number of collections with open files below what the process may have open."""
+        oldest = None
         with _opened_lock:
-            _opened.append(collection)
-            oldest = _opened.popleft() if len(_opened) > _MAX_OPEN else None
+            _opened.append(weakref.ref(collection))
+            if len(_opened) > _MAX_OPEN:
+                _keep_open([each for each in _opened if each() is not None])
+            if len(_opened) > _MAX_OPEN:
+                oldest = _opened.popleft()()
         if oldest is not None and oldest is not collection:
             oldest.release()
 
@@ -348,9 +353,12 @@ def _forget_open(collections: list[LocalCollection]) -> None:
     """Those that are closed have no files open any more."""
     closed = set(map(id, collections))
     with _opened_lock:
-        left = [each for each in _opened if id(each) not in closed]
-        _opened.clear()
-        _opened.extend(left)
+        _keep_open([each for each in _opened if id(each()) not in closed])
+
+
+def _keep_open(left: list[weakref.ref[LocalCollection]]) -> None:
+    _opened.clear()
+    _opened.extend(left)
 
 
 def _config(name: str, dimension: int, metric: Metric, index_type: str) -> Config:

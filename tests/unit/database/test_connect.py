@@ -58,7 +58,7 @@ def test_another_file_under_the_catalogs_name_is_corruption(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"path": "https://host:8000"},
+        {"path": "https://host:8000", "read_only": True},
         {"path": ":memory:", "read_only": True},
         {"path": ":memory:", "durability": "some"},
     ],
