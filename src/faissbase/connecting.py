@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, overload
 
+from faissbase.client.exchange import TIMEOUT_S
 from faissbase.database import database
 from faissbase.database.database import Database
 from faissbase.errors import InvalidInputError, NotReadyError
@@ -13,8 +14,6 @@ from faissbase.types import Durability
 if TYPE_CHECKING:
     from faissbase.client.aremote import AsyncDatabase
     from faissbase.client.remote import RemoteDatabase
-
-_TIMEOUT_S = 60.0
 
 
 @overload
@@ -27,7 +26,7 @@ def connect(
 ) -> Database: ...
 @overload
 def connect(
-    path: str, *, api_key: str | None, timeout_s: float = _TIMEOUT_S, verify: bool | str = True
+    path: str, *, api_key: str | None, timeout_s: float = TIMEOUT_S, verify: bool | str = True
 ) -> RemoteDatabase: ...
 def connect(
     path: str | os.PathLike[str],
@@ -36,7 +35,7 @@ def connect(
     durability: Durability = "full",
     memory_budget: int | None = None,
     api_key: str | None = None,
-    timeout_s: float = _TIMEOUT_S,
+    timeout_s: float = TIMEOUT_S,
     verify: bool | str = True,
 ) -> Any:
     """Open a folder as a database, making it where there is none, or the database that a server holds.
@@ -86,7 +85,7 @@ def connect(
 
 
 def aconnect(
-    url: str, *, api_key: str | None = None, timeout_s: float = _TIMEOUT_S, verify: bool | str = True
+    url: str, *, api_key: str | None = None, timeout_s: float = TIMEOUT_S, verify: bool | str = True
 ) -> AsyncDatabase:
     """The database that a server holds, for ``async`` code: the methods of `connect`'s, awaited."""
     try:

@@ -118,16 +118,13 @@ class Engine:
         """Lists of IVF; 0 otherwise."""
         return int(self._inner.nlist) if isinstance(self._inner, faiss.IndexIVF) else 0
 
-    def prepared(self, queries: Float32) -> Float32:
-        """Queries as the index compares them."""
-        return queries if self.codes is None else self.codes.rounded(queries)
-
-    def prepare(self, queries: Float32, out: Float32) -> None:
-        """`prepared`, written into ``out``."""
-        if self.codes is None:
+    def prepared(self, queries: Float32, out: Float32 | None = None) -> Float32:
+        """Queries as the index compares them, written into ``out`` where that is given."""
+        if self.codes is not None:
+            return self.codes.rounded(queries, out)
+        if out is not None:
             out[:] = queries
-        else:
-            self.codes.rounded(queries, out)
+        return queries
 
     def parameters(self, effort: int, selected: Selected | None) -> Any:
         """FAISS's parameters for one call, made once for each effort and selector."""

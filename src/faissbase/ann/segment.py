@@ -200,7 +200,7 @@ class Segment:
         room = _room(depth, self.d)
         parameters = engine.parameters(knobs.effort, selected)
         room.query[:] = query
-        engine.prepare(query, room.compared)
+        engine.prepared(query, room.compared)
         with threads_for(1):
             engine.index.search_c(1, room.compared_at, depth, room.rough_at, room.labels_at, parameters)
             self._kernel(room.exact_at, room.query_at, self._vectors_at, room.labels_at, self.d, 1, depth)

@@ -27,6 +27,7 @@ T = TypeVar("T")
 Steps = Generator["Exchange", Any, T]
 
 TRIES = 4
+TIMEOUT_S = 60.0
 _FIRST_WAIT_S = 0.1
 _MOST_WAIT_S = 2.0
 _RETRIED = (408, 429, 502, 503, 504)

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from faissbase._version import __version__
+from faissbase.client.exchange import TIMEOUT_S
 from faissbase.errors import InvalidInputError
 
 KEY_VARIABLE = "FAISSBASE_API_KEY"
-TIMEOUT_S = 60.0
 _CONNECT_TIMEOUT_S = 5.0
 _CONNECTIONS = 64
 

@@ -106,15 +106,20 @@ class Building:
         self._threads = threads
         self._files = SegmentFolder(store.folder)
 
-    def run(self, *, is_final: bool, progress: Progress, should_stop: ShouldStop) -> bool:
-        """Build until nothing is due; False where another builder has the lease or it was told to stop."""
+    def run(
+        self, *, is_final: bool, progress: Progress, should_stop: ShouldStop, upto: int | None = None
+    ) -> bool:
+        """Build until nothing is due, or all before slot ``upto`` is built in.
+
+        False where another builder has the lease or it was told to stop.
+        """
         with self._files.building() as is_ours:
             if not is_ours:
                 return False
             while not should_stop():
                 snapshot, rows = self._moment()
                 task = next_task(rows, snapshot.view.n, self._config, self._memory_bytes, is_final=is_final)
-                if task is None:
+                if task is None or (upto is not None and task.done >= upto):
                     self._remove_others()
                     return True
                 if not self._build(task, snapshot, progress, should_stop):

@@ -119,7 +119,9 @@ class Care:
             disable=not progress,
             delay=0.5,
         ) as bar:
-            while not building.run(is_final=True, progress=_moving(bar), should_stop=never):
+            # What is written meanwhile is left to the next time, or a writer could keep this for ever.
+            n = snapshot.view.n
+            while not building.run(is_final=True, progress=_moving(bar), should_stop=never, upto=n):
                 time.sleep(_LEASE_POLL_S)
             while self._store.tuning.wants_filters and not building.measure_filters(never):
                 time.sleep(_LEASE_POLL_S)

@@ -43,7 +43,7 @@ _SUBSET_MANY_NS = 0.55  # from a quarter of the slots on, memory is no longer re
 _BLAS_NS = 0.03
 _GATHER_NS = 0.40
 _CODES_NS = 0.055
-_CODES_MS = 0.012  # what re-ranking costs beyond
+_CODES_MS = 0.012  # what every such search costs beyond
 _GATHER_CODES_NS = 0.30
 _LEAST_RERANK = 2  # what lies beyond the k-th tells whether something nearer may have been missed
 _UNDECIDED_MOST = 8
@@ -158,34 +158,40 @@ def _chosen(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: W
     elif wanted.target < 1.0 and _is_unmeasured(snapshot, m / n):
         cheapest = min(predicted.values())
         snapshot.tuning.wants_filters |= cheapest > _WORTH_MEASURING_MS * nq
-    rerank = _codes_rerank(snapshot, nq, selection, wanted)
-    if rerank is not None:
-        _forecast_codes(predicted, snapshot, nq, selection)
+    codes_knobs = _codes_knobs(snapshot, nq, selection, wanted)
+    if codes_knobs is not None:
+        _forecast_codes(predicted, snapshot, nq, codes_knobs.depth(k, m), selection)
     is_forced = wanted.is_explicit and bool(choices)
     path: Path = "index" if is_forced else min(predicted, key=lambda name: predicted[name])
     costs = {str(name): cost for name, cost in predicted.items()}
     knobs: tuple[Knobs, ...] = ()
     if path == "index":
         knobs = tuple(choice.knobs for choice in choices)
-    elif path == "codes" and rerank is not None:
-        knobs = (Knobs(effort=0, rerank=rerank),)
+    elif path == "codes" and codes_knobs is not None:
+        knobs = (codes_knobs,)
     return Plan(path, n, m, costs, knobs, wanted.target, is_wide)
 
 
-def _codes_rerank(snapshot: Snapshot, nq: int, selection: Selection, wanted: Wanted) -> int | None:
+def _codes_knobs(snapshot: Snapshot, nq: int, selection: Selection, wanted: Wanted) -> Knobs | None:
     """How deep to re-rank a scan of the codes of what a filter leaves; None where that cannot be done."""
     if wanted.is_explicit or wanted.target >= 1.0 or nq >= GATHER_QUERIES:
         return None
     if selection.mask is snapshot.alive or not snapshot.segments:
         return None
+    if snapshot.tuning.factor(selection.count / selection.n) > 1.0:  # such filters have missed their target
+        return None
     codes = snapshot.codes
     if codes is None or selection.n_undecided > _UNDECIDED_MOST or not selection.may_gather(codes):
         return None
     reranks = [live.curve.scan_rerank(wanted.target) if live.curve else None for live in snapshot.segments]
-    return None if None in reranks else max(_LEAST_RERANK, *(rerank or 0 for rerank in reranks))
+    if None in reranks:
+        return None
+    return Knobs(effort=0, rerank=max(_LEAST_RERANK, *(rerank or 0 for rerank in reranks)))
 
 
-def _forecast_codes(predicted: dict[Path, float], snapshot: Snapshot, nq: int, selection: Selection) -> None:
+def _forecast_codes(
+    predicted: dict[Path, float], snapshot: Snapshot, nq: int, depth: int, selection: Selection
+) -> None:
     """Add what a scan of codes costs, and keep in mind what it would have spared.
 
     Gathering costs as much as a few scans, so it is done once that much could have been spared: whatever
@@ -194,7 +200,8 @@ def _forecast_codes(predicted: dict[Path, float], snapshot: Snapshot, nq: int, s
     **Source**: R. Karp, On-line algorithms versus off-line algorithms, 1992 (rent or buy).
     """
     numbers = selection.count * snapshot.view.d / 1e6
-    scan_ms = nq * (numbers * _CODES_NS / min(nq, MAX_THREADS) + _CODES_MS)
+    ranking_ms = depth * snapshot.view.d * _SUBSET_MANY_NS / 1e6
+    scan_ms = nq * ((numbers * _CODES_NS + ranking_ms) / min(nq, MAX_THREADS) + _CODES_MS)
     cheapest = min(predicted.values())
     to_gather_ms = 0.0 if selection.is_gathered else numbers * _GATHER_CODES_NS - selection.spared_ms
     predicted["codes"] = scan_ms + max(0.0, to_gather_ms)
@@ -319,35 +326,32 @@ def _by_codes(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selectio
     gathered = selection.gather(codes) if codes else None
     if not gathered:  # memory went to another filter meanwhile, or all that is selected lies in the tail
         return snapshot.view.search_subset(queries, k, selection.subset)
-    depth = plan.knobs[0].depth(k, selection.count)
+    view, depth = snapshot.view, plan.knobs[0].depth(k, selection.count)
+    sign = np.float32(1.0 if view.metric == "l2" else -1.0)
     pieces = [each.candidates(queries, depth) for each in gathered]
-    rough, slots = pieces[0] if len(pieces) == 1 else _merged(pieces, depth, snapshot.view.metric == "l2")
-    sign = np.float32(1.0 if snapshot.view.metric == "l2" else -1.0)
-    exact = snapshot.view.distances_of(queries, slots)
+    rough, slots = pieces[0] if len(pieces) == 1 else _merged(pieces, depth, view.metric == "l2")
+    exact = view.distances_of(queries, slots)
     found = picked(exact, slots, np.argsort(sign * exact, axis=1, kind="stable")[:, :k])
-    if depth < selection.count:
-        open_ones = np.flatnonzero(~_is_decided(sign, k, rough, exact, slots, found[0]))
-        selection.n_undecided = max(0, selection.n_undecided + 2 * len(open_ones) - len(queries))
-        if len(open_ones):
-            return snapshot.view.search_subset(queries, k, selection.subset)
     tail = _search_tail(snapshot, queries, k, selection)
-    return found if tail is None else _merged([found, tail], k, snapshot.view.metric == "l2")
+    if tail is not None:
+        found = _merged([found, tail], k, view.metric == "l2")
+    is_decided = slots.min(axis=1) >= 0
+    if depth < sum(len(each.slots) for each in gathered):
+        is_decided &= _may_believe(sign * rough, sign * exact, sign * found[0][:, -1])
+    n_open = int(np.count_nonzero(~is_decided))
+    selection.n_undecided = max(0, selection.n_undecided + 2 * n_open - len(queries))
+    return found if not n_open else _filled_up(snapshot, queries, k, selection, *found, is_decided)
 
 
-def _is_decided(
-    sign: np.float32, k: int, rough: Float32, exact: Float32, slots: Slots, nearest: Float32
-) -> Mask:
-    """Whether nothing that the codes put behind the candidates is likely to be nearer than the k-th.
+def _may_believe(rough: Float32, exact: Float32, kth: Float32) -> Mask:
+    """Whether nothing that the codes put behind the candidates is likely to be nearer than the k-th found.
 
-    How far codes are off is seen in the candidates themselves; `_SIGMAS` of it are allowed for.
+    All are distances that are smaller when nearer. How far codes are off is seen in the candidates, and
+    `_SIGMAS` of that are allowed for.
     """
-    if nearest.shape[1] < k:
-        return np.zeros(len(rough), np.bool_)
-    off = sign * (exact - rough)
-    with np.errstate(invalid="ignore"):
-        least = sign * rough[:, -1] + off.mean(axis=1) - _SIGMAS * off.std(axis=1)
-        decided: Mask = (slots.min(axis=1) >= 0) & (sign * nearest[:, k - 1] <= least)
-    return decided
+    off = exact - rough
+    believed: Mask = kth <= rough[:, -1] + off.mean(axis=1) - _SIGMAS * off.std(axis=1)
+    return believed
 
 
 def _living(live: LiveSegment, queries: Float32, k: int, knobs: Knobs, selection: Selection) -> Neighbours:

@@ -5,7 +5,6 @@ It can be lost: every collection also keeps its own facts, and a missing catalog
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -18,7 +17,7 @@ from typing import Any
 from faissbase.collection.store import Config, vectors_path
 from faissbase.errors import AlreadyExistsError, CorruptionError, FaissbaseError, NotFoundError
 from faissbase.storage import records, sqlite
-from faissbase.storage.files import os_errors, publish, sync_folder
+from faissbase.storage.files import alone_in, os_errors, publish, sync_folder
 from faissbase.storage.salvage import damaged_meta, readable_collections
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.storage.vectors import VectorFile
@@ -80,7 +79,7 @@ class Catalog:
         if self._path.exists():
             return
         draft = self.root / f"{FILE_NAME}.draft"
-        with os_errors(f"cannot create {self._path}"), _folder_lock(self.root):
+        with os_errors(f"cannot create {self._path}"), alone_in(self.root):
             if self._path.exists():
                 return
             try:
@@ -137,7 +136,9 @@ class Catalog:
 
     def configs(self, tenant: str) -> list[Config]:
         """What each collection of a tenant is, by name."""
-        return [config for owner, config in self.all_live() if owner == tenant]
+        statement = f"SELECT {_COLUMNS} FROM collections WHERE tenant = ? AND NOT is_deleting ORDER BY name"
+        with self._use() as connection:
+            return [Config(*row) for row in connection.execute(statement, (tenant,))]
 
     def names(self, tenant: str) -> list[str]:
         statement = "SELECT name FROM collections WHERE tenant = ? AND NOT is_deleting ORDER BY name"
@@ -339,17 +340,6 @@ def _tell_other_processes(folder: Path) -> None:
                 transaction.set_meta("deleted", 1)
         finally:
             opened.close()
-
-
-@contextmanager
-def _folder_lock(folder: Path) -> Iterator[None]:
-    """Let one process at a time into the block; the lock goes with the process that holds it."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _adopt_collections(root: Path, draft: Path, told: dict[str, dict[str, Any]]) -> None:

@@ -147,6 +147,9 @@ class Server:
                     story.key = self._let_in(scope)
                     self._rates.take(story.key.tenant)
                 await self._router(scope, receive, told)
+            except asyncio.CancelledError:  # the time for stopping is over
+                stopping = UnavailableError("the server is stopping")
+                await self._fail(stopping, story, scope, receive, told)
             except Exception as error:  # noqa: BLE001  # the outermost handler
                 await self._fail(error, story, scope, receive, told)
         self._tell(story, scope)
@@ -255,38 +258,37 @@ class Server:
         """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""
         if op.together is not None:
             return op.status, await self._gatherer.serve(op, call)
-        threads = self._long if op.is_long else self._short
         sent = checked_key(request.headers.get("idempotency-key"))
-        key = None if sent is None or op.scope == "read" else (call.key.id, op.path, request.url.path, sent)
-        if key is not None:
+        what = None if sent is None or op.scope == "read" else (op.path, request.url.path, sent)
+        threads = self._long if op.is_long else self._short
+        return await asyncio.get_running_loop().run_in_executor(threads, self._run, op, call, what)
+
+    def _run(self, op: Operation, call: Call, what: tuple[str, ...] | None) -> tuple[int, bytes]:
+        """Decode, serve, encode: all that takes time, in one thread."""
+        if what is not None:
             raw = b"" if call.body is None else call.body[0]
-            known = self._answered.begin(key, str(request.query_params).encode() + b"\n" + raw)
+            known = self._answered.begin(call.key.id, what, str(call.query).encode() + b"\n" + raw)
             if known is not None:
                 return known
         try:
-            content = await asyncio.get_running_loop().run_in_executor(threads, _run, op, call)
+            op.decode(call)
+            content = op.encode(op.run(call))
         except BaseException:
-            if key is not None:
-                self._answered.fail(key)
+            if what is not None:
+                self._answered.fail(call.key.id, what)
             raise
-        if key is not None:
-            self._answered.end(key, op.status, content)
+        if what is not None:
+            self._answered.end(call.key.id, what, op.status, content)
         return op.status, content
 
     def close(self) -> None:
         """Wait for what runs, then checkpoint and close all files."""
         self.is_stopping = True
         self._gatherer.close()
-        self._short.shutdown(wait=True)
+        self._short.shutdown(wait=True, cancel_futures=True)
         self._long.shutdown(wait=True, cancel_futures=True)
         self._tenants.close()
         self._keys.close()
-
-
-def _run(op: Operation, call: Call) -> bytes:
-    """Decode, serve, encode: all that takes time, in one thread."""
-    op.decode(call)
-    return op.encode(op.run(call))
 
 
 async def _endpoint(server: Server, choices: dict[str, Operation], request: Request) -> Response:

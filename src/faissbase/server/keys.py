@@ -27,6 +27,8 @@ _LONGEST = 256
 _NAME_LONGEST = 200
 _LONGEST_S = 100 * 365 * 86_400.0
 _FILES = ".sqlite"
+_MOST_KEYS = 1000
+_MOST_INDEXES = 100
 
 
 class Unauthenticated(AccessError):
@@ -75,7 +77,7 @@ class Keys:
         self._file = KeyFile(folder)
         self._clock = clock
         self._lock = threading.Lock()
-        self._version: tuple[int, int] | None = None
+        self._version: int | None = None
         self._known: dict[str, tuple[Key, bytes]] = {}
 
     def create(
@@ -95,6 +97,8 @@ class Keys:
             No such scope, none at all, no such name, a time that is not ahead.
         """
         row, text = self._made(tenant, scopes, name=name, indexes=indexes, expires_in_s=expires_in_s)
+        if sum(key.is_good_at(row.created_s) for key in self.all(tenant)) >= _MOST_KEYS:
+            raise AccessError(f"tenant {tenant!r} has {_MOST_KEYS:,} good keys: revoke some first")
         self._file.insert(row)
         return _key(row), text
 
@@ -209,6 +213,8 @@ def _check(
     if unknown or not scopes:
         shown = ", ".join(sorted(unknown)) or "none"
         raise InvalidInputError(f"scopes are {', '.join(SCOPES)}, got {shown}")
+    if indexes is not None and len(indexes) > _MOST_INDEXES:
+        raise InvalidInputError(f"a key is limited to {_MOST_INDEXES} indexes at most, got {len(indexes):,}")
     for index in indexes or ():
         check_name(index, "index")
     if len(name) > _NAME_LONGEST or not name.isprintable():

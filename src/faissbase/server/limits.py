@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from faissbase.errors import FaissbaseError, InvalidInputError, UnavailableError
 
 _BURST_S = 2.0
-_KEPT = 10_000
-_KEPT_BYTES = 32 << 20
+_KEPT = 1000  # for each API key
+_KEPT_BYTES = 4 << 20
 _KEPT_S = 3600.0
 KEY_LONGEST = 200
 
@@ -73,15 +73,17 @@ class _Answer:
 
 
 class Answered:
-    """Answers to requests that came with an ``Idempotency-Key``: for an hour, in memory."""
+    """Answers to requests that came with an ``Idempotency-Key``: for an hour, in memory, by caller.
+
+    ``caller`` is the id of an API key, ``what`` names the request.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._answers: OrderedDict[tuple[str, ...], _Answer] = OrderedDict()
-        self._n_bytes = 0
+        self._answers: dict[str, OrderedDict[tuple[str, ...], _Answer]] = {}
 
-    def begin(self, key: tuple[str, ...], body: bytes) -> tuple[int, bytes] | None:
+    def begin(self, caller: str, what: tuple[str, ...], body: bytes) -> tuple[int, bytes] | None:
         """The answer given to this request before; None where it is to be run now.
 
         Raises
@@ -93,39 +95,40 @@ class Answered:
         """
         digest = hashlib.sha256(body).digest()
         with self._lock:
-            self._drop_old()
-            known = self._answers.get(key)
+            answers = self._answers.setdefault(caller, OrderedDict())
+            _drop_old(answers, self._clock())
+            known = answers.get(what)
             if known is None:
-                self._answers[key] = _Answer(digest, self._clock())
+                answers[what] = _Answer(digest, self._clock())
                 return None
         if known.digest != digest:
-            raise InvalidInputError(f"Idempotency-Key {key[-1]!r} came before, with another request")
+            raise InvalidInputError(f"Idempotency-Key {what[-1]!r} came before, with another request")
         if known.content is None:
-            raise UnavailableError(f"the request with Idempotency-Key {key[-1]!r} is being run")
+            raise UnavailableError(f"the request with Idempotency-Key {what[-1]!r} is being run")
         return known.status, known.content
 
-    def end(self, key: tuple[str, ...], status: int, content: bytes) -> None:
+    def end(self, caller: str, what: tuple[str, ...], status: int, content: bytes) -> None:
         """Keep what a request was answered."""
         with self._lock:
-            known = self._answers.get(key)
-            if known is not None and known.content is None:
-                known.status, known.content = status, content
-                self._n_bytes += len(content)
+            known = self._answers[caller][what]
+            known.status, known.content = status, content
 
-    def fail(self, key: tuple[str, ...]) -> None:
+    def fail(self, caller: str, what: tuple[str, ...]) -> None:
         """Nothing was done: the same request may be run again."""
         with self._lock:
-            self._answers.pop(key, None)
+            del self._answers[caller][what]
 
-    def _drop_old(self) -> None:
-        now = self._clock()
-        while self._answers:
-            key, oldest = next(iter(self._answers.items()))
-            is_full = len(self._answers) >= _KEPT or self._n_bytes > _KEPT_BYTES
-            if not is_full and now - oldest.at_s < _KEPT_S:
-                return
-            del self._answers[key]
-            self._n_bytes -= len(oldest.content or b"")
+
+def _drop_old(answers: OrderedDict[tuple[str, ...], _Answer], now_s: float) -> None:
+    """Drop the oldest, as far as there are too many or their hour is over; not what is being run."""
+    n_bytes = sum(len(each.content or b"") for each in answers.values())
+    for what, each in list(answers.items()):
+        is_full = len(answers) >= _KEPT or n_bytes > _KEPT_BYTES
+        if not is_full and now_s - each.at_s < _KEPT_S:
+            return
+        if each.content is not None:
+            n_bytes -= len(each.content)
+            del answers[what]
 
 
 def checked_key(text: str | None) -> str | None:

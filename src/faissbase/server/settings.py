@@ -35,7 +35,7 @@ class Settings:
     insecure: bool = _setting(False, "listen on a public address without keys or without TLS all the same")
     durability: str = _setting("full", "full, or relaxed: a crash of the machine may lose the last writes")
     memory_budget: int = _setting(0, "bytes that the indexes of one collection may take; 0 is no limit")
-    threads: int = _setting(0, "requests worked on at once; 0 takes twice the processors")
+    threads: int = _setting(0, "threads for what is no search; 0 takes twice the processors")
     max_body_bytes: int = _setting(64 << 20, "longest body of a request, also after decompression")
     max_vectors: int = _setting(10_000, "most vectors, ids or queries of one request")
     max_k: int = _setting(10_000, "most hits for one query")

@@ -74,6 +74,17 @@ def publish(temporary: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Let one process at a time into the block; the lock goes with the process that holds it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 class FolderLock:
     """A lock on a folder, many shared or one alone, that goes with the process which holds it.
 

@@ -5,7 +5,6 @@ A secret is never stored: whoever reads this file cannot make a request with it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from faissbase.storage import sqlite
-from faissbase.storage.files import os_errors, publish
+from faissbase.storage.files import alone_in, os_errors, publish
 from faissbase.storage.sqlite import sqlite_errors
 
 FILE_NAME = "keys.sqlite"
@@ -55,13 +54,15 @@ class KeyRow:
 
 
 class KeyFile:
-    """The keys of one folder. Thread-safe; several processes may use one file."""
+    """The keys of one folder. Thread-safe; several processes may use one file.
+
+    Each change has a connection of its own: whoever reads never waits for a write, nor for its sync.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE_NAME
         self._lock = threading.Lock()
         self._connection: Any = None
-        self._n_own_changes = 0
 
     @contextmanager
     def _use(self) -> Iterator[Any]:
@@ -72,13 +73,13 @@ class KeyFile:
             with sqlite_errors(self._path):
                 yield self._connection
 
-    def version(self) -> tuple[int, int]:
+    def version(self) -> int:
         """Differs once somebody has changed a key."""
         with self._use() as connection:
             if connection is None:
-                return (-1, 0)
+                return -1
             [(version,)] = connection.execute("PRAGMA data_version").fetchall()
-            return (int(version), self._n_own_changes)
+            return int(version)
 
     def rows(self) -> list[KeyRow]:
         """Every key, in the order in which they were made."""
@@ -104,36 +105,37 @@ class KeyFile:
         )
         statement = revokes if ends_s <= row.created_s else ends
         good = f" AND ifnull(expires_s, {row.created_s!r} + 1) > {row.created_s!r} RETURNING id"
-        with self._use() as connection:
-            if connection is None:
-                return False
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                was_good = bool(connection.execute(statement + good, (ends_s, id)).fetchall())
-                if was_good:
-                    connection.execute(_INSERT, astuple(row))
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
-            self._n_own_changes += 1
+        with self._writing() as connection:
+            was_good = bool(connection.execute(statement + good, (ends_s, id)).fetchall())
+            if was_good:
+                connection.execute(_INSERT, astuple(row))
         return was_good
 
     def set_revoked(self, id: str, at_s: float) -> None:
         self._change("UPDATE keys SET revoked_s = ? WHERE id = ? AND revoked_s IS NULL", at_s, id)
 
+    @contextmanager
+    def _writing(self) -> Iterator[Any]:
+        """One change, whole or not at all, durable at the end."""
+        connection = sqlite.connect(self._path)
+        try:
+            with sqlite_errors(self._path):
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+        finally:
+            connection.close(True)  # undoes what is open
+
     def _change(self, statement: str, *bindings: Any) -> None:
-        with self._use() as connection:
-            if connection is not None:
-                connection.execute(statement, bindings)
-                self._n_own_changes += 1
+        with self._writing() as connection:
+            connection.execute(statement, bindings)
 
     def _create_if_missing(self) -> None:
         """Make the file under another name first, readable by its owner alone."""
         if self._path.exists():
             return
         draft = self._path.with_name(f"{FILE_NAME}.draft")
-        with os_errors(f"cannot create {self._path}"), _locked(self._path.parent):
+        with os_errors(f"cannot create {self._path}"), alone_in(self._path.parent):
             if self._path.exists():
                 return
             draft.unlink(missing_ok=True)
@@ -146,13 +148,3 @@ class KeyFile:
             if self._connection is not None:
                 self._connection.close(True)
                 self._connection = None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

@@ -105,6 +105,28 @@ def test_what_filters_do_is_measured_once_they_are_used(
         assert _recall(docs, data[1][:200], where) >= DEFAULT_RECALL
 
 
+def test_optimizing_ends_though_somebody_writes_without_pause(
+    docs: LocalCollection, data: tuple[Float32, Float32]
+) -> None:
+    _add(docs, data[0], N, N + 100)
+    is_over, numbers = threading.Event(), iter(range(1 << 30))
+
+    def write() -> None:
+        while not is_over.is_set():
+            docs.upsert([f"w{next(numbers) % 50}"], data[0][:1])
+
+    writer = threading.Thread(target=write)
+    optimizer = threading.Thread(target=docs.optimize, daemon=True)
+    writer.start()
+    optimizer.start()
+    optimizer.join(60)
+    is_ended = not optimizer.is_alive()
+    is_over.set()
+    writer.join()
+    assert is_ended
+    assert docs.stats().slots_indexed >= N + 100
+
+
 def test_a_segment_mostly_dead_still_gives_what_is_left(
     docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,6 +82,24 @@ def test_a_filter_that_comes_again_is_scanned_by_its_codes(
         assert hit.distance == pytest.approx(distance, abs=1e-6) or hit.id not in exact.ids[0]
 
 
+def test_records_that_lie_close_together_are_not_left_to_codes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    xb = rng.normal(size=(6000, 64)).astype(np.float32)
+    xb[:600] = xb[0] + 0.03 * rng.normal(size=(600, 64))  # variants of one thing, within the step of a code
+    with faissbase.connect(tmp_path / "db") as db:
+        docs = db.create_collection("docs", 64, index_type="HNSW_SQ8")
+        docs.add([f"r{i}" for i in range(len(xb))], xb, [{"variant": i < 600} for i in range(len(xb))])
+        docs.optimize()
+        docs._parts().store.tuning.wants_filters = True
+        docs.optimize()
+        where: dict[str, object] = {"variant": True}
+        queries = xb[:100] + 0.03 * rng.normal(size=(100, 64)).astype(np.float32)
+        for _ in range(3):
+            found = _search_often(docs, queries, where)
+        exact = docs.search(queries, K, where, recall=1.0).ids
+    assert np.mean([len(set(a) & set(b)) / K for a, b in zip(found, exact, strict=True)]) >= 0.95
+
+
 def test_many_queries_at_once_find_the_same(docs: LocalCollection, data: tuple[Float32, Float32]) -> None:
     xq = data[1][:8]
     found = _search_often(docs, np.repeat(xq, 3, axis=0), FIFTH)[::3]

@@ -321,3 +321,15 @@ def test_a_lost_catalog_is_made_again_beside_keys(folder: Path, keys: Keys) -> N
         path.unlink()
     with connect(folder) as db:
         assert db.list_collections() == ["docs"]
+
+
+def test_keys_and_their_indexes_are_bounded(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faissbase.server.keys._MOST_KEYS", 3)
+    made = [keys.create("acme", ["read"])[0] for _ in range(3)]
+    with pytest.raises(AccessError, match="revoke some"):
+        keys.create("acme", ["read"])
+    keys.create("other", ["read"])
+    keys.revoke(made[0].id)
+    keys.create("acme", ["read"])
+    with pytest.raises(InvalidInputError, match="100 indexes"):
+        keys.create("third", ["read"], indexes=[f"i{i}" for i in range(101)])

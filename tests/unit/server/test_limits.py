@@ -44,38 +44,45 @@ def test_no_rate_is_no_limit() -> None:
         rates.take("acme")
 
 
+WHAT = ("route", "path", "k1")
+
+
 def test_a_request_is_answered_as_before_for_an_hour() -> None:
     clock = _Clock()
     answered = Answered(clock)
-    key = ("acme", "path", "k1")
-    assert answered.begin(key, b"body") is None
+    assert answered.begin("mine", WHAT, b"body") is None
     with pytest.raises(UnavailableError, match="being run"):
-        answered.begin(key, b"body")
-    answered.end(key, 201, b"answer")
-    assert answered.begin(key, b"body") == (201, b"answer")
+        answered.begin("mine", WHAT, b"body")
+    answered.end("mine", WHAT, 201, b"answer")
+    assert answered.begin("mine", WHAT, b"body") == (201, b"answer")
     with pytest.raises(InvalidInputError, match="another request"):
-        answered.begin(key, b"other")
-    assert answered.begin(("other", "path", "k1"), b"body") is None
+        answered.begin("mine", WHAT, b"other")
+    assert answered.begin("other", WHAT, b"body") is None
     clock.now += 3601.0
-    assert answered.begin(key, b"other") is None
+    assert answered.begin("mine", WHAT, b"other") is None
 
 
 def test_what_failed_may_be_run_again() -> None:
     answered = Answered(_Clock())
-    key = ("acme", "path", "k1")
-    assert answered.begin(key, b"body") is None
-    answered.fail(key)
-    assert answered.begin(key, b"other") is None
+    assert answered.begin("mine", WHAT, b"body") is None
+    answered.fail("mine", WHAT)
+    assert answered.begin("mine", WHAT, b"other") is None
 
 
-def test_memory_for_answers_is_bounded() -> None:
+@pytest.mark.parametrize(("n", "size"), [(100, 1 << 20), (3000, 1)])
+def test_memory_for_answers_is_bounded_for_each_caller(n: int, size: int) -> None:
     answered = Answered(_Clock())
-    for number in range(100):
-        key = ("acme", str(number))
-        assert answered.begin(key, b"") is None
-        answered.end(key, 200, b"x" * (1 << 20))
-    assert answered.begin(("acme", "0"), b"") is None
-    assert answered.begin(("acme", "99"), b"") is not None
+    assert answered.begin("other", WHAT, b"") is None
+    answered.end("other", WHAT, 200, b"kept")
+    assert answered.begin("mine", ("running",), b"") is None
+    for number in range(n):
+        assert answered.begin("mine", (str(number),), b"") is None
+        answered.end("mine", (str(number),), 200, b"x" * size)
+    assert answered.begin("mine", ("0",), b"") is None
+    assert answered.begin("mine", (str(n - 1),), b"") is not None
+    assert answered.begin("other", WHAT, b"") == (200, b"kept")
+    with pytest.raises(UnavailableError):
+        answered.begin("mine", ("running",), b"")
 
 
 @pytest.mark.parametrize("text", ["", "x" * 201, "a\nb", "\x00"])
