@@ -84,16 +84,16 @@ def test_a_filter_that_comes_again_is_scanned_by_its_codes(
 
 def test_records_that_lie_close_together_are_not_left_to_codes(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    xb = rng.normal(size=(6000, 64)).astype(np.float32)
-    xb[:600] = xb[0] + 0.03 * rng.normal(size=(600, 64))  # variants of one thing, within the step of a code
+    xb = rng.normal(size=(8000, 64)).astype(np.float32)
+    xb[:2000] = xb[0] + 0.1 * rng.normal(size=(2000, 64))  # variants of one thing, within the step of a code
     with faissbase.connect(tmp_path / "db") as db:
         docs = db.create_collection("docs", 64, index_type="HNSW_SQ8")
-        docs.add([f"r{i}" for i in range(len(xb))], xb, [{"variant": i < 600} for i in range(len(xb))])
+        docs.add([f"r{i}" for i in range(len(xb))], xb, [{"variant": i < 2000} for i in range(len(xb))])
         docs.optimize()
         docs._parts().store.tuning.wants_filters = True
         docs.optimize()
         where: dict[str, object] = {"variant": True}
-        queries = xb[:100] + 0.03 * rng.normal(size=(100, 64)).astype(np.float32)
+        queries = xb[:100] + 0.1 * rng.normal(size=(100, 64)).astype(np.float32)
         for _ in range(3):
             found = _search_often(docs, queries, where)
         exact = docs.search(queries, K, where, recall=1.0).ids
