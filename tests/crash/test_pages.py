@@ -53,4 +53,4 @@ def test_pages_in_wrong_places_give_the_right_answer_or_an_error(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEED + 1, SEED + 4))
 def test_many_pages_in_wrong_places_give_the_right_answer_or_an_error(tmp_path: Path, seed: int) -> None:
-    _run(tmp_path, seed, 300.0, 500)
+    _run(tmp_path, seed, 120.0, 160)

@@ -5,7 +5,9 @@ Works on the files, not on an open collection, so that it can say what keeps one
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,27 +22,55 @@ from faissbase.storage.vectors import VectorFile
 from faissbase.types import Problem, VerifyReport
 
 _SAMPLE_WORDS = 500
+_ATTEMPTS = 3
 
 
 def verify(folder: Path, config: Config) -> VerifyReport:
-    """Read every byte of a collection and tell what does not agree."""
-    report = VerifyReport(0, [])
+    """Read every byte of a collection and tell what does not agree.
+
+    Files that somebody replaces meanwhile, by a compaction or a new segment, are no damage: then the newer
+    ones are read.
+    """
+    for _ in range(_ATTEMPTS):
+        report, files = _verified(folder, config)
+        if report.ok or files is None or files == _files_of(folder):
+            break
+    return report
+
+
+def _verified(folder: Path, config: Config) -> tuple[VerifyReport, tuple[int, int] | None]:
+    """What one moment holds, and which files are its own; None where even that cannot be read."""
+    n_rows, files = 0, None
+    problems: list[Problem] = []
     try:
-        records = Records(folder, synchronous="FULL")
+        with _reading(folder) as transaction:
+            problems += [Problem("records", FILE_NAME, text) for text in transaction.integrity_problems()]
+            state = transaction.state()
+            files = state.generation, state.segments
+            n_rows = _Check(folder, config, transaction, problems).run(state)
     except FaissbaseError as error:
-        return VerifyReport(0, [Problem("records", FILE_NAME, str(error))])
+        problems.append(Problem("records", FILE_NAME, str(error)))
+    return VerifyReport(n_rows, problems), files
+
+
+def _files_of(folder: Path) -> tuple[int, int] | None:
+    try:
+        with _reading(folder) as transaction:
+            state = transaction.state()
+    except FaissbaseError:
+        return None
+    return state.generation, state.segments
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[ReadTransaction]:
+    """A moment seen by a connection of its own: SQLite's check of a text index trusts its memory."""
+    records = Records(folder, synchronous="FULL")
     try:
         with records.read_transaction() as transaction:
-            problems = [Problem("records", FILE_NAME, text) for text in transaction.integrity_problems()]
-            check = _Check(folder, config, transaction)
-            report = VerifyReport(check.run(), problems + check.problems)
-    except CorruptionError as error:
-        report = VerifyReport(
-            report.rows_checked, [*report.problems, Problem("records", FILE_NAME, str(error))]
-        )
+            yield transaction
     finally:
         records.close()
-    return report
 
 
 @dataclass(slots=True)
@@ -50,11 +80,10 @@ class _Check:
     folder: Path
     config: Config
     transaction: ReadTransaction
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Problem]
 
-    def run(self) -> int:
+    def run(self, state: State) -> int:
         """Check everything; the number of rows checked."""
-        state = self.transaction.state()
         path = vectors_path(self.folder, state.generation)
         if not path.exists():
             self._tell("slots", path.name, "the slot file is missing")

@@ -15,6 +15,7 @@ import pytest
 
 import faissbase
 from faissbase.collection.collection import LocalCollection
+from faissbase.collection.store import vectors_path
 from faissbase.storage import sqlite
 from faissbase.storage.files import FolderLock
 
@@ -104,6 +105,23 @@ def test_a_leftover_generation_is_removed_at_the_next_open(
     reopened = _reopened(db)
     assert len(reopened) == N
     assert not leftover.exists()
+
+
+def test_verify_follows_a_compaction_that_comes_between(
+    docs: LocalCollection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs.delete([f"r{i}" for i in range(50)])
+    waiting = [docs]
+
+    def compact_first(folder: Path, generation: int) -> Path:
+        if waiting:
+            waiting.pop().optimize()
+            assert not vectors_path(folder, generation).exists()
+        return vectors_path(folder, generation)
+
+    monkeypatch.setattr("faissbase.collection.verify.vectors_path", compact_first)
+    report = docs.verify()
+    assert (report.rows_checked, report.problems) == (N - 50, [])
 
 
 def test_verify_finds_nothing_wrong_with_a_sound_collection(docs: LocalCollection) -> None:
