@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from faissbase.server.app import OPERATIONS, PREFIX
+from faissbase.server.app import OPERATIONS
 from faissbase.server.faults import STATUSES
 from faissbase.server.keys import Keys
 from faissbase.server.metrics import Metrics
+from faissbase.server.routing import PREFIX
 from faissbase.server.settings import ABOUT, DEFAULTS, NAMES
 from faissbase.server.watching import OPEN_OPERATIONS
 

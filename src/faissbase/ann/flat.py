@@ -7,6 +7,9 @@ so any number of threads may search one.
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -60,13 +63,30 @@ def half_codes(dimension: int, metric: Metric, most_bytes: int) -> HalfCodes:
     return HalfCodes(dimension, metric, _OWNER, most_bytes=most_bytes)
 
 
+@contextmanager
+def one_thread_a_batch() -> Iterator[None]:
+    """What this thread searches meanwhile takes one OpenMP thread, for others search beside it.
+
+    OpenMP's threads wait by turning round: a batch on two takes half as much processor time again.
+    """
+    _batches.threads = 1
+    try:
+        yield
+    finally:
+        _batches.threads = MAX_THREADS
+
+
+_batches = threading.local()
+
+
 class threads_for:
     """One OpenMP thread for one query, all for more; the caller's own setting comes back after."""
 
     __slots__ = ("_before", "_wanted")
 
     def __init__(self, nq: int) -> None:
-        self._wanted = MAX_THREADS if nq > 1 and os.getpid() == _PROCESS else 1
+        is_many = nq > 1 and os.getpid() == _PROCESS
+        self._wanted = getattr(_batches, "threads", MAX_THREADS) if is_many else 1
         self._before = self._wanted
 
     def __enter__(self) -> None:

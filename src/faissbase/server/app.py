@@ -11,65 +11,45 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from starlette.convertors import Convertor, register_url_convertor
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from faissbase.errors import InvalidInputError, NotFoundError, UnavailableError
+from faissbase.errors import InvalidInputError, UnavailableError
 from faissbase.server import access, indexes, searches, vectors, watching
-from faissbase.server.bodies import read_body
+from faissbase.server.bodies import Held, read_body
 from faissbase.server.faults import WrongMethod, as_ours, body_of, status_of
-from faissbase.server.gathering import Gatherer
 from faissbase.server.keys import Key, Keys, Unauthenticated
 from faissbase.server.limits import Answered, Rates, TooMany, checked_key
 from faissbase.server.logs import LOGGER
 from faissbase.server.metrics import CONTENT_TYPE, Metrics
 from faissbase.server.operations import Call, Operation
+from faissbase.server.routing import PREFIX, Router, query_of
 from faissbase.server.settings import Settings, is_own_name
 from faissbase.server.tenants import Tenants
+from faissbase.server.working import Answer, Gone, Workers
 
-PREFIX = "/v1"
-_JSON = "application/json"
-_MEDIA: dict[Any, str | None] = {None: None, bytes: CONTENT_TYPE}
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
-_SHOWN = 200
+_JSON = b"application/json"
+_TEXT = CONTENT_TYPE.encode()
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 _LONG_THREADS = 2
 _SEARCH_THREADS = 2
+_GONE = 499  # as nginx logs it; nobody is there to read it
 _SECURITY = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
 )
-
-
-class _Rest(Convertor[str]):
-    """The rest of a path, whatever is in it: Starlette's own stops at a line break."""
-
-    regex = "(?s:.*)"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("rest", _Rest())
-OPEN_PATHS = frozenset(PREFIX + op.path for op in watching.OPEN_OPERATIONS)
+OPEN_PATHS = {PREFIX + op.path: op for op in watching.OPEN_OPERATIONS}
 # Who may do everything while there are no keys, from this machine alone.
 NOBODY = Key("none", "default", "no keys yet", frozenset(("admin",)), None, 0.0)
+Heads = dict[bytes, bytes]
+_RUN, _numbers = uuid.uuid4().hex[:16], count()
 
 
 @dataclass(slots=True)
@@ -93,40 +73,21 @@ class Server:
         self.is_stopping = False
         self._keys = keys
         self._tenants = tenants
-        n_threads = settings.threads or 2 * (os.cpu_count() or 1)
-        self._short = ThreadPoolExecutor(n_threads, thread_name_prefix="faissbase-request")
-        self._long = ThreadPoolExecutor(_LONG_THREADS, thread_name_prefix="faissbase-long")
+        self._searching = Workers(max(_SEARCH_THREADS, os.cpu_count() or 1), "search")
+        self._short = Workers(settings.threads, "request")
+        self._long = Workers(_LONG_THREADS, "long")
         self._rates = Rates(settings.max_requests_per_s)
         self._answered = Answered()
-        self._gatherer = Gatherer(max(_SEARCH_THREADS, os.cpu_count() or 1))
-        self._router: ASGIApp = Router(self._routes(), redirect_slashes=False, default=_no_such_path)
-
-    def _routes(self) -> list[Route]:
-        routes = [self._open_route(op) for op in watching.OPEN_OPERATIONS]
-        by_path: dict[str, dict[str, Operation]] = {}
-        for op in OPERATIONS:
-            for method in op.methods:
-                by_path.setdefault(op.path, {})[method] = op
-        for path, choices in by_path.items():
-            routes.append(Route(PREFIX + path, partial(_endpoint, self, choices), methods=list(choices)))
-        return routes
-
-    def _open_route(self, op: Operation) -> Route:
-        async def endpoint(request: Request) -> Response:
-            request.scope["state"]["story"].route = op.path
-            health = op.run(self.is_stopping)
-            status = 503 if op.path.endswith("/ready") and not health.ready else 200
-            return Response(msgspec.json.encode(health), status, media_type=_JSON)
-
-        return Route(PREFIX + op.path, endpoint, methods=["GET"])
+        self._held = Held(settings.max_held_bytes)
+        self._router = Router(OPERATIONS)
 
     # ---- letting in ------------------------------------------------------------------------------
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
+        if scope["type"] == "http":
             await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
         else:  # a web socket
             await send({"type": "websocket.close", "code": 1008})
 
@@ -138,23 +99,28 @@ class Server:
                 return
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        story = _Story(_request_id(scope), time.perf_counter())
-        scope["app"], scope["state"] = self, {"story": story}
-        told = _telling(send, story)
-        with self.metrics.in_flight.track_inprogress():
-            try:
-                if scope["path"] not in OPEN_PATHS:
-                    story.key = self._let_in(scope)
-                    self._rates.take(story.key.tenant)
-                await self._router(scope, receive, told)
-            except asyncio.CancelledError:  # the time for stopping is over
-                stopping = UnavailableError("the server is stopping")
-                await self._fail(stopping, story, scope, receive, told)
-            except Exception as error:  # noqa: BLE001  # the outermost handler
-                await self._fail(error, story, scope, receive, told)
-        self._tell(story, scope)
+        heads: Heads = dict(scope["headers"])
+        story = _Story(_request_id(heads), time.perf_counter())
+        self.metrics.n_in_flight += 1
+        try:
+            op = OPEN_PATHS.get(scope["path"])
+            if op is not None:
+                await self._serve_open(op, scope, send, story)
+            else:
+                story.key = self._let_in(scope, heads)
+                self._rates.take(story.key.tenant)
+                await self._serve(scope, heads, receive, send, story)
+        except asyncio.CancelledError:  # the time for stopping is over
+            await self._fail(UnavailableError("the server is stopping"), send, story)
+        except Gone:
+            story.status = _GONE
+        except Exception as error:  # noqa: BLE001  # the outermost handler
+            await self._fail(error, send, story)
+        finally:
+            self.metrics.n_in_flight -= 1
+        self._tell(story, scope["method"])
 
-    def _let_in(self, scope: Scope) -> Key:
+    def _let_in(self, scope: Scope, heads: Heads) -> Key:
         """Whose request it is.
 
         Raises
@@ -168,46 +134,39 @@ class Server:
         is_shown = self.settings.is_public or self.settings.tls_elsewhere
         if self._keys.are_there or (is_shown and not self.settings.insecure):
             raise Unauthenticated("send your API key as X-API-Key, or as Authorization: Bearer")
-        if not self.settings.is_public and _is_from_a_page(scope):
+        if not self.settings.is_public and _is_from_a_page(heads):
             raise Unauthenticated("while there are no keys, pages in a browser are not served: make a key")
         return NOBODY
 
-    async def _fail(
-        self, error: Exception, story: _Story, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        if isinstance(error, HTTPException) and error.status_code == 405:
-            allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
-            error = WrongMethod(f"{scope['method']} is not for this path, it takes {allowed}")
-            headers = {"Allow": allowed}
-        else:
-            headers = {}
+    async def _fail(self, error: Exception, send: Send, story: _Story) -> None:
         ours = as_ours(error)
         status = status_of(ours)
         if status == 500:
             LOGGER.error("%s", error, exc_info=error, extra={"facts": {"request_id": story.request_id}})
         if story.status:  # its head is out already: all that is left is to end it short
             return
+        more: list[tuple[bytes, bytes]] = []
+        if isinstance(ours, WrongMethod):
+            more.append((b"allow", ours.allowed.encode()))
         if status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
+            more.append((b"www-authenticate", b"Bearer"))
         if status == 503:
-            headers["Retry-After"] = "1"
+            more.append((b"retry-after", b"1"))
         if status in (408, 413):  # what is left of the body is not read
-            headers["Connection"] = "close"
+            more.append((b"connection", b"close"))
         if isinstance(ours, TooMany):
-            headers["Retry-After"] = str(math.ceil(ours.retry_after_s))
+            more.append((b"retry-after", str(math.ceil(ours.retry_after_s)).encode()))
         body = body_of(ours, story.request_id, str(self._tenants.folder))
-        await Response(body, status, headers, _JSON)(scope, receive, send)
+        await _send(send, story, status, body, _JSON, more)
 
-    def _tell(self, story: _Story, scope: Scope) -> None:
+    def _tell(self, story: _Story, method: str) -> None:
         seconds = time.perf_counter() - story.began_s
-        self.metrics.answered(
-            story.route, scope["method"] if story.route != "none" else "any", story.status, seconds
-        )
+        self.metrics.answered(story.route, method if story.route != "none" else "any", story.status, seconds)
         facts = {
             "request_id": story.request_id,
             "tenant": story.key.tenant if story.key else None,
             "key": story.key.id if story.key else None,
-            "method": scope["method"],
+            "method": method,
             "route": story.route,
             "status": story.status,
             "ms": round(1000 * seconds, 3),
@@ -217,91 +176,110 @@ class Server:
 
     # ---- serving ---------------------------------------------------------------------------------
 
-    async def serve(self, op: Operation, request: Request) -> Response:
+    async def _serve_open(self, op: Operation, scope: Scope, send: Send, story: _Story) -> None:
+        story.route = op.path
+        if scope["method"] not in ("GET", "HEAD"):
+            raise WrongMethod(scope["method"], op.methods)
+        health = op.run(self.is_stopping)
+        status = 503 if op.path.endswith("/ready") and not health.ready else 200
+        await _send(send, story, status, msgspec.json.encode(health), _JSON)
+
+    async def _serve(self, scope: Scope, heads: Heads, receive: Receive, send: Send, story: _Story) -> None:
         """Check what the key may do, read the body, run the operation in a thread."""
-        story: _Story = request.scope["state"]["story"]
-        story.route, key = op.path.replace(":rest", ""), story.key
+        op, path = self._router.find(scope["method"], scope["path"])
+        story.route, key, cycle = op.shown, story.key, scope.get("state", {}).get("cycle")
         assert key is not None
         key.require(op.scope)
-        unknown = [name for name in request.query_params if name not in op.query]
-        if unknown:
-            there = ", ".join(op.query) or "none"
-            raise InvalidInputError(f"unknown parameter {unknown[0][:_SHOWN]!r}; there are: {there}")
-        body = None
-        if op.body is None and _has_body(request):
+        query = query_of(op, scope["query_string"])
+        if op.body is None and (heads.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in heads):
             raise InvalidInputError("this route takes no body")
+        raw = b""
         if op.body is not None:
             raw = await read_body(
-                request,
+                receive,
+                heads.get(b"content-length", b"").decode("latin-1"),
+                self._held,
                 most_bytes=self.settings.max_body_bytes,
                 timeout_s=self.settings.body_timeout_s,
+                is_there=cycle is not None and not cycle.more_body,
             )
-            headers = request.headers
-            body = (raw, headers.get("content-encoding", ""), headers.get("content-type", ""))
-        if self.is_stopping:
-            raise UnavailableError("the server is stopping")
-        call = Call(
-            key,
-            self._tenants,
-            self._keys,
-            self.settings,
-            self.metrics,
-            request.path_params,
-            request.query_params,
-            body,
-        )
-        with self.metrics.waiting.track_inprogress():
-            status, content = await self._answer(op, call, request)
-        return Response(content, status, media_type=_MEDIA.get(op.answer, _JSON))
-
-    async def _answer(self, op: Operation, call: Call, request: Request) -> tuple[int, bytes]:
-        """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""
-        if op.together is not None:
-            return op.status, await self._gatherer.serve(op, call)
-        sent = checked_key(request.headers.get("idempotency-key"))
-        what = None if sent is None or op.scope == "read" else (op.path, request.url.path, sent)
-        threads = self._long if op.is_long else self._short
-        return await asyncio.get_running_loop().run_in_executor(threads, self._run, op, call, what)
-
-    def _run(self, op: Operation, call: Call, what: tuple[str, ...] | None) -> tuple[int, bytes]:
-        """Decode, serve, encode: all that takes time, in one thread."""
-        if what is not None:
-            raw = b"" if call.body is None else call.body[0]
-            known = self._answered.begin(call.key.id, what, str(call.query).encode() + b"\n" + raw)
-            if known is not None:
-                return known
+        self.metrics.n_waiting += 1
         try:
-            op.decode(call)
-            content = op.encode(op.run(call))
+            if self.is_stopping:
+                raise UnavailableError("the server is stopping")
+            kinds = (
+                heads.get(name, b"").decode("latin-1") for name in (b"content-encoding", b"content-type")
+            )
+            body = (raw, *kinds) if op.body is not None else None
+            call = Call(key, self._tenants, self._keys, self.settings, self.metrics, path, query, body)
+            status, content = await self._answer(op, call, scope["path"], heads, cycle)
+        finally:
+            self.metrics.n_waiting -= 1
+            self._held.give_back(len(raw))
+        media = _TEXT if op.answer is bytes else _JSON if op.answer is not None else None
+        await _send(send, story, status, content, media)
+
+    async def _answer(self, op: Operation, call: Call, path: str, heads: Heads, cycle: Any) -> Answer:
+        """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""
+        is_gone = _is_here if cycle is None else lambda: bool(cycle.disconnected)
+        if op.together is not None:
+            return await self._searching.serve(op, call, _answer_of, is_gone)
+        sent = checked_key(heads.get(b"idempotency-key"))
+        workers = self._long if op.is_long else self._short
+        if sent is None or op.scope == "read":
+            return await workers.serve(op, call, _answer_of, is_gone)
+        what = (op.path, path, sent)
+        return await workers.serve(op, call, lambda op, call: self._answer_once(op, call, what), is_gone)
+
+    def _answer_once(self, op: Operation, call: Call, what: tuple[str, ...]) -> Answer:
+        raw = b"" if call.body is None else call.body[0]
+        known = self._answered.begin(call.key.id, what, str(call.query).encode() + b"\n" + raw)
+        if known is not None:
+            return known
+        try:
+            status, content = _answer_of(op, call)
         except BaseException:
-            if what is not None:
-                self._answered.fail(call.key.id, what)
+            self._answered.fail(call.key.id, what)
             raise
-        if what is not None:
-            self._answered.end(call.key.id, what, op.status, content)
-        return op.status, content
+        self._answered.end(call.key.id, what, status, content)
+        return status, content
 
     def close(self) -> None:
         """Wait for what runs, then checkpoint and close all files."""
         self.is_stopping = True
-        self._gatherer.close()
-        self._short.shutdown(wait=True, cancel_futures=True)
-        self._long.shutdown(wait=True, cancel_futures=True)
+        for workers in (self._searching, self._short, self._long):
+            workers.close()
         self._tenants.close()
         self._keys.close()
 
 
-async def _endpoint(server: Server, choices: dict[str, Operation], request: Request) -> Response:
-    method = "GET" if request.method == "HEAD" else request.method
-    return await server.serve(choices[method], request)
+def _is_here() -> bool:
+    return False
 
 
-def _has_body(request: Request) -> bool:
-    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+def _answer_of(op: Operation, call: Call) -> Answer:
+    """Decode, run, encode: all that takes time, in one thread."""
+    op.decode(call)
+    return op.status, op.encode(op.run(call))
 
 
-async def _no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
-    raise NotFoundError(f"no path {scope['path'][:_SHOWN]!r}; see {PREFIX}/openapi.json")
+async def _send(
+    send: Send,
+    story: _Story,
+    status: int,
+    content: bytes,
+    media: bytes | None,
+    more: list[tuple[bytes, bytes]] | None = None,
+) -> None:
+    """An answer, with the headers that every answer has."""
+    headers = [(b"x-request-id", story.request_id.encode()), *_SECURITY, *(more or ())]
+    if media is not None:
+        headers.append((b"content-type", media))
+    if status != 204:
+        headers.append((b"content-length", str(len(content)).encode()))
+    story.status, story.bytes_out = status, len(content)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
 
 
 def _sent_key(scope: Scope) -> str | None:
@@ -317,42 +295,24 @@ def _sent_key(scope: Scope) -> str | None:
     return sent.pop() if len(sent) == 1 else "" if sent else None
 
 
-def _is_from_a_page(scope: Scope) -> bool:
+def _is_from_a_page(heads: Heads) -> bool:
     """Whether a page in a browser may have sent it, by another name for this machine or from elsewhere."""
-    heads = {name: value.decode("latin-1").lower() for name, value in scope["headers"]}
     try:
-        host = urlsplit(f"//{heads.get(b'host', '')}").hostname or ""
+        host = urlsplit(f"//{heads.get(b'host', b'').decode('latin-1').lower()}").hostname or ""
     except ValueError:
         return True
     return b"origin" in heads or not is_own_name(host)
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(heads: Heads) -> str:
     """The caller's own id, where it is a short plain word, else a new one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _ID.match(value.decode("latin-1")):
-            return str(value.decode("latin-1"))
-    return uuid.uuid4().hex
-
-
-def _telling(send: Send, story: _Story) -> Callable[[MutableMapping[str, Any]], Awaitable[None]]:
-    """``send``, with the headers that every answer has, noting what goes out."""
-
-    async def told(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            story.status = message["status"]
-            own = (b"x-request-id", story.request_id.encode())
-            message["headers"] = [*message.get("headers", ()), own, *_SECURITY]
-        elif message["type"] == "http.response.body":
-            story.bytes_out += len(message.get("body", b""))
-        await send(message)
-
-    return told
+    sent = heads.get(b"x-request-id", b"")
+    return sent.decode() if _ID.match(sent) else f"{_RUN}{next(_numbers):016x}"
 
 
 OPERATIONS: tuple[Operation, ...] = (
-    *indexes.OPERATIONS,
     *searches.OPERATIONS,
+    *indexes.OPERATIONS,
     *vectors.OPERATIONS,
     *access.OPERATIONS,
     *watching.OPERATIONS,

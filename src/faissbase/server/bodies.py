@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import zlib
 from typing import Any
 
 import msgspec
 import zstandard
-from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
-from faissbase.errors import AccessError, InvalidInputError
+from faissbase.errors import AccessError, InvalidInputError, UnavailableError
 from faissbase.server.faults import Malformed, TooLarge, TooSlow, WrongMedia
 from faissbase.wire import Body
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout  # type: ignore[import-not-found]
 
 _JSON = "application/json"
 _SHOWN = 200
@@ -20,8 +26,28 @@ _FED_BYTES = 1024
 _WINDOW_BYTES = 1 << 27
 
 
-async def read_body(request: Request, *, most_bytes: int, timeout_s: float) -> bytes:
-    """The whole body, packed as it came.
+class Held:
+    """How many bytes of bodies are held for all requests, so that waiting ones cannot fill the memory."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self.n_bytes = 0
+
+    def take(self, n_bytes: int) -> None:
+        if self.n_bytes + n_bytes > self._most_bytes:
+            raise UnavailableError("the server holds as many bodies as it may: try again later")
+        self.n_bytes += n_bytes
+
+    def give_back(self, n_bytes: int) -> None:
+        self.n_bytes -= n_bytes
+
+
+async def read_body(
+    receive: Receive, announced: str, held: Held, *, most_bytes: int, timeout_s: float, is_there: bool
+) -> bytes:
+    """The whole body, packed as it came; it counts as ``held`` until the caller gives it back.
+
+    ``is_there`` says that it need not be waited for.
 
     Raises
     ------
@@ -29,30 +55,41 @@ async def read_body(request: Request, *, most_bytes: int, timeout_s: float) -> b
         Longer than ``most_bytes``, as it is announced or as it arrives.
     TooSlow
         Not all there after ``timeout_s`` seconds.
+    UnavailableError
+        Too much is held already.
     """
-    announced = request.headers.get("content-length", "")
     if announced.isascii() and announced.isdigit() and int(announced) > most_bytes:
         raise TooLarge(f"the body has {int(announced):,} bytes, at most {most_bytes:,} are taken")
+    pieces: list[bytes] = []
     try:
-        packed = await asyncio.wait_for(_read(request, most_bytes), timeout_s)
-    except (TimeoutError, asyncio.TimeoutError):
-        raise TooSlow(f"the body had not arrived after {timeout_s:g} s") from None
-    if announced.isascii() and announced.isdigit() and len(packed) != int(announced):
-        raise Malformed(f"of a body of {int(announced):,} bytes {len(packed):,} have arrived")
-    return packed
-
-
-async def _read(request: Request, most_bytes: int) -> bytes:
-    pieces, n_bytes = [], 0
-    try:
-        async for piece in request.stream():
-            n_bytes += len(piece)
-            if n_bytes > most_bytes:
-                raise TooLarge(f"the body is longer than {most_bytes:,} bytes")
-            pieces.append(piece)
-    except ClientDisconnect:
-        raise Malformed("the body ended before its end") from None
+        if is_there:
+            await _read(receive, pieces, held, most_bytes)
+        else:
+            async with timeout(timeout_s):
+                await _read(receive, pieces, held, most_bytes)
+        n_bytes = sum(map(len, pieces))
+        if announced.isascii() and announced.isdigit() and n_bytes != int(announced):
+            raise Malformed(f"of a body of {int(announced):,} bytes {n_bytes:,} have arrived")
+    except BaseException as error:
+        held.give_back(sum(map(len, pieces)))
+        if isinstance(error, TimeoutError | asyncio.TimeoutError):
+            raise TooSlow(f"the body had not arrived after {timeout_s:g} s") from None
+        raise
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def _read(receive: Receive, pieces: list[bytes], held: Held, most_bytes: int) -> None:
+    n_bytes, is_more = 0, True
+    while is_more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Malformed("the body ended before its end")
+        piece, is_more = message.get("body", b""), message.get("more_body", False)
+        n_bytes += len(piece)
+        if n_bytes > most_bytes:
+            raise TooLarge(f"the body is longer than {most_bytes:,} bytes")
+        held.take(len(piece))
+        pieces.append(piece)
 
 
 def unpacked(packed: bytes, encoding: str, most_bytes: int) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from faissbase.errors import (
@@ -43,6 +45,11 @@ class WrongMethod(InvalidInputError):
     """The path is there, but not for this method."""
 
     kind = "method_not_allowed"
+
+    def __init__(self, method: str, allowed: Iterable[str]) -> None:
+        takes = set(allowed)
+        self.allowed = ", ".join(sorted(takes | {"HEAD"} if "GET" in takes else takes))
+        super().__init__(f"{method} is not for this path, it takes {self.allowed}")
 
 
 class TooSlow(UnavailableError):

@@ -131,10 +131,11 @@ def _drop_old(answers: OrderedDict[tuple[str, ...], _Answer], now_s: float) -> N
             del answers[what]
 
 
-def checked_key(text: str | None) -> str | None:
+def checked_key(sent: bytes | None) -> str | None:
     """An ``Idempotency-Key`` as it was sent, where it is one."""
-    if text is None:
+    if sent is None:
         return None
+    text = sent.decode("latin-1")
     if not text or len(text) > KEY_LONGEST or not text.isprintable():
         raise InvalidInputError(f"an Idempotency-Key is one line of 1 to {KEY_LONGEST} letters")
     return text

@@ -45,18 +45,21 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
-        self.in_flight = Gauge(
-            "faissbase_requests_in_flight", "Requests being worked on.", registry=self._registry
-        )
-        self.waiting = Gauge(
-            "faissbase_requests_waiting",
-            "Requests that a thread works on, or that wait for one.",
-            registry=self._registry,
-        )
+        self.n_in_flight = self.n_waiting = 0  # changed by the event loop alone
+        for name, about, now in (
+            ("in_flight", "Requests being worked on.", lambda: self.n_in_flight),
+            ("waiting", "Requests that a thread works on, or that wait for one.", lambda: self.n_waiting),
+        ):
+            Gauge(f"faissbase_requests_{name}", about, registry=self._registry).set_function(now)
+        self._known: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def answered(self, route: str, method: str, status: int, seconds: float) -> None:
-        self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+        known = self._known.get((route, method, status))
+        if known is None:  # looking labels up takes longer than counting
+            known = self._requests.labels(route, method, str(status)), self._seconds.labels(route)
+            self._known[route, method, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
 
     def text(self, of_tenant: Iterable[Stats]) -> bytes:
         """All of it, with the indexes of the tenant that asks."""

@@ -128,6 +128,11 @@ class Operation:
     together: Callable[[list[Any]], list[Any]] | None = None
 
     @cached_property
+    def shown(self) -> str:
+        """The path as it is written in the documentation."""
+        return self.path.replace(":rest", "")
+
+    @cached_property
     def _decoder(self) -> msgspec.json.Decoder[Any] | None:
         return None if self.body is None else msgspec.json.Decoder(self.body)
 

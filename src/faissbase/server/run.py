@@ -28,6 +28,7 @@ from faissbase.types import Durability
 _BACKLOG = 2048
 _HEAD_BYTES = 64 << 10
 _HEAD_S = 20.0
+_READER_S, _READ_BYTES = 30.0, 64 << 10  # within that time so much of an answer is read
 _MOST_CONNECTIONS = 2000
 _TICKS_A_LOOK = 20  # of a tenth of a second
 
@@ -36,13 +37,15 @@ class _Protocol(HttpToolsProtocol):
     """HTTP whose heads are bounded, in length and time: they are read before it is known who sends them.
 
     So is all else that is no body: trailers, and what surrounds chunks. Where an answer goes out before the
-    body is there, the rest of that has as long as a head.
+    body is there, the rest of that has as long as a head. Whoever stops reading an answer is left.
     """
 
     _other_bytes = 0
     _body_bytes = 0
     _is_head_over = False
+    _unread_bytes = 0
     _timer: asyncio.TimerHandle | None = None
+    _reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if len(self.connections) >= _MOST_CONNECTIONS:
@@ -63,7 +66,6 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._other_bytes = self._body_bytes = 0
         self._is_head_over = False
-        self._begin_timer()
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -74,6 +76,7 @@ class _Protocol(HttpToolsProtocol):
         self._is_head_over = True
         self._end_timer()
         super().on_headers_complete()
+        self.scope["state"]["cycle"] = self.cycle  # it knows whether the caller is still there
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -90,11 +93,37 @@ class _Protocol(HttpToolsProtocol):
             return
         self._other_bytes += len(data)
         super().data_received(data)
+        if not self._is_head_over:
+            self._begin_timer()
         if self._other_bytes > _HEAD_BYTES + 8 * self._body_bytes:
             self.transport.close()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._reader_timer = self.loop.call_later(_READER_S, self._look_at_reader)
+
+    def _look_at_reader(self) -> None:
+        """Go on while the answer is read, however slowly; give up on who has stopped."""
+        unread = self.transport.get_write_buffer_size()
+        if unread > self._unread_bytes - _READ_BYTES:
+            self.transport.abort()
+            return
+        self._unread_bytes = unread
+        self._reader_timer = self.loop.call_later(_READER_S, self._look_at_reader)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_reader_timer()
+
+    def _end_reader_timer(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_timer()
+        self._end_reader_timer()
         if self.transport is not None:
             super().connection_lost(exc)
 
@@ -155,12 +184,12 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
         memory_budget=settings.memory_budget or None,
     )
     server = Server(settings, keys, tenants)
+    end_logs = logs.begin(settings.log_format)
     try:
         _check_open(settings, has_keys=keys.are_there)
         runner = _Uvicorn(_config(settings, server), server)
         listening = _listening(runner.config)
         try:
-            logs.begin(settings.log_format)
             host, port = listening.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             started(f"http{'s' if settings.has_tls else ''}://{shown}:{port}", not keys.are_there)
@@ -170,6 +199,7 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
             listening.close()
     finally:
         server.close()
+        end_logs()
 
 
 @contextmanager

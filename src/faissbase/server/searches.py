@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from faissbase.ann.flat import one_thread_a_batch
 from faissbase.collection.answers import Explanation
 from faissbase.collection.collection import LocalCollection
 from faissbase.errors import AccessError, InvalidInputError, NotFoundError
@@ -65,7 +66,8 @@ def search_together(calls: list[Call]) -> list[Results]:
     first.check_k(body.k)
     rows = [call.body.vector for call in calls]
     queries = _as_float32(matrix(rows, collection.dimension, lambda _: "vector"))
-    found = collection.search(queries, body.k, body.filter, **_knobs(first, body))
+    with one_thread_a_batch():
+        found = collection.search(queries, body.k, body.filter, **_knobs(first, body))
     return [Results(_hits(collection, hits, body.include)) for hits in found]
 
 

@@ -35,8 +35,9 @@ class Settings:
     insecure: bool = _setting(False, "listen on a public address without keys or without TLS all the same")
     durability: str = _setting("full", "full, or relaxed: a crash of the machine may lose the last writes")
     memory_budget: int = _setting(0, "bytes that the indexes of one collection may take; 0 is no limit")
-    threads: int = _setting(0, "threads for what is no search; 0 takes twice the processors")
+    threads: int = _setting(32, "threads for what is no search: so many writes can share a commit")
     max_body_bytes: int = _setting(64 << 20, "longest body of a request, also after decompression")
+    max_held_bytes: int = _setting(1 << 30, "bytes of bodies held at once, beyond which requests get 503")
     max_vectors: int = _setting(10_000, "most vectors, ids or queries of one request")
     max_k: int = _setting(10_000, "most hits for one query")
     max_effort: int = _setting(65_536, "highest nprobe, ef_search and rerank")
@@ -72,7 +73,8 @@ DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Settin
 _LEAST = {
     "port": 0,
     "memory_budget": 0,
-    "threads": 0,
+    "threads": 1,
+    "max_held_bytes": 1024,
     "max_body_bytes": 1024,
     "max_vectors": 1,
     "max_k": 1,

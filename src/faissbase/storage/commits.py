@@ -17,20 +17,20 @@ _SIZE_BYTES = 16
 
 
 class CommitCounter:
-    """The two numbers of one collection, shared by all processes that have it open."""
+    """The two numbers of one collection, or one other file, shared by all processes that have it open."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = FILE_NAME, mode: int = 0o644) -> None:
         self._numbers: memoryview | None = None
         self._is_writable = False
         try:
-            self._map(folder / FILE_NAME)
+            self._map(folder / name, mode)
         except (OSError, ValueError):
             self._numbers = None  # a medium that cannot be written, or a full one: SQLite is asked every time
 
-    def _map(self, path: Path) -> None:
+    def _map(self, path: Path, mode: int) -> None:
         self._is_writable = os.access(path.parent, os.W_OK)
         flags = os.O_RDWR | os.O_CREAT if self._is_writable else os.O_RDONLY
-        fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
+        fd = os.open(path, flags | os.O_CLOEXEC, mode)
         try:
             if os.fstat(fd).st_size < _SIZE_BYTES:
                 os.ftruncate(fd, _SIZE_BYTES)

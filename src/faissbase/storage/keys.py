@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from faissbase.storage import sqlite
+from faissbase.storage.commits import CommitCounter
 from faissbase.storage.files import alone_in, os_errors, publish
 from faissbase.storage.sqlite import sqlite_errors
 
@@ -63,6 +64,7 @@ class KeyFile:
         self._path = folder / FILE_NAME
         self._lock = threading.Lock()
         self._connection: Any = None
+        self._commits: CommitCounter | None = None
 
     @contextmanager
     def _use(self) -> Iterator[Any]:
@@ -70,16 +72,21 @@ class KeyFile:
         with self._lock:
             if self._connection is None and self._path.exists():
                 self._connection = sqlite.connect(self._path)
+                self._commits = _commits_of(self._path)
             with sqlite_errors(self._path):
                 yield self._connection
 
-    def version(self) -> int:
+    def version(self) -> tuple[str, int]:
         """Differs once somebody has changed a key."""
+        commits = self._commits
+        settled = None if commits is None else commits.settled()
+        if settled is not None:
+            return "commits", settled
         with self._use() as connection:
             if connection is None:
-                return -1
+                return "none", 0
             [(version,)] = connection.execute("PRAGMA data_version").fetchall()
-            return int(version)
+            return "sqlite", int(version)
 
     def rows(self) -> list[KeyRow]:
         """Every key, in the order in which they were made."""
@@ -118,13 +125,16 @@ class KeyFile:
     def _writing(self) -> Iterator[Any]:
         """One change, whole or not at all, durable at the end."""
         connection = sqlite.connect(self._path)
+        commits, started = _commits_of(self._path), 0
         try:
             with sqlite_errors(self._path):
                 connection.execute("BEGIN IMMEDIATE")
+                started = commits.begin()
                 yield connection
                 connection.execute("COMMIT")
         finally:
             connection.close(True)  # undoes what is open
+            commits.finish(started)
 
     def _change(self, statement: str, *bindings: Any) -> None:
         with self._writing() as connection:
@@ -148,3 +158,7 @@ class KeyFile:
             if self._connection is not None:
                 self._connection.close(True)
                 self._connection = None
+
+
+def _commits_of(path: Path) -> CommitCounter:
+    return CommitCounter(path.parent, f"{FILE_NAME}-commits", mode=0o600)

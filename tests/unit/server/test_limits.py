@@ -88,4 +88,4 @@ def test_memory_for_answers_is_bounded_for_each_caller(n: int, size: int) -> Non
 @pytest.mark.parametrize("text", ["", "x" * 201, "a\nb", "\x00"])
 def test_odd_keys_are_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
-        checked_key(text)
+        checked_key(text.encode())

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from openapi_spec_validator import validate
 
-from faissbase.server.app import OPERATIONS, PREFIX
+from faissbase.server.app import OPERATIONS
 from faissbase.server.operations import Operation
+from faissbase.server.routing import PREFIX
 from faissbase.server.watching import OPEN_OPERATIONS, openapi
 
 ROUTES = [(method, op) for op in (*OPERATIONS, *OPEN_OPERATIONS) for method in op.methods]
