@@ -29,6 +29,9 @@ _BACKLOG = 2048
 _HEAD_BYTES = 64 << 10
 _HEAD_S = 20.0
 _MOST_CONNECTIONS = 2000
+_IDLE_S = (
+    75  # longer than clients keep what they do not use: a request must not meet the end of its connection
+)
 _TICKS_A_LOOK = 20  # of a tenth of a second
 
 
@@ -45,11 +48,24 @@ class _Protocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= _MOST_CONNECTIONS:
+        if len(self.connections) >= _MOST_CONNECTIONS and not self._ends_an_idle_one():
             transport.abort()
             return
         super().connection_made(transport)
         self._begin_timer()
+
+    def _ends_an_idle_one(self) -> bool:
+        """End the connection that was idle longest; whether there was one."""
+        idle = [
+            (other.timeout_keep_alive_task.when(), id(other), other.transport)
+            for other in self.connections
+            if isinstance(other, _Protocol)
+            and other.timeout_keep_alive_task is not None
+            and not other.transport.is_closing()
+        ]
+        if idle:
+            min(idle)[-1].abort()
+        return bool(idle)
 
     def _begin_timer(self) -> None:
         if self._timer is None:
@@ -92,6 +108,14 @@ class _Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._other_bytes > _HEAD_BYTES + 8 * self._body_bytes:
             self.transport.close()
+        if (
+            self._is_between_requests()
+        ):  # line breaks that begin no request have ended the time for being idle
+            self._begin_timer()
+
+    def _is_between_requests(self) -> bool:
+        is_answered = self.cycle is not None and self.cycle.response_complete
+        return is_answered and self.timeout_keep_alive_task is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_timer()
@@ -222,6 +246,7 @@ def _config(settings: Settings, server: Server) -> uvicorn.Config:
         backlog=_BACKLOG,
         http=_Protocol,
         ws="none",
+        timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
         **tls,  # type: ignore[arg-type]
     )
