@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -48,11 +49,19 @@ class _Protocol(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if self._is_let_in_by_old_files(transport):
+            transport.abort()
+            return
         if len(self.connections) >= _MOST_CONNECTIONS and not self._ends_an_idle_one():
             transport.abort()
             return
         super().connection_made(transport)
         self._begin_timer()
+
+    def _is_let_in_by_old_files(self, transport: asyncio.Transport) -> bool:
+        """Whether authorities that are no longer asked have vouched for the caller."""
+        tls = transport.get_extra_info("ssl_object")
+        return bool(self.config.ssl_ca_certs) and tls is not None and tls.context is not self.config.ssl
 
     def _ends_an_idle_one(self) -> bool:
         """End the connection that was idle longest; whether there was one."""
@@ -102,7 +111,7 @@ class _Protocol(HttpToolsProtocol):
             self._begin_timer()
 
     def data_received(self, data: bytes) -> None:
-        if self.transport is None:  # one connection too many
+        if self.transport is None:  # it was refused
             return
         self._other_bytes += len(data)
         super().data_received(data)
@@ -124,35 +133,52 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Uvicorn(uvicorn.Server):
-    """Tells the application as soon as it is to stop, and takes up certificates that were renewed."""
+    """Tells the application as soon as it is to stop, and takes up TLS files that were renewed."""
 
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
         self._server = server
-        self._tls_times = self._times()
+        self._tls_marks = self._marks()
 
-    def _times(self) -> list[float]:
-        files = (self.config.ssl_certfile, self.config.ssl_keyfile)
-        return [os.stat(file).st_mtime for file in files if file]
+    def _marks(self) -> list[tuple[int, int, int]]:
+        """What changes with the TLS files."""
+        files = (self.config.ssl_certfile, self.config.ssl_keyfile, self.config.ssl_ca_certs)
+        found = [os.stat(file) for file in files if file]
+        return [(each.st_mtime_ns, each.st_ino, each.st_size) for each in found]
 
     async def on_tick(self, counter: int) -> bool:
         if self.config.ssl is not None and counter % _TICKS_A_LOOK == 0:
-            self._look_at_tls(self.config.ssl)
+            await self._look_at_tls()
         return await super().on_tick(counter)
 
-    def _look_at_tls(self, context: ssl.SSLContext) -> None:
+    async def _look_at_tls(self) -> None:
         try:
-            times = self._times()
-            if times == self._tls_times:
+            marks = self._marks()
+            if marks == self._tls_marks:
                 return
-            files = cast("str", self.config.ssl_certfile), self.config.ssl_keyfile
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)  # a wrong pair would stay in use
-            context.load_cert_chain(*files)
-        except (OSError, ssl.SSLError) as error:  # half of it written: the next look sees the rest
-            logs.LOGGER.warning("the certificate cannot be read: %s", error)
+            context = _config(self._server.settings, self._server).ssl
+            await self._take_up(cast("ssl.SSLContext", context))
+        except (OSError, InvalidInputError) as error:  # half of it written: the next look sees the rest
+            logs.LOGGER.warning("the TLS files cannot be used: %s", error)
             return
-        self._tls_times = times
-        logs.LOGGER.info("the certificate was renewed")
+        self._tls_marks = marks
+        logs.LOGGER.info("the TLS files were renewed")
+
+    async def _take_up(self, context: ssl.SSLContext) -> None:
+        """Let callers in by ``context`` alone: an old one forgets neither authorities nor sessions."""
+        loop = asyncio.get_running_loop()
+        protocol = partial(_Protocol, self.config, self.server_state, {}, loop)
+        before = self.servers
+        sockets = [socket.socket(fileno=os.dup(at.fileno())) for each in before for at in each.sockets]
+        self.servers = [
+            await loop.create_server(protocol, sock=at, ssl=context, backlog=_BACKLOG) for at in sockets
+        ]
+        self.config.ssl = context
+        for each in before:
+            each.close()
+        if self.config.ssl_ca_certs:  # who has been let in before shows a certificate again
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._server.is_stopping = True
