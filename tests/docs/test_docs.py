@@ -65,6 +65,7 @@ class Refuse:
     def find_spec(self, name, path=None, target=None):
         extras = {'pyarrow', 'pandas', 'chromadb', 'lancedb', 'torch', 'psutil'}
         extras |= {'starlette', 'uvicorn', 'msgspec', 'prometheus_client', 'zstandard', 'httpx', 'tomli'}
+        extras |= {'cryptography', 'opentelemetry'}
         if name.split('.')[0] in extras:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())

@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -198,6 +199,8 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
     """
     folder = Path(settings.data).absolute()
     connect(folder).close()  # makes it where there is none, and says now what is wrong with it
+    if settings.tls_self_signed:
+        settings = _with_certificate(settings, folder)
     keys = Keys(folder)
     tenants = Tenants(
         folder,
@@ -220,6 +223,14 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
             listening.close()
     finally:
         server.close()
+
+
+def _with_certificate(settings: Settings, folder: Path) -> Settings:
+    """The settings, with the files of a certificate of the server's own."""
+    from faissbase.server.self_signed import self_signed  # costs time, and is seldom wanted
+
+    files = self_signed(folder, settings.host)
+    return replace(settings, tls_cert=str(files.cert), tls_key=str(files.key))
 
 
 @contextmanager
@@ -250,7 +261,8 @@ def _check_open(settings: Settings, *, has_keys: bool) -> None:
     if not settings.has_tls and not settings.tls_elsewhere:
         raise AccessError(
             f"{settings.host} can be reached from elsewhere, and keys would travel unencrypted: "
-            f"give --tls-cert and --tls-key, or --tls-elsewhere where a proxy sees to it, {advice}"
+            "give --tls-cert and --tls-key, --tls-self-signed for a first try, or --tls-elsewhere where a "
+            f"proxy sees to it, {advice}"
         )
 
 

@@ -30,6 +30,7 @@ class Settings:
     port: int = _setting(8000, "the port to listen on; 0 takes a free one")
     tls_cert: str = _setting("", "file of the certificate chain (PEM); turns TLS on")
     tls_key: str = _setting("", "file of its private key (PEM)")
+    tls_self_signed: bool = _setting(False, "TLS by a certificate of the server's own, for a first try")
     tls_client_ca: str = _setting("", "file of authorities (PEM); callers then need a certificate of theirs")
     tls_elsewhere: bool = _setting(False, "TLS ends before this server, as at a proxy: keys come without it")
     insecure: bool = _setting(False, "listen on a public address without keys or without TLS all the same")
@@ -54,7 +55,7 @@ class Settings:
 
     @property
     def has_tls(self) -> bool:
-        return bool(self.tls_cert)
+        return bool(self.tls_cert) or self.tls_self_signed
 
 
 def is_own_name(host: str) -> bool:
@@ -175,11 +176,15 @@ def _converted(value: Any, wanted: type) -> Any:
 
 
 def _check_together(settings: Settings) -> None:
+    if settings.tls_self_signed and (settings.tls_cert or settings.tls_key):
+        raise InvalidInputError(
+            "tls_self_signed makes a certificate: give it, or tls_cert and tls_key, not both"
+        )
     if bool(settings.tls_cert) != bool(settings.tls_key):
         given, missing = ("tls_cert", "tls_key") if settings.tls_cert else ("tls_key", "tls_cert")
         raise InvalidInputError(f"{given} needs {missing} too")
     if settings.tls_client_ca and not settings.has_tls:
-        raise InvalidInputError("tls_client_ca needs tls_cert and tls_key too")
+        raise InvalidInputError("tls_client_ca needs tls_cert and tls_key too, or tls_self_signed")
     for name in ("tls_cert", "tls_key", "tls_client_ca"):
         path = getattr(settings, name)
         if path and not Path(path).is_file():

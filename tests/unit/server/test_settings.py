@@ -163,6 +163,15 @@ def test_tls_needs_all_its_files(tmp_path: Path) -> None:
     assert loaded({"tls_cert": str(pem), "tls_key": str(pem)}).has_tls
 
 
+def test_a_certificate_is_given_or_made_but_not_both(tmp_path: Path) -> None:
+    pem = tmp_path / "a.pem"
+    pem.write_text("")
+    assert loaded({"tls_self_signed": True, "tls_client_ca": str(pem)}).has_tls
+    for names in (["tls_cert", "tls_key"], ["tls_cert"], ["tls_key"]):
+        with pytest.raises(InvalidInputError, match="give it, or tls_cert and tls_key, not both"):
+            loaded({"tls_self_signed": "true"} | dict.fromkeys(names, str(pem)))
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_an_address_of_this_machine_is_not_public(host: str) -> None:
     assert not loaded({"host": host}).is_public
