@@ -22,6 +22,7 @@ from faissbase.database.database import connect
 from faissbase.errors import AccessError, InvalidInputError, UnavailableError
 from faissbase.server import logs
 from faissbase.server.app import Server
+from faissbase.server.cors import with_cors
 from faissbase.server.keys import Keys
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
@@ -273,7 +274,7 @@ def _config(settings: Settings, server: Server) -> uvicorn.Config:
     if settings.tls_client_ca:
         tls |= {"ssl_ca_certs": settings.tls_client_ca, "ssl_cert_reqs": ssl.CERT_REQUIRED}
     config = uvicorn.Config(
-        server,
+        with_cors(server, settings.origins) if settings.origins else server,
         host=settings.host,
         port=settings.port,
         lifespan="off",

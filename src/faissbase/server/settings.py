@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -14,6 +15,7 @@ from faissbase.errors import InvalidInputError
 from faissbase.types import DURABILITIES
 
 ENVIRONMENT_PREFIX = "FAISSBASE_"
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^A-Z/?#@*,\s]+")
 LOG_FORMATS = ("auto", "json", "text")
 
 
@@ -34,6 +36,7 @@ class Settings:
     tls_client_ca: str = _setting("", "file of authorities (PEM); callers then need a certificate of theirs")
     tls_elsewhere: bool = _setting(False, "TLS ends before this server, as at a proxy: keys come without it")
     insecure: bool = _setting(False, "listen on a public address without keys or without TLS all the same")
+    cors_origins: str = _setting("", "origins whose pages a browser lets ask, with commas between; or *")
     durability: str = _setting("full", "full, or relaxed: a crash of the machine may lose the last writes")
     memory_budget: int = _setting(0, "bytes that the indexes of one collection may take; 0 is no limit")
     threads: int = _setting(0, "threads for what is no search; 0 takes twice the processors")
@@ -56,6 +59,10 @@ class Settings:
     @property
     def has_tls(self) -> bool:
         return bool(self.tls_cert) or self.tls_self_signed
+
+    @property
+    def origins(self) -> list[str]:
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
 
 def is_own_name(host: str) -> bool:
@@ -189,3 +196,8 @@ def _check_together(settings: Settings) -> None:
         path = getattr(settings, name)
         if path and not Path(path).is_file():
             raise InvalidInputError(f"{name}: no file {path}")
+    for origin in settings.origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise InvalidInputError(
+                f"cors_origins takes origins as browsers send them (https://a.example), got {origin!r}"
+            )

@@ -172,6 +172,22 @@ def test_a_certificate_is_given_or_made_but_not_both(tmp_path: Path) -> None:
             loaded({"tls_self_signed": "true"} | dict.fromkeys(names, str(pem)))
 
 
+def test_origins_are_told_apart_by_commas() -> None:
+    assert loaded().origins == []
+    assert loaded({"cors_origins": "*"}).origins == ["*"]
+    two = ["https://a.example", "http://localhost:5173"]
+    assert loaded({"cors_origins": " , ".join(two) + ","}).origins == two
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["a.example", "https://a.example/", "https://A.example", "null", "https://*", "https://a b", "://a"],
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"^cors_origins takes origins as browsers send them"):
+        loaded({"cors_origins": f"https://b.example,{origin}"})
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_an_address_of_this_machine_is_not_public(host: str) -> None:
     assert not loaded({"host": host}).is_public
