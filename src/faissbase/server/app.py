@@ -40,6 +40,7 @@ from faissbase.server.settings import Settings, is_own_name
 from faissbase.server.tenants import Tenants
 
 PREFIX = "/v1"
+TRACE_ID = "faissbase.trace_id"  # in the scope, where somebody traces
 _JSON = "application/json"
 _MEDIA: dict[Any, str | None] = {None: None, bytes: CONTENT_TYPE}
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -213,6 +214,8 @@ class Server:
             "ms": round(1000 * seconds, 3),
             "bytes": story.bytes_out,
         }
+        if TRACE_ID in scope:
+            facts["trace_id"] = scope[TRACE_ID]
         LOGGER.info("request", extra={"facts": facts})
 
     # ---- serving ---------------------------------------------------------------------------------

@@ -8,18 +8,19 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from faissbase.database.database import connect
-from faissbase.errors import AccessError, InvalidInputError, UnavailableError
+from faissbase.errors import AccessError, InvalidInputError, NotReadyError, UnavailableError
 from faissbase.server import logs
 from faissbase.server.app import Server
 from faissbase.server.cors import with_cors
@@ -27,6 +28,9 @@ from faissbase.server.keys import Keys
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
 from faissbase.types import Durability
+
+if TYPE_CHECKING:
+    from faissbase.server.tracing import Tracing
 
 _BACKLOG = 2048
 _HEAD_BYTES = 64 << 10
@@ -195,6 +199,8 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
     ------
     AccessError
         A public address without keys or without TLS, unless ``insecure``.
+    NotReadyError
+        ``otel_endpoint`` is set, and the extra for it not installed.
     UnavailableError
         The address cannot be listened on.
     """
@@ -211,17 +217,15 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
     server = Server(settings, keys, tenants)
     try:
         _check_open(settings, has_keys=keys.are_there)
-        runner = _Uvicorn(_config(settings, server), server)
-        listening = _listening(runner.config)
-        try:
-            logs.begin(settings.log_format)
-            host, port = listening.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            started(f"http{'s' if settings.has_tls else ''}://{shown}:{port}", not keys.are_there)
-            with _own_end():
-                runner.run(sockets=[listening])
-        finally:
-            listening.close()
+        with _composed(settings, server) as app:
+            runner = _Uvicorn(_config(settings, app), server)
+            with closing(_listening(runner.config)) as listening:
+                logs.begin(settings.log_format)
+                host, port = listening.getsockname()[:2]
+                shown = f"[{host}]" if ":" in host else host
+                started(f"http{'s' if settings.has_tls else ''}://{shown}:{port}", not keys.are_there)
+                with _own_end():
+                    runner.run(sockets=[listening])
     finally:
         server.close()
 
@@ -267,14 +271,36 @@ def _check_open(settings: Settings, *, has_keys: bool) -> None:
         )
 
 
-def _config(settings: Settings, server: Server) -> uvicorn.Config:
+@contextmanager
+def _composed(settings: Settings, server: Server) -> Iterator[ASGIApp]:
+    """The server, with what the settings put around it."""
+    app: ASGIApp = server
+    with ExitStack() as stack:
+        if settings.otel_endpoint:
+            tracing = _tracing(settings.otel_endpoint)
+            stack.callback(tracing.close)
+            app = tracing.traced(app)
+        yield with_cors(app, settings.origins) if settings.origins else app
+
+
+def _tracing(endpoint: str) -> Tracing:
+    try:
+        from faissbase.server.tracing import Tracing
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        raise NotReadyError(f'otel_endpoint needs {error.name}: pip install "faissbase[otel]"') from error
+    return Tracing(endpoint)
+
+
+def _config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     tls: dict[str, object] = {}
     if settings.has_tls:
         tls = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
     if settings.tls_client_ca:
         tls |= {"ssl_ca_certs": settings.tls_client_ca, "ssl_cert_reqs": ssl.CERT_REQUIRED}
     config = uvicorn.Config(
-        with_cors(server, settings.origins) if settings.origins else server,
+        app,
         host=settings.host,
         port=settings.port,
         lifespan="off",

@@ -50,6 +50,7 @@ class Settings:
     body_timeout_s: float = _setting(30.0, "seconds that a body may take to arrive")
     shutdown_timeout_s: float = _setting(30.0, "seconds that running requests have when the server stops")
     log_format: str = _setting("auto", "json, text, or auto: text on a terminal")
+    otel_endpoint: str = _setting("", "address of an OpenTelemetry collector (OTLP over HTTP)")
 
     @property
     def is_public(self) -> bool:
@@ -196,6 +197,8 @@ def _check_together(settings: Settings) -> None:
         path = getattr(settings, name)
         if path and not Path(path).is_file():
             raise InvalidInputError(f"{name}: no file {path}")
+    if settings.otel_endpoint and not settings.otel_endpoint.startswith(("http://", "https://")):
+        raise InvalidInputError(f"otel_endpoint must be an http or https URL, got {settings.otel_endpoint!r}")
     for origin in settings.origins:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise InvalidInputError(

@@ -8,11 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.e2e.server.running import Running, done, made, new_key, refused
-
-import faissbase
-from faissbase.storage.records import FILE_NAME
-from faissbase.storage.sqlite import PAGE_BYTES
+from tests.e2e.server.running import Running, done, made, made_damaged, new_key, refused
 
 OURS, THEIRS = "https://app.example.org", "https://elsewhere.example"
 ASKS = {"origin": OURS, "access-control-request-method": "POST"}
@@ -117,14 +113,7 @@ def test_answers_and_errors_may_be_read_by_our_pages_alone(target: Target) -> No
 
 
 def test_an_answer_that_tells_of_damage_may_be_read(tmp_path: Path) -> None:
-    folder = made(tmp_path / "data")
-    with faissbase.connect(folder) as db:
-        db.create_collection("docs", 2).add([str(i) for i in range(300)], [[i, 1] for i in range(300)])
-    [records] = folder.glob(f"default/*/{FILE_NAME}")
-    content = bytearray(records.read_bytes())
-    for at in range(2 * PAGE_BYTES + 900, len(content), PAGE_BYTES):
-        content[at] ^= 0x55
-    records.write_bytes(content)
+    folder = made_damaged(tmp_path / "data")
     _, key = new_key(folder, "default", "read")
     with Running(folder, "--cors-origins", OURS) as running, running.client(key) as http:
         answer = http.get("/index/docs/vectors", headers={"origin": OURS})
