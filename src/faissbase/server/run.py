@@ -8,16 +8,15 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from faissbase.database.database import connect
 from faissbase.errors import AccessError, InvalidInputError, NotReadyError, UnavailableError
@@ -25,117 +24,14 @@ from faissbase.server import logs
 from faissbase.server.app import Server
 from faissbase.server.cors import with_cors
 from faissbase.server.keys import Keys
+from faissbase.server.protocol import Protocol
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
 from faissbase.types import Durability
 
-if TYPE_CHECKING:
-    from faissbase.server.tracing import Tracing
-
 _BACKLOG = 2048
-_HEAD_BYTES = 64 << 10
-_HEAD_S = 20.0
-_MOST_CONNECTIONS = 2000
-_IDLE_S = (
-    75  # longer than clients keep what they do not use: a request must not meet the end of its connection
-)
+_IDLE_S = 75  # longer than clients keep a connection, so that no request meets its end
 _TICKS_A_LOOK = 20  # of a tenth of a second
-
-
-class _Protocol(HttpToolsProtocol):
-    """HTTP whose heads are bounded, in length and time: they are read before it is known who sends them.
-
-    So is all else that is no body: trailers, and what surrounds chunks. Where an answer goes out before the
-    body is there, the rest of that has as long as a head.
-    """
-
-    _other_bytes = 0
-    _body_bytes = 0
-    _is_head_over = False
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if self._is_let_in_by_old_files(transport):
-            transport.abort()
-            return
-        if len(self.connections) >= _MOST_CONNECTIONS and not self._ends_an_idle_one():
-            transport.abort()
-            return
-        super().connection_made(transport)
-        self._begin_timer()
-
-    def _is_let_in_by_old_files(self, transport: asyncio.Transport) -> bool:
-        """Whether authorities that are no longer asked have vouched for the caller."""
-        tls = transport.get_extra_info("ssl_object")
-        return bool(self.config.ssl_ca_certs) and tls is not None and tls.context is not self.config.ssl
-
-    def _ends_an_idle_one(self) -> bool:
-        """End the connection that was idle longest; whether there was one."""
-        idle = [
-            (other.timeout_keep_alive_task.when(), id(other), other.transport)
-            for other in self.connections
-            if isinstance(other, _Protocol)
-            and other.timeout_keep_alive_task is not None
-            and not other.transport.is_closing()
-        ]
-        if idle:
-            min(idle)[-1].abort()
-        return bool(idle)
-
-    def _begin_timer(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
-
-    def _end_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def on_message_begin(self) -> None:
-        self._other_bytes = self._body_bytes = 0
-        self._is_head_over = False
-        self._begin_timer()
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_head_over:  # later ones are trailers, which nobody reads
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        self._is_head_over = True
-        self._end_timer()
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        self._other_bytes -= len(body)
-        super().on_body(body)
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.cycle.response_complete and self.cycle.more_body:
-            self._begin_timer()
-
-    def data_received(self, data: bytes) -> None:
-        if self.transport is None:  # it was refused
-            return
-        self._other_bytes += len(data)
-        super().data_received(data)
-        if self._other_bytes > _HEAD_BYTES + 8 * self._body_bytes:
-            self.transport.close()
-        if (
-            self._is_between_requests()
-        ):  # line breaks that begin no request have ended the time for being idle
-            self._begin_timer()
-
-    def _is_between_requests(self) -> bool:
-        is_answered = self.cycle is not None and self.cycle.response_complete
-        return is_answered and self.timeout_keep_alive_task is None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_timer()
-        if self.transport is not None:
-            super().connection_lost(exc)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -173,7 +69,7 @@ class _Uvicorn(uvicorn.Server):
     async def _take_up(self, context: ssl.SSLContext) -> None:
         """Let callers in by ``context`` alone: an old one forgets neither authorities nor sessions."""
         loop = asyncio.get_running_loop()
-        protocol = partial(_Protocol, self.config, self.server_state, {}, loop)
+        protocol = partial(Protocol, self.config, self.server_state, {}, loop)
         before = self.servers
         sockets = [socket.socket(fileno=os.dup(at.fileno())) for each in before for at in each.sockets]
         self.servers = [
@@ -208,26 +104,30 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
     connect(folder).close()  # makes it where there is none, and says now what is wrong with it
     if settings.tls_self_signed:
         settings = _with_certificate(settings, folder)
-    keys = Keys(folder)
-    tenants = Tenants(
-        folder,
-        durability=cast("Durability", settings.durability),
-        memory_budget=settings.memory_budget or None,
-    )
-    server = Server(settings, keys, tenants)
-    try:
-        _check_open(settings, has_keys=keys.are_there)
-        with _composed(settings, server) as app:
-            runner = _Uvicorn(_config(settings, app), server)
-            with closing(_listening(runner.config)) as listening:
+    with _tracing(settings.otel_endpoint) as traced:
+        keys = Keys(folder)
+        tenants = Tenants(
+            folder,
+            durability=cast("Durability", settings.durability),
+            memory_budget=settings.memory_budget or None,
+        )
+        server = Server(settings, keys, tenants)
+        try:
+            _check_open(settings, has_keys=keys.are_there)
+            config = _config(settings, with_cors(traced(server), settings.origins))
+            with closing(_listening(config)) as listening:
                 logs.begin(settings.log_format)
-                host, port = listening.getsockname()[:2]
-                shown = f"[{host}]" if ":" in host else host
-                started(f"http{'s' if settings.has_tls else ''}://{shown}:{port}", not keys.are_there)
+                started(_url(settings, listening), not keys.are_there)
                 with _own_end():
-                    runner.run(sockets=[listening])
-    finally:
-        server.close()
+                    _Uvicorn(config, server).run(sockets=[listening])
+        finally:
+            server.close()
+
+
+def _url(settings: Settings, listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http{'s' if settings.has_tls else ''}://{shown}:{port}"
 
 
 def _with_certificate(settings: Settings, folder: Path) -> Settings:
@@ -272,25 +172,19 @@ def _check_open(settings: Settings, *, has_keys: bool) -> None:
 
 
 @contextmanager
-def _composed(settings: Settings, server: Server) -> Iterator[ASGIApp]:
-    """The server, with what the settings put around it."""
-    app: ASGIApp = server
-    with ExitStack() as stack:
-        if settings.otel_endpoint:
-            tracing = _tracing(settings.otel_endpoint)
-            stack.callback(tracing.close)
-            app = tracing.traced(app)
-        yield with_cors(app, settings.origins) if settings.origins else app
-
-
-def _tracing(endpoint: str) -> Tracing:
+def _tracing(endpoint: str) -> Iterator[Callable[[ASGIApp], ASGIApp]]:
+    """What puts a span around each request, where they have an ``endpoint``; the last are sent at the end."""
+    if not endpoint:
+        yield lambda app: app
+        return
     try:
         from faissbase.server.tracing import Tracing
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise
         raise NotReadyError(f'otel_endpoint needs {error.name}: pip install "faissbase[otel]"') from error
-    return Tracing(endpoint)
+    with closing(Tracing(endpoint)) as tracing:
+        yield tracing.traced
 
 
 def _config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
@@ -309,7 +203,7 @@ def _config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        http=_Protocol,
+        http=Protocol,
         ws="none",
         timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),

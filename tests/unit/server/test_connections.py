@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.unit.server.serving import PATIENCE_S, serving, wait_until
 
-from faissbase.server import run
+from faissbase.server import protocol, run
 
 ASKED = b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 IDLE_S = 6.0  # longer than clients keep connections, and than servers commonly do
@@ -78,7 +78,7 @@ def test_an_idle_connection_is_ended_in_the_end(folder: Path, monkeypatch: pytes
 
 
 def test_line_breaks_do_not_keep_a_connection(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_HEAD_S", 0.3)
+    monkeypatch.setattr(protocol, "_HEAD_S", 0.3)
     with serving(folder) as at, ExitStack() as stack:
         [line] = lines_to(stack, at.address, 1)
         assert b" 200 " in line.ask()
@@ -87,11 +87,12 @@ def test_line_breaks_do_not_keep_a_connection(folder: Path, monkeypatch: pytest.
 
 
 def test_the_connection_that_is_idle_longest_gives_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_MOST_CONNECTIONS", MOST)
+    monkeypatch.setattr(protocol, "_MOST_CONNECTIONS", MOST)
     with serving(folder) as at, ExitStack() as stack:
         lines = lines_to(stack, at.address, MOST)
         for line in (*lines, lines[0]):
             assert b" 200 " in line.ask()
+            time.sleep(0.01)  # the loop counts milliseconds
         [late] = lines_to(stack, at.address, 1)
         assert b" 200 " in late.ask()
         assert lines[1].has_ended()
@@ -101,7 +102,7 @@ def test_the_connection_that_is_idle_longest_gives_way(folder: Path, monkeypatch
 def test_a_connection_that_is_asking_gives_way_to_nobody(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_MOST_CONNECTIONS", MOST)
+    monkeypatch.setattr(protocol, "_MOST_CONNECTIONS", MOST)
     with serving(folder) as at, ExitStack() as stack:
         lines = lines_to(stack, at.address, MOST)
         for line in lines:
