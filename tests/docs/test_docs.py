@@ -66,6 +66,7 @@ class Refuse:
         extras = {'pyarrow', 'pandas', 'chromadb', 'lancedb', 'torch', 'psutil'}
         extras |= {'starlette', 'uvicorn', 'msgspec', 'prometheus_client', 'zstandard', 'httpx', 'tomli'}
         extras |= {'async_timeout'}
+        extras |= {'cryptography', 'opentelemetry'}
         if name.split('.')[0] in extras:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())

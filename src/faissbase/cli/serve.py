@@ -6,11 +6,14 @@ import argparse
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from faissbase.cli.arguments import Commands, add_command, add_data_option, default_data
 from faissbase.cli.console import Answer, Console
 from faissbase.cli.extras import server_extra
+
+if TYPE_CHECKING:
+    from faissbase.server.settings import Settings
 
 _ABOUT = """\
 Serve the folder to many tenants by REST under /v1, until Ctrl-C or SIGTERM.
@@ -78,9 +81,25 @@ def run(args: argparse.Namespace, console: Console) -> Answer:
                 f"no API key is needed yet; faissbase keys create --data {settings.data} --tenant NAME "
                 "--scopes read,write makes one, and from then on one is"
             )
+        if settings.tls_self_signed:
+            _tell_certificate(settings, url, console)
 
-    serve(settings, started)
+    with server_extra():
+        serve(settings, started)
     return Answer({"stopped": True}, ["stopped"])
+
+
+def _tell_certificate(settings: Settings, url: str, console: Console) -> None:
+    """How callers know that it is this server."""
+    from faissbase.server.self_signed import files_in
+
+    files = files_in(Path(settings.data))
+    for everywhere in ("//0.0.0.0:", "//[::]:"):
+        url = url.replace(everywhere, "//localhost:")
+    console.note(f"its certificate is {files.cert}, SHA-256 {files.sha256}")
+    console.note(
+        f'callers trust it by faissbase.connect("{url}", verify="{files.cert}") or curl --cacert {files.cert}'
+    )
 
 
 def _is_told(args: argparse.Namespace) -> bool:

@@ -33,6 +33,8 @@ from faissbase.server.settings import Settings, is_own_name
 from faissbase.server.tenants import Tenants
 from faissbase.server.working import Answer, Gone, Workers
 
+# In the scope, for who traces: what the request was, and the other way round its trace.
+STORY, TRACE_ID = "faissbase.story", "faissbase.trace_id"
 _JSON = b"application/json"
 _TEXT = CONTENT_TYPE.encode()
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
@@ -101,6 +103,7 @@ class Server:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         heads: Heads = dict(scope["headers"])
         story = _Story(_request_id(heads), time.perf_counter())
+        scope[STORY] = story
         self.metrics.n_in_flight += 1
         try:
             op = OPEN_PATHS.get(scope["path"])
@@ -118,7 +121,7 @@ class Server:
             await self._fail(error, send, story)
         finally:
             self.metrics.n_in_flight -= 1
-        self._tell(story, scope["method"])
+        self._tell(story, scope)
 
     def _let_in(self, scope: Scope, heads: Heads) -> Key:
         """Whose request it is.
@@ -159,8 +162,8 @@ class Server:
         body = body_of(ours, story.request_id, str(self._tenants.folder))
         await _send(send, story, status, body, _JSON, more)
 
-    def _tell(self, story: _Story, method: str) -> None:
-        seconds = time.perf_counter() - story.began_s
+    def _tell(self, story: _Story, scope: Scope) -> None:
+        seconds, method = time.perf_counter() - story.began_s, scope["method"]
         self.metrics.answered(story.route, method if story.route != "none" else "any", story.status, seconds)
         facts = {
             "request_id": story.request_id,
@@ -172,6 +175,8 @@ class Server:
             "ms": round(1000 * seconds, 3),
             "bytes": story.bytes_out,
         }
+        if TRACE_ID in scope:
+            facts["trace_id"] = scope[TRACE_ID]
         LOGGER.info("request", extra={"facts": facts})
 
     # ---- serving ---------------------------------------------------------------------------------

@@ -92,7 +92,11 @@ def begin(log_format: str) -> Callable[[], None]:
     # What every line would find out for nothing: it is not shown.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
-    for name, level in (("faissbase", logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in (
+        ("faissbase", logging.INFO),
+        ("uvicorn", logging.WARNING),
+        ("opentelemetry", logging.WARNING),
+    ):
         logger = logging.getLogger(name)
         logger.handlers[:] = [lines]
         logger.setLevel(level)

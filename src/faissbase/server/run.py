@@ -8,156 +8,79 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp
 
 from faissbase.database.database import connect
-from faissbase.errors import AccessError, InvalidInputError, UnavailableError
+from faissbase.errors import AccessError, InvalidInputError, NotReadyError, UnavailableError
 from faissbase.server import logs
 from faissbase.server.app import Server
+from faissbase.server.cors import with_cors
 from faissbase.server.keys import Keys
+from faissbase.server.protocol import Protocol
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
 from faissbase.types import Durability
 
 _BACKLOG = 2048
-_HEAD_BYTES = 64 << 10
-_HEAD_S = 20.0
-_READER_S, _READ_BYTES = 30.0, 64 << 10  # within that time so much of an answer is read
-_MOST_CONNECTIONS = 2000
+_IDLE_S = 75  # longer than clients keep a connection, so that no request meets its end
 _TICKS_A_LOOK = 20  # of a tenth of a second
 
 
-class _Protocol(HttpToolsProtocol):
-    """HTTP whose heads are bounded, in length and time: they are read before it is known who sends them.
-
-    So is all else that is no body: trailers, and what surrounds chunks. Where an answer goes out before the
-    body is there, the rest of that has as long as a head. Whoever stops reading an answer is left.
-    """
-
-    _other_bytes = 0
-    _body_bytes = 0
-    _is_head_over = False
-    _unread_bytes = 0
-    _timer: asyncio.TimerHandle | None = None
-    _reader_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= _MOST_CONNECTIONS:
-            transport.abort()
-            return
-        super().connection_made(transport)
-        self._begin_timer()
-
-    def _begin_timer(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
-
-    def _end_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def on_message_begin(self) -> None:
-        self._other_bytes = self._body_bytes = 0
-        self._is_head_over = False
-        super().on_message_begin()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_head_over:  # later ones are trailers, which nobody reads
-            super().on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        self._is_head_over = True
-        self._end_timer()
-        super().on_headers_complete()
-        self.scope["state"]["cycle"] = self.cycle  # it knows whether the caller is still there
-
-    def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        self._other_bytes -= len(body)
-        super().on_body(body)
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.cycle.response_complete and self.cycle.more_body:
-            self._begin_timer()
-
-    def data_received(self, data: bytes) -> None:
-        if self.transport is None:  # one connection too many
-            return
-        self._other_bytes += len(data)
-        super().data_received(data)
-        if not self._is_head_over:
-            self._begin_timer()
-        if self._other_bytes > _HEAD_BYTES + 8 * self._body_bytes:
-            self.transport.close()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._unread_bytes = self.transport.get_write_buffer_size()
-        self._reader_timer = self.loop.call_later(_READER_S, self._look_at_reader)
-
-    def _look_at_reader(self) -> None:
-        """Go on while the answer is read, however slowly; give up on who has stopped."""
-        unread = self.transport.get_write_buffer_size()
-        if unread > self._unread_bytes - _READ_BYTES:
-            self.transport.abort()
-            return
-        self._unread_bytes = unread
-        self._reader_timer = self.loop.call_later(_READER_S, self._look_at_reader)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._end_reader_timer()
-
-    def _end_reader_timer(self) -> None:
-        if self._reader_timer is not None:
-            self._reader_timer.cancel()
-            self._reader_timer = None
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end_timer()
-        self._end_reader_timer()
-        if self.transport is not None:
-            super().connection_lost(exc)
-
-
 class _Uvicorn(uvicorn.Server):
-    """Tells the application as soon as it is to stop, and takes up certificates that were renewed."""
+    """Tells the application as soon as it is to stop, and takes up TLS files that were renewed."""
 
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
         self._server = server
-        self._tls_times = self._times()
+        self._tls_marks = self._marks()
 
-    def _times(self) -> list[float]:
-        files = (self.config.ssl_certfile, self.config.ssl_keyfile)
-        return [os.stat(file).st_mtime for file in files if file]
+    def _marks(self) -> list[tuple[int, int, int]]:
+        """What changes with the TLS files."""
+        files = (self.config.ssl_certfile, self.config.ssl_keyfile, self.config.ssl_ca_certs)
+        found = [os.stat(file) for file in files if file]
+        return [(each.st_mtime_ns, each.st_ino, each.st_size) for each in found]
 
     async def on_tick(self, counter: int) -> bool:
         if self.config.ssl is not None and counter % _TICKS_A_LOOK == 0:
-            self._look_at_tls(self.config.ssl)
+            await self._look_at_tls()
         return await super().on_tick(counter)
 
-    def _look_at_tls(self, context: ssl.SSLContext) -> None:
+    async def _look_at_tls(self) -> None:
         try:
-            times = self._times()
-            if times == self._tls_times:
+            marks = self._marks()
+            if marks == self._tls_marks:
                 return
-            files = cast("str", self.config.ssl_certfile), self.config.ssl_keyfile
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*files)  # a wrong pair would stay in use
-            context.load_cert_chain(*files)
-        except (OSError, ssl.SSLError) as error:  # half of it written: the next look sees the rest
-            logs.LOGGER.warning("the certificate cannot be read: %s", error)
+            context = _config(self._server.settings, self._server).ssl
+            await self._take_up(cast("ssl.SSLContext", context))
+        except (OSError, InvalidInputError) as error:  # half of it written: the next look sees the rest
+            logs.LOGGER.warning("the TLS files cannot be used: %s", error)
             return
-        self._tls_times = times
-        logs.LOGGER.info("the certificate was renewed")
+        self._tls_marks = marks
+        logs.LOGGER.info("the TLS files were renewed")
+
+    async def _take_up(self, context: ssl.SSLContext) -> None:
+        """Let callers in by ``context`` alone: an old one forgets neither authorities nor sessions."""
+        loop = asyncio.get_running_loop()
+        protocol = partial(Protocol, self.config, self.server_state, {}, loop)
+        before = self.servers
+        sockets = [socket.socket(fileno=os.dup(at.fileno())) for each in before for at in each.sockets]
+        self.servers = [
+            await loop.create_server(protocol, sock=at, ssl=context, backlog=_BACKLOG) for at in sockets
+        ]
+        self.config.ssl = context
+        for each in before:
+            each.close()
+        if self.config.ssl_ca_certs:  # who has been let in before shows a certificate again
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._server.is_stopping = True
@@ -172,34 +95,48 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
     ------
     AccessError
         A public address without keys or without TLS, unless ``insecure``.
+    NotReadyError
+        ``otel_endpoint`` is set, and the extra for it not installed.
     UnavailableError
         The address cannot be listened on.
     """
     folder = Path(settings.data).absolute()
     connect(folder).close()  # makes it where there is none, and says now what is wrong with it
-    keys = Keys(folder)
-    tenants = Tenants(
-        folder,
-        durability=cast("Durability", settings.durability),
-        memory_budget=settings.memory_budget or None,
-    )
-    server = Server(settings, keys, tenants)
-    end_logs = logs.begin(settings.log_format)
-    try:
-        _check_open(settings, has_keys=keys.are_there)
-        runner = _Uvicorn(_config(settings, server), server)
-        listening = _listening(runner.config)
+    if settings.tls_self_signed:
+        settings = _with_certificate(settings, folder)
+    with _tracing(settings.otel_endpoint) as traced:
+        keys = Keys(folder)
+        tenants = Tenants(
+            folder,
+            durability=cast("Durability", settings.durability),
+            memory_budget=settings.memory_budget or None,
+        )
+        server = Server(settings, keys, tenants)
+        end_logs = logs.begin(settings.log_format)
         try:
-            host, port = listening.getsockname()[:2]
-            shown = f"[{host}]" if ":" in host else host
-            started(f"http{'s' if settings.has_tls else ''}://{shown}:{port}", not keys.are_there)
-            with _own_end():
-                runner.run(sockets=[listening])
+            _check_open(settings, has_keys=keys.are_there)
+            config = _config(settings, with_cors(traced(server), settings.origins))
+            with closing(_listening(config)) as listening:
+                started(_url(settings, listening), not keys.are_there)
+                with _own_end():
+                    _Uvicorn(config, server).run(sockets=[listening])
         finally:
-            listening.close()
-    finally:
-        server.close()
-        end_logs()
+            server.close()
+            end_logs()
+
+
+def _url(settings: Settings, listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http{'s' if settings.has_tls else ''}://{shown}:{port}"
+
+
+def _with_certificate(settings: Settings, folder: Path) -> Settings:
+    """The settings, with the files of a certificate of the server's own."""
+    from faissbase.server.self_signed import self_signed  # costs time, and is seldom wanted
+
+    files = self_signed(folder, settings.host)
+    return replace(settings, tls_cert=str(files.cert), tls_key=str(files.key))
 
 
 @contextmanager
@@ -230,18 +167,35 @@ def _check_open(settings: Settings, *, has_keys: bool) -> None:
     if not settings.has_tls and not settings.tls_elsewhere:
         raise AccessError(
             f"{settings.host} can be reached from elsewhere, and keys would travel unencrypted: "
-            f"give --tls-cert and --tls-key, or --tls-elsewhere where a proxy sees to it, {advice}"
+            "give --tls-cert and --tls-key, --tls-self-signed for a first try, or --tls-elsewhere where a "
+            f"proxy sees to it, {advice}"
         )
 
 
-def _config(settings: Settings, server: Server) -> uvicorn.Config:
+@contextmanager
+def _tracing(endpoint: str) -> Iterator[Callable[[ASGIApp], ASGIApp]]:
+    """What puts a span around each request, where they have an ``endpoint``; the last are sent at the end."""
+    if not endpoint:
+        yield lambda app: app
+        return
+    try:
+        from faissbase.server.tracing import Tracing
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        raise NotReadyError(f'otel_endpoint needs {error.name}: pip install "faissbase[otel]"') from error
+    with closing(Tracing(endpoint)) as tracing:
+        yield tracing.traced
+
+
+def _config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     tls: dict[str, object] = {}
     if settings.has_tls:
         tls = {"ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
     if settings.tls_client_ca:
         tls |= {"ssl_ca_certs": settings.tls_client_ca, "ssl_cert_reqs": ssl.CERT_REQUIRED}
     config = uvicorn.Config(
-        server,
+        app,
         host=settings.host,
         port=settings.port,
         lifespan="off",
@@ -250,8 +204,9 @@ def _config(settings: Settings, server: Server) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        http=_Protocol,
+        http=Protocol,
         ws="none",
+        timeout_keep_alive=_IDLE_S,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_s)),
         **tls,  # type: ignore[arg-type]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -14,6 +15,7 @@ from faissbase.errors import InvalidInputError
 from faissbase.types import DURABILITIES
 
 ENVIRONMENT_PREFIX = "FAISSBASE_"
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^A-Z/?#@*,\s]+")
 LOG_FORMATS = ("auto", "json", "text")
 
 
@@ -30,9 +32,11 @@ class Settings:
     port: int = _setting(8000, "the port to listen on; 0 takes a free one")
     tls_cert: str = _setting("", "file of the certificate chain (PEM); turns TLS on")
     tls_key: str = _setting("", "file of its private key (PEM)")
+    tls_self_signed: bool = _setting(False, "TLS by a certificate of the server's own, for a first try")
     tls_client_ca: str = _setting("", "file of authorities (PEM); callers then need a certificate of theirs")
     tls_elsewhere: bool = _setting(False, "TLS ends before this server, as at a proxy: keys come without it")
     insecure: bool = _setting(False, "listen on a public address without keys or without TLS all the same")
+    cors_origins: str = _setting("", "origins whose pages a browser lets ask, with commas between; or *")
     durability: str = _setting("full", "full, or relaxed: a crash of the machine may lose the last writes")
     memory_budget: int = _setting(0, "bytes that the indexes of one collection may take; 0 is no limit")
     threads: int = _setting(32, "threads for what is no search: so many writes can share a commit")
@@ -47,6 +51,7 @@ class Settings:
     body_timeout_s: float = _setting(30.0, "seconds that a body may take to arrive")
     shutdown_timeout_s: float = _setting(30.0, "seconds that running requests have when the server stops")
     log_format: str = _setting("auto", "json, text, or auto: text on a terminal")
+    otel_endpoint: str = _setting("", "address of an OpenTelemetry collector (OTLP over HTTP)")
 
     @property
     def is_public(self) -> bool:
@@ -55,7 +60,11 @@ class Settings:
 
     @property
     def has_tls(self) -> bool:
-        return bool(self.tls_cert)
+        return bool(self.tls_cert) or self.tls_self_signed
+
+    @property
+    def origins(self) -> list[str]:
+        return [origin.strip() for origin in self.cors_origins.split(",") if origin.strip()]
 
 
 def is_own_name(host: str) -> bool:
@@ -177,12 +186,23 @@ def _converted(value: Any, wanted: type) -> Any:
 
 
 def _check_together(settings: Settings) -> None:
+    if settings.tls_self_signed and (settings.tls_cert or settings.tls_key):
+        raise InvalidInputError(
+            "tls_self_signed makes a certificate: give it, or tls_cert and tls_key, not both"
+        )
     if bool(settings.tls_cert) != bool(settings.tls_key):
         given, missing = ("tls_cert", "tls_key") if settings.tls_cert else ("tls_key", "tls_cert")
         raise InvalidInputError(f"{given} needs {missing} too")
     if settings.tls_client_ca and not settings.has_tls:
-        raise InvalidInputError("tls_client_ca needs tls_cert and tls_key too")
+        raise InvalidInputError("tls_client_ca needs tls_cert and tls_key too, or tls_self_signed")
     for name in ("tls_cert", "tls_key", "tls_client_ca"):
         path = getattr(settings, name)
         if path and not Path(path).is_file():
             raise InvalidInputError(f"{name}: no file {path}")
+    if settings.otel_endpoint and not settings.otel_endpoint.startswith(("http://", "https://")):
+        raise InvalidInputError(f"otel_endpoint must be an http or https URL, got {settings.otel_endpoint!r}")
+    for origin in settings.origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise InvalidInputError(
+                f"cors_origins takes origins as browsers send them (https://a.example), got {origin!r}"
+            )

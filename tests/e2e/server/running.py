@@ -21,6 +21,7 @@ import orjson
 import faissbase
 from faissbase.server.keys import Key, Keys
 from faissbase.server.operations import Operation
+from faissbase.storage.sqlite import PAGE_BYTES
 
 PATIENCE_S = 60
 _ADDRESS = re.compile(r" on (https?://\S+)")
@@ -46,6 +47,18 @@ def run(*words: object, cwd: Path | None = None, **more: str) -> subprocess.Comp
 def made(folder: Path) -> Path:
     """``folder``, an empty database."""
     faissbase.connect(folder).close()
+    return folder
+
+
+def made_damaged(folder: Path) -> Path:
+    """A database whose collection ``docs`` cannot be read."""
+    with faissbase.connect(folder) as db:
+        db.create_collection("docs", 2).add([str(i) for i in range(300)], [[i, 1] for i in range(300)])
+    [records] = folder.glob("default/*/records.sqlite")
+    content = bytearray(records.read_bytes())
+    for at in range(2 * PAGE_BYTES + 900, len(content), PAGE_BYTES):
+        content[at] ^= 0x55
+    records.write_bytes(content)
     return folder
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 import uvicorn
+from tests.unit.server.serving import PATIENCE_S, Serving, serving, wait_until
 
+from faissbase.server import logs, run
 from faissbase.server.app import Server
 from faissbase.server.keys import Keys
-from faissbase.server.run import _config, _listening, _Uvicorn
+from faissbase.server.run import _config, _listening
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
 
@@ -54,22 +59,9 @@ class Files:
         return ssl.PEM_cert_to_DER_cert(made.cert_chain_pems[0].bytes().decode())
 
 
-def shown_by(context: ssl.SSLContext) -> bytes | None:
-    """The certificate that a caller is shown, by a handshake in memory."""
-    caller = ssl.create_default_context()
-    caller.check_hostname, caller.verify_mode = False, ssl.CERT_NONE
-    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    sides = [caller.wrap_bio(back, there), context.wrap_bio(there, back, server_side=True)]
-    open_sides = list(sides)
-    for _ in range(10):
-        for side in list(open_sides):
-            try:
-                side.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            open_sides.remove(side)
-    assert open_sides == []
-    return sides[0].getpeercert(binary_form=True)
+def shown_at(address: tuple[str, int]) -> bytes:
+    """The certificate that a caller is shown."""
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(address))
 
 
 @pytest.fixture
@@ -77,40 +69,65 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
-def running(folder: Path, files: Files) -> tuple[_Uvicorn, ssl.SSLContext]:
-    config = config_of(folder, tls_cert=str(files.cert), tls_key=str(files.key))
-    assert config.ssl is not None
-    assert isinstance(config.loaded_app, Server)
-    return _Uvicorn(config, config.loaded_app), config.ssl
+@pytest.fixture
+def at(folder: Path, files: Files, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
+    """A server that looks at its files all the time."""
+    monkeypatch.setattr(run, "_TICKS_A_LOOK", 1)
+    files.renew()
+    with serving(folder, tls_cert=str(files.cert), tls_key=str(files.key)) as at:
+        yield at
 
 
-def test_a_renewed_certificate_is_taken_up(folder: Path, files: Files) -> None:
-    first = files.renew()
-    runner, context = running(folder, files)
-    runner._look_at_tls(context)
-    assert shown_by(context) == first
+def test_a_renewed_certificate_is_taken_up(at: Serving, files: Files) -> None:
+    first = shown_at(at.address)
     second = files.renew()
-    assert shown_by(context) == first
-    runner._look_at_tls(context)
-    assert shown_by(context) == second != first
+    wait_until(lambda: shown_at(at.address) != first)
+    assert shown_at(at.address) == second
 
 
-def test_a_certificate_without_its_key_leaves_the_old_one_in_use(folder: Path, files: Files) -> None:
-    first = files.renew()
-    runner, context = running(folder, files)
+@pytest.fixture
+def warned(at: Serving, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set when the server tells that it cannot use its files."""
+    event = threading.Event()
+    monkeypatch.setattr(logs.LOGGER, "warning", lambda *words: event.set())
+    return event
+
+
+def test_a_certificate_without_its_key_leaves_the_old_one_in_use(
+    at: Serving, files: Files, warned: threading.Event
+) -> None:
+    first = shown_at(at.address)
     files.renew(key_too=False)
-    runner._look_at_tls(context)
-    assert shown_by(context) == first
+    assert warned.wait(PATIENCE_S)
+    assert shown_at(at.address) == first
     last = files.renew()
-    runner._look_at_tls(context)
-    assert shown_by(context) == last
+    wait_until(lambda: shown_at(at.address) != first)
+    assert shown_at(at.address) == last
 
 
-def test_a_certificate_half_written_leaves_the_old_one_in_use(folder: Path, files: Files) -> None:
-    first = files.renew()
-    runner, context = running(folder, files)
+def test_a_certificate_half_written_leaves_the_old_one_in_use(
+    at: Serving, files: Files, warned: threading.Event
+) -> None:
+    first = shown_at(at.address)
     files.cert.write_bytes(files.cert.read_bytes()[:200])
-    runner._look_at_tls(context)
+    assert warned.wait(PATIENCE_S)
+    assert shown_at(at.address) == first
+    warned.clear()
     files.cert.unlink()
-    runner._look_at_tls(context)
-    assert shown_by(context) == first
+    assert warned.wait(PATIENCE_S)
+    assert shown_at(at.address) == first
+
+
+def test_a_certificate_is_taken_up_once_files_can_be_opened_again(
+    at: Serving, files: Files, warned: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more_files(fd: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    first = shown_at(at.address)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "dup", no_more_files)
+        files.renew()
+        assert warned.wait(PATIENCE_S)
+        assert shown_at(at.address) == first
+    wait_until(lambda: shown_at(at.address) != first)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -190,3 +192,23 @@ def test_a_key_that_ends_in_the_far_future_can_be_listed(cli: Cli) -> None:
     words = ("--tenant", "a", "--scopes", "read", "--expires", "99999999999999d")
     assert cli("keys", "create", *words).code in (0, 2)
     assert cli("keys", "list").code == 0
+
+
+# ---- extras -----------------------------------------------------------------------------------------
+
+
+def test_what_is_not_asked_for_is_not_imported() -> None:
+    seldom = ("opentelemetry", "cryptography")
+    program = f"import sys, faissbase.server.run; print([name for name in {seldom} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
+
+
+def test_spans_need_an_extra(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "faissbase.server.tracing", raising=False)
+    for name in [name for name in sys.modules if name.startswith("opentelemetry.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    words = ("serve", "--data", folder, "--port", 0, "--otel-endpoint", "http://127.0.0.1:4318")
+    assert 'pip install "faissbase[otel]"' in complaint(cli, 4, *words)
+    assert "otel_endpoint must be an http or https URL" in complaint(cli, 2, *words[:-1], "collector:4317")

@@ -163,6 +163,31 @@ def test_tls_needs_all_its_files(tmp_path: Path) -> None:
     assert loaded({"tls_cert": str(pem), "tls_key": str(pem)}).has_tls
 
 
+def test_a_certificate_is_given_or_made_but_not_both(tmp_path: Path) -> None:
+    pem = tmp_path / "a.pem"
+    pem.write_text("")
+    assert loaded({"tls_self_signed": True, "tls_client_ca": str(pem)}).has_tls
+    for names in (["tls_cert", "tls_key"], ["tls_cert"], ["tls_key"]):
+        with pytest.raises(InvalidInputError, match="give it, or tls_cert and tls_key, not both"):
+            loaded({"tls_self_signed": "true"} | dict.fromkeys(names, str(pem)))
+
+
+def test_origins_are_told_apart_by_commas() -> None:
+    assert loaded().origins == []
+    assert loaded({"cors_origins": "*"}).origins == ["*"]
+    two = ["https://a.example", "http://localhost:5173"]
+    assert loaded({"cors_origins": " , ".join(two) + ","}).origins == two
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["a.example", "https://a.example/", "https://A.example", "null", "https://*", "https://a b", "://a"],
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"^cors_origins takes origins as browsers send them"):
+        loaded({"cors_origins": f"https://b.example,{origin}"})
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
 def test_an_address_of_this_machine_is_not_public(host: str) -> None:
     assert not loaded({"host": host}).is_public

@@ -1,0 +1,134 @@
+"""One connection: what it may send before it is known who asks, and which gives way to another."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_HEAD_BYTES = 64 << 10
+_HEAD_S = 20.0
+_READER_S, _READ_BYTES = 30.0, 64 << 10  # within that time so much of an answer is read
+_MOST_CONNECTIONS = 2000
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP whose heads are bounded, in length and time: they are read before it is known who sends them.
+
+    So is all else that is no body: trailers, and what surrounds chunks. Where an answer goes out before the
+    body is there, the rest of that has as long as a head. Whoever stops reading an answer is left.
+    """
+
+    _other_bytes = 0
+    _body_bytes = 0
+    _is_head_over = False
+    _unread_bytes = 0
+    _timer: asyncio.TimerHandle | None = None
+    _reader_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if self._is_let_in_by_old_files(transport):
+            transport.abort()
+            return
+        if len(self.connections) >= _MOST_CONNECTIONS and not self._ends_an_idle_one():
+            transport.abort()
+            return
+        super().connection_made(transport)
+        self._begin_timer()
+
+    def _is_let_in_by_old_files(self, transport: asyncio.Transport) -> bool:
+        """Whether authorities that are no longer asked have vouched for the caller."""
+        tls = transport.get_extra_info("ssl_object")
+        return bool(self.config.ssl_ca_certs) and tls is not None and tls.context is not self.config.ssl
+
+    def _ends_an_idle_one(self) -> bool:
+        """End the connection that was idle longest; whether there was one."""
+        idle = [
+            (other.timeout_keep_alive_task.when(), id(other), other.transport)
+            for other in self.connections
+            if isinstance(other, Protocol)
+            and other.timeout_keep_alive_task is not None
+            and not other.transport.is_closing()
+        ]
+        if idle:
+            min(idle)[-1].abort()
+        return bool(idle)
+
+    def _begin_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def on_message_begin(self) -> None:
+        self._other_bytes = self._body_bytes = 0
+        self._is_head_over = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._is_head_over:  # later ones are trailers, which nobody reads
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._is_head_over = True
+        self._end_timer()
+        super().on_headers_complete()
+        self.scope["state"]["cycle"] = self.cycle  # it knows whether the caller is still there
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        self._other_bytes -= len(body)
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._begin_timer()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport is None:  # it was refused
+            return
+        self._other_bytes += len(data)
+        super().data_received(data)
+        if self._other_bytes > _HEAD_BYTES + 8 * self._body_bytes:
+            self.transport.close()
+        if (
+            not self._is_head_over or self._is_between_requests()
+        ):  # line breaks, which have ended the time for being idle
+            self._begin_timer()
+
+    def _is_between_requests(self) -> bool:
+        is_answered = self.cycle is not None and self.cycle.response_complete
+        return is_answered and self.timeout_keep_alive_task is None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._reader_timer = self.loop.call_later(_READER_S, self._look_at_reader)
+
+    def _look_at_reader(self) -> None:
+        """Go on while the answer is read, however slowly; give up on who has stopped."""
+        unread = self.transport.get_write_buffer_size()
+        if unread > self._unread_bytes - _READ_BYTES:
+            self.transport.abort()
+            return
+        self._unread_bytes = unread
+        self._reader_timer = self.loop.call_later(_READER_S, self._look_at_reader)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_reader_timer()
+
+    def _end_reader_timer(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_timer()
+        self._end_reader_timer()
+        if self.transport is not None:
+            super().connection_lost(exc)
