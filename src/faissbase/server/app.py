@@ -144,10 +144,12 @@ class Server:
     async def _fail(self, error: Exception, send: Send, story: _Story) -> None:
         ours = as_ours(error)
         status = status_of(ours)
-        if status == 500:
-            LOGGER.error("%s", error, exc_info=error, extra={"facts": {"request_id": story.request_id}})
+        facts = {"facts": {"request_id": story.request_id}}
         if story.status:  # its head is out already: all that is left is to end it short
+            LOGGER.warning("an answer was cut short: %s", error, extra=facts)
             return
+        if status == 500:
+            LOGGER.error("%s", error, exc_info=error, extra=facts)
         more: list[tuple[bytes, bytes]] = []
         if isinstance(ours, WrongMethod):
             more.append((b"allow", ours.allowed.encode()))

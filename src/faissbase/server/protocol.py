@@ -8,7 +8,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _HEAD_BYTES = 64 << 10
 _HEAD_S = 20.0
-_READER_S, _READ_BYTES = 30.0, 64 << 10  # within that time so much of an answer is read
+_READER_S = 60.0  # the kernel's own buffer may hold megabytes: progress is seen seldom
 _MOST_CONNECTIONS = 2000
 
 
@@ -112,7 +112,7 @@ class Protocol(HttpToolsProtocol):
     def _look_at_reader(self) -> None:
         """Go on while the answer is read, however slowly; give up on who has stopped."""
         unread = self.transport.get_write_buffer_size()
-        if unread > self._unread_bytes - _READ_BYTES:
+        if unread >= self._unread_bytes:
             self.transport.abort()
             return
         self._unread_bytes = unread

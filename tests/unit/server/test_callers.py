@@ -1,135 +1,105 @@
-"""Callers who show a certificate: of an authority that is taken away while the server runs, none gets in."""
+"""Callers who read slowly, send much at once, or leave: none of them keeps what others need."""
 
 from __future__ import annotations
 
 import os
 import socket
-import ssl
-from collections.abc import Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
-import trustme
-from tests.unit.server.serving import PATIENCE_S, Serving, serving, wait_until
+from tests.unit.server.serving import PATIENCE_S, serving, wait_until
 
-from faissbase.server import run
+from faissbase.server import protocol
+from faissbase.server.operations import Operation
 
-ASKED = b"GET /v1/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A server that takes callers of the authorities in a file, and a caller of each."""
-
-    at: Serving
-    file: Path
-    leaving: trustme.CA
-    staying: trustme.CA
-
-    def caller(self, authority: trustme.CA, version: ssl.TLSVersion) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        self.staying.configure_trust(context)
-        authority.issue_cert("caller@example.org").configure_cert(context)
-        context.minimum_version = context.maximum_version = version
-        return context
-
-    def connect(self, caller: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
-        plain = socket.create_connection(self.at.address, PATIENCE_S)
-        return caller.wrap_socket(plain, server_hostname="127.0.0.1", session=session)
-
-    def remove_one(self) -> None:
-        """Leave one authority in the file, and wait until the server has seen it."""
-        before = self.at.runner.config.ssl
-        draft = self.file.with_suffix(".new")
-        self.staying.cert_pem.write_to_path(draft)
-        os.replace(draft, self.file)
-        wait_until(lambda: self.at.runner.config.ssl is not before)
+ASKED = b"GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+MANY = 400  # answers of which are more than the buffers of two sockets hold
 
 
-def is_served(connection: ssl.SSLSocket) -> bool:
-    try:
-        connection.sendall(ASKED)
+def unreading(address: tuple[str, int]) -> socket.socket:
+    """A connection with little room for what it does not read."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
+    found.connect(address)
+    found.settimeout(PATIENCE_S)
+    found.sendall(ASKED * MANY)
+    return found
+
+
+def test_who_does_not_read_an_answer_is_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_READER_S", 0.3)
+    with serving(folder) as at, unreading(at.address):
+        wait_until(lambda: at.runner.server_state.connections)
+        wait_until(lambda: not at.runner.server_state.connections)
+
+
+@pytest.mark.slow
+def test_who_reads_slowly_gets_it_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_READER_S", 2.0)
+    with serving(folder) as at, unreading(at.address) as line:
         received = b""
-        while not received.endswith(b"}"):
-            piece = connection.recv(65_536)
-            if not piece:
-                return False
+        stop = time.monotonic() + 3.0
+        while time.monotonic() < stop:
+            received += line.recv(1 << 16)
+            time.sleep(0.002)
+        while received.count(b"HTTP/1.1 200") < MANY:
+            piece = line.recv(1 << 20)
+            assert piece, "it was left"
             received += piece
-    except (ssl.SSLError, OSError):
-        return False
-    return received.startswith(b"HTTP/1.1 200 ")
 
 
-def gets_in(gate: Gate, caller: ssl.SSLContext, session: ssl.SSLSession | None = None) -> bool:
-    try:
-        connection = gate.connect(caller, session)
-    except (ssl.SSLError, OSError):
-        return False
-    with closing(connection):
-        return is_served(connection)
+def _begun(address: tuple[str, int], n_bytes: int, n_sent: int) -> socket.socket:
+    """A request whose body is not all there."""
+    found = socket.create_connection(address, PATIENCE_S)
+    head = f"POST /v1/index HTTP/1.1\r\nHost: localhost\r\nContent-Length: {n_bytes}\r\n\r\n"
+    found.sendall(head.encode() + b" " * n_sent)
+    return found
 
 
-@pytest.fixture
-def gate(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    monkeypatch.setattr(run, "_TICKS_A_LOOK", 1)
-    leaving, staying = trustme.CA(), trustme.CA()
-    server, file = tmp_path / "server.pem", tmp_path / "callers.pem"
-    staying.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(server)
-    file.write_bytes(leaving.cert_pem.bytes() + staying.cert_pem.bytes())
-    tls = {"tls_cert": str(server), "tls_key": str(server), "tls_client_ca": str(file)}
-    with serving(folder, **tls) as at:
-        yield Gate(at, file, leaving, staying)
+def test_bodies_beyond_what_may_be_held_are_refused_until_there_is_room(folder: Path) -> None:
+    with serving(folder, max_held_bytes=100_000) as at:
+        url = f"http://{at.address[0]}:{at.address[1]}/v1/index"
+        server: Any = at.runner._server
+        with _begun(at.address, 90_000, 80_000):
+            wait_until(lambda: server._held.n_bytes == 80_000)
+            refused = httpx.post(url, content=b" " * 30_000)
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert server._held.n_bytes == 80_000
+            small = {"name": "small", "dimension": 2, "index_type": "Flat"}
+            made = httpx.post(url, json=small)
+            assert made.status_code == 201, made.text
+        wait_until(lambda: server._held.n_bytes == 0)
+        assert httpx.post(url, content=b" " * 30_000).status_code == 400
 
 
-@pytest.mark.parametrize("version", VERSIONS, ids=str)
-def test_callers_of_an_authority_that_was_taken_away_do_not_get_in(
-    gate: Gate, version: ssl.TLSVersion
-) -> None:
-    leaving, staying = gate.caller(gate.leaving, version), gate.caller(gate.staying, version)
-    assert gets_in(gate, leaving)
-    assert gets_in(gate, staying)
-    gate.remove_one()
-    assert not gets_in(gate, leaving)
-    assert gets_in(gate, staying)
+def test_a_search_whose_caller_has_left_is_not_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, ran = threading.Event(), []
 
+    def decode(self: Operation, call: Any) -> None:
+        ran.append(call.body[0])
+        assert go.wait(PATIENCE_S)
 
-@pytest.mark.parametrize("version", VERSIONS, ids=str)
-def test_no_session_from_before_lets_them_in(gate: Gate, version: ssl.TLSVersion) -> None:
-    leaving = gate.caller(gate.leaving, version)
-    with closing(gate.connect(leaving)) as connection:
-        assert is_served(connection)
-        session = connection.session
-    with closing(gate.connect(leaving, session)) as connection:
-        assert is_served(connection)
-        assert connection.session_reused
-    gate.remove_one()
-    assert not gets_in(gate, leaving, session)
+    monkeypatch.setattr(Operation, "decode", decode)
+    with serving(folder) as at:
+        url = f"http://{at.address[0]}:{at.address[1]}/v1/index/docs/search"
+        server: Any = at.runner._server
+        n_threads = len(server._searching._threads)
 
+        def ask(i: int) -> None:
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(url, content=b"%d" % i, timeout=0.5)
 
-@pytest.mark.parametrize("version", VERSIONS, ids=str)
-def test_connections_from_before_are_ended(gate: Gate, version: ssl.TLSVersion) -> None:
-    with closing(gate.connect(gate.caller(gate.leaving, version))) as connection:
-        assert is_served(connection)
-        gate.remove_one()
-        assert not is_served(connection)
-
-
-def test_a_handshake_from_before_the_change_does_not_let_in(gate: Gate) -> None:
-    plain = socket.create_connection(gate.at.address, PATIENCE_S)
-    caller = gate.caller(gate.leaving, ssl.TLSVersion.TLSv1_3)
-    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = caller.wrap_bio(there, back, server_hostname="127.0.0.1")
-    with closing(plain):
-        with pytest.raises(ssl.SSLWantReadError):
-            tls.do_handshake()
-        plain.sendall(back.read())
-        there.write(plain.recv(65_536))
-        gate.remove_one()
-        tls.do_handshake()
-        tls.write(ASKED)
-        plain.sendall(back.read())
-        with suppress(ConnectionResetError):
-            assert plain.recv(65_536) == b""
+        asking = [threading.Thread(target=ask, args=(i,)) for i in range(n_threads + 3)]
+        for i, thread in enumerate(asking):  # the first hold the threads, the others wait
+            thread.start()
+            wait_until(lambda i=i: server.metrics.n_waiting == i + 1)
+        for thread in asking:
+            thread.join()
+        wait_until(lambda: not at.runner.server_state.connections)
+        go.set()
+        wait_until(lambda: server.metrics.n_in_flight == 0)
+        assert sorted(ran) == [b"%d" % i for i in range(n_threads)], os.cpu_count()
