@@ -18,6 +18,7 @@ from types import TracebackType
 import numpy as np
 
 from faissbase.ann.spec import check_index_type
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.inputs import check_count
 from faissbase.collection.store import Config
@@ -158,12 +159,14 @@ class Database:
         tenant: str = DEFAULT_TENANT,
         memory_budget: int | None = None,
         temporary_lock: int | None = None,
+        bounds: Bounds = UNBOUNDED,
     ) -> None:
         self.path = root
         self.tenant = check_name(tenant, "tenant")
         self.read_only = read_only
         self._durability: Durability = durability
         self._memory_budget = memory_budget
+        self._bounds = bounds
         self._background = Background()
         self._catalog = Catalog(root, read_only=read_only)
         self._lock = threading.Lock()
@@ -324,6 +327,7 @@ class Database:
                     memory_budget=self._memory_budget,
                     on_open=self._note_open,
                     on_work=self._background.submit,
+                    bounds=self._bounds,
                 )
             return self._collections[config.uuid]
 

@@ -10,8 +10,9 @@ import msgspec
 import zstandard
 from starlette.requests import ClientDisconnect, Request
 
+from faissbase.collection.bounds import TooLarge
 from faissbase.errors import AccessError, InvalidInputError
-from faissbase.server.faults import Malformed, TooLarge, TooSlow, WrongMedia
+from faissbase.server.faults import Malformed, TooSlow, WrongMedia
 from faissbase.wire import Body
 
 _JSON = "application/json"

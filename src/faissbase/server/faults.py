@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from faissbase.collection.bounds import TooLarge
 from faissbase.errors import (
     AccessError,
     AlreadyExistsError,
@@ -19,12 +20,6 @@ from faissbase.errors import (
 from faissbase.server.keys import Unauthenticated
 from faissbase.server.limits import TooMany
 from faissbase.wire import Fault, FaultBody
-
-
-class TooLarge(InvalidInputError):
-    """A body, or a number of things, beyond what the settings allow."""
-
-    kind = "too_large"
 
 
 class Malformed(InvalidInputError):

@@ -11,10 +11,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from faissbase.collection.bounds import TooLarge
 from faissbase.collection.collection import LocalCollection
 from faissbase.errors import InvalidInputError
 from faissbase.server.bodies import decoded, unpacked
-from faissbase.server.faults import TooLarge
 from faissbase.server.keys import Key, Keys
 from faissbase.server.metrics import Metrics
 from faissbase.server.settings import Settings

@@ -16,6 +16,7 @@ from typing import cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from faissbase.collection.bounds import Bounds
 from faissbase.database.database import connect
 from faissbase.errors import AccessError, InvalidInputError, UnavailableError
 from faissbase.server import logs
@@ -153,6 +154,7 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
         folder,
         durability=cast("Durability", settings.durability),
         memory_budget=settings.memory_budget or None,
+        bounds=Bounds(settings.max_metadata_bytes, settings.max_answer_bytes),
     )
     server = Server(settings, keys, tenants)
     try:

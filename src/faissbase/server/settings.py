@@ -41,6 +41,7 @@ class Settings:
     max_k: int = _setting(10_000, "most hits for one query")
     max_effort: int = _setting(65_536, "highest nprobe, ef_search and rerank")
     max_metadata_bytes: int = _setting(65_536, "longest metadata of one record, as JSON")
+    max_answer_bytes: int = _setting(64 << 20, "about the longest answer with records, as JSON")
     max_requests_per_s: float = _setting(0.0, "requests of one tenant a second; 0 is no limit")
     max_indexes: int = _setting(1_000, "most indexes of one tenant")
     body_timeout_s: float = _setting(30.0, "seconds that a body may take to arrive")
@@ -78,6 +79,7 @@ _LEAST = {
     "max_k": 1,
     "max_effort": 1,
     "max_metadata_bytes": 2,
+    "max_answer_bytes": 1024,
     "max_indexes": 0,
     "max_requests_per_s": 0,
     "body_timeout_s": 0.001,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.store import Config
 from faissbase.database.database import Database
@@ -18,10 +19,18 @@ _KNOWN = 4096
 class Tenants:
     """A `Database` for each tenant, opened when first used. Thread-safe."""
 
-    def __init__(self, folder: Path, *, durability: Durability, memory_budget: int | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durability: Durability,
+        memory_budget: int | None,
+        bounds: Bounds = UNBOUNDED,
+    ) -> None:
         self.folder = folder
         self._durability: Durability = durability
         self._memory_budget = memory_budget
+        self._bounds = bounds
         self._lock = threading.Lock()
         self._databases: dict[str, Database] = {}
         self._known: dict[tuple[str, str], LocalCollection] = {}
@@ -41,6 +50,7 @@ class Tenants:
                     durability=self._durability,
                     tenant=tenant,
                     memory_budget=self._memory_budget,
+                    bounds=self._bounds,
                 )
             return self._databases[tenant]
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import orjson
 
+from faissbase.collection.bounds import TooLarge
 from faissbase.errors import InvalidInputError, NotFoundError
-from faissbase.server.faults import TooLarge
 from faissbase.server.operations import Call, Operation, matrix
 from faissbase.types import Record
 from faissbase.wire import (
