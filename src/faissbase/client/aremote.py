@@ -42,7 +42,7 @@ class AsyncConnection:
             return found
 
     async def _answer(self, exchange: Exchange) -> Any:
-        tried, content = 0, exchange.content()
+        tried, content, told = 0, exchange.content(), b""
         while True:
             status, retry_after, failure = None, None, None
             try:
@@ -50,17 +50,18 @@ class AsyncConnection:
                     exchange.method, exchange.path, content=content, headers=exchange.headers()
                 )
                 status, retry_after = response.status_code, response.headers.get("retry-after")
+                told = response.content
             except httpx.HTTPError as error:
                 failure = error
             except RuntimeError as error:  # httpx, once it is closed
                 raise NotReadyError("the database is closed: aconnect() again") from error
-            if not is_worth_trying_again(status, tried):
+            if not is_worth_trying_again(status, told, tried):
                 break
             await asyncio.sleep(wait_s(tried, retry_after=retry_after, chance=self._chance))
             tried += 1
         if failure is not None:
             raise UnavailableError(f"{self.url} does not answer: {failure}") from failure
-        return answer_of(response.status_code, response.content)
+        return answer_of(response.status_code, told)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -46,7 +46,7 @@ class Connection:
             return found
 
     def _answer(self, exchange: Exchange) -> Any:
-        tried, content = 0, exchange.content()
+        tried, content, told = 0, exchange.content(), b""
         while True:
             status, retry_after, failure = None, None, None
             try:
@@ -54,17 +54,18 @@ class Connection:
                     exchange.method, exchange.path, content=content, headers=exchange.headers()
                 )
                 status, retry_after = response.status_code, response.headers.get("retry-after")
+                told = response.content
             except httpx.HTTPError as error:
                 failure = error
             except RuntimeError as error:  # httpx, once it is closed
                 raise NotReadyError("the database is closed: connect() again") from error
-            if not is_worth_trying_again(status, tried):
+            if not is_worth_trying_again(status, told, tried):
                 break
             time.sleep(wait_s(tried, retry_after=retry_after, chance=self._chance))
             tried += 1
         if failure is not None:
             raise UnavailableError(f"{self.url} does not answer: {failure}") from failure
-        return answer_of(response.status_code, response.content)
+        return answer_of(response.status_code, told)
 
     def close(self) -> None:
         self._http.close()

@@ -74,7 +74,7 @@ class Update:
 
 
 def checked_update(
-    ids: Any, metadatas: Any, documents: Any, vectors: Any, *, replace: bool, config: Config, bounds: Bounds
+    ids: Any, metadatas: Any, documents: Any, vectors: Any, replace: bool, config: Config, bounds: Bounds
 ) -> Update:
     """An update as a caller asks for it, or `InvalidInputError`."""
     id_list = inputs.check_ids(ids)

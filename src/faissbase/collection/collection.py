@@ -25,12 +25,7 @@ from faissbase.collection.stats import Stats, stats_of
 from faissbase.collection.store import Config, Snapshot, Store
 from faissbase.collection.transfer import LoadReport
 from faissbase.collection.writer import Alone, Delete, Put, Writer
-from faissbase.errors import (
-    AccessError,
-    ConflictError,
-    InvalidInputError,
-    NotReadyError,
-)
+from faissbase.errors import AccessError, ConflictError, InvalidInputError, NotReadyError
 from faissbase.filters.tree import Everything, Filter, parse
 from faissbase.types import (
     Durability,
@@ -109,6 +104,11 @@ class LocalCollection:
     @property
     def index_type(self) -> str:
         return self._config.index_type
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has its files open."""
+        return self._open_parts is not None
 
     # ---- opening ---------------------------------------------------------------------------------
 
@@ -260,8 +260,9 @@ class LocalCollection:
             An id is not stored (named); nothing was changed.
         """
         parts = self._writable()
-        given = (ids, metadatas, documents, vectors)
-        update = changes.checked_update(*given, replace=replace, config=self._config, bounds=self._bounds)
+        update = changes.checked_update(
+            ids, metadatas, documents, vectors, replace, self._config, self._bounds
+        )
         return parts.writer.run(Alone(lambda *write: update.run(parts.writer, *write)))
 
     def delete(self, ids: Any = None, *, where: Where | None = None) -> int:

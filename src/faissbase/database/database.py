@@ -35,11 +35,13 @@ from faissbase.errors import (
 )
 from faissbase.storage.files import os_errors
 from faissbase.storage.keys import FILE_NAME as KEYS_FILE
+from faissbase.storage.totals import Tally, Totals, count_stored
 from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Metric, Problem
 
 # Of all databases of this process, the oldest first; who uses one keeps it, not this.
 _opened: deque[weakref.ref[LocalCollection]] = deque()
 _opened_lock = threading.Lock()
+_tally = Tally()
 
 DEFAULT_TENANT = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
@@ -266,6 +268,16 @@ class Database:
         """What each collection is, by name."""
         self._check_open()
         return self._catalog.configs(self.tenant)
+
+    def totals(self, config: Config, *, is_fresh: bool = False) -> Totals:
+        """What a collection holds; its indexes are not opened for it. See `Tally.of`."""
+        self._check_open()
+        return _tally.of(self._catalog.folder(self.tenant, config), is_fresh=is_fresh)
+
+    def count_stored(self, config: Config, ids: list[str]) -> int:
+        """How many of these ids a collection holds."""
+        self._check_open()
+        return count_stored(self._catalog.folder(self.tenant, config), ids)
 
     def open(self, config: Config) -> LocalCollection:
         """The collection that `describe` has found."""

@@ -36,6 +36,7 @@ from faissbase.server.limits import Answered, Rates, TooMany, checked_key
 from faissbase.server.logs import LOGGER
 from faissbase.server.metrics import CONTENT_TYPE, Metrics
 from faissbase.server.operations import Call, Operation
+from faissbase.server.quotas import QuotaExceeded
 from faissbase.server.settings import Settings, is_own_name
 from faissbase.server.tenants import Tenants
 
@@ -193,7 +194,7 @@ class Server:
             headers["Retry-After"] = "1"
         if status in (408, 413):  # what is left of the body is not read
             headers["Connection"] = "close"
-        if isinstance(ours, TooMany):
+        if isinstance(ours, TooMany | QuotaExceeded):
             headers["Retry-After"] = str(math.ceil(ours.retry_after_s))
         body = body_of(ours, story.request_id, str(self._tenants.folder))
         await Response(body, status, headers, _JSON)(scope, receive, send)

@@ -19,6 +19,7 @@ from faissbase.errors import (
 )
 from faissbase.server.keys import Unauthenticated
 from faissbase.server.limits import TooMany
+from faissbase.server.quotas import QuotaExceeded
 from faissbase.wire import Fault, FaultBody
 
 
@@ -54,6 +55,7 @@ STATUSES: tuple[tuple[type[FaissbaseError], int], ...] = (
     (WrongMethod, 405),
     (TooSlow, 408),
     (TooMany, 429),
+    (QuotaExceeded, 429),
     (Unauthenticated, 401),
     (InvalidInputError, 422),
     (NotFoundError, 404),

@@ -24,6 +24,7 @@ _FAULTS = {
     "413": "More than the settings allow",
     "415": "A content type or encoding that is not understood",
     "422": "The request makes no sense, and why",
+    "429": "Asked too often, or a quota is used up",
     "500": "A bug, or damaged data",
     "503": "Storage cannot serve now; later it may",
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -23,6 +24,7 @@ from faissbase.server.tenants import Tenants
 Scope = Literal["read", "write", "admin"]
 Float64: TypeAlias = npt.NDArray[np.float64]
 _SHOWN = 80
+_NUMBER_BYTES = 4
 _VALUES_STORED, _VALUES_ASKED = 20_000_000, 2_000_000
 
 
@@ -56,6 +58,20 @@ class Call:
     def collection(self) -> LocalCollection:
         """The index that the path names."""
         return self.tenants.collection(self.key, self.path["index"])
+
+    def room(
+        self, n_numbers: int, parts: Iterable[str | bytes | None], ids: Sequence[str] = ()
+    ) -> AbstractContextManager[None]:
+        """Room in the tenant's quotas for a write: so many numbers, these texts, records of ``ids``."""
+        if not self.settings.has_quotas:
+            return nullcontext()
+        database = self.tenants.database(self.key.tenant)
+        config = self.tenants.find(self.key, self.path["index"])
+        n_bytes = _NUMBER_BYTES * n_numbers + sum(len(part or "") for part in parts)
+        usage = self.tenants.usage(self.key.tenant)
+        return usage.room_for(
+            self.settings, len(ids), n_bytes, lambda: database.count_stored(config, list(ids))
+        )
 
     def whole(self, name: str, default: int, most: int) -> int:
         """A whole number of 1 or more from the query string."""

@@ -11,6 +11,7 @@ from faissbase.collection.store import Config
 from faissbase.database.database import Database
 from faissbase.errors import FaissbaseError, NotFoundError, NotReadyError
 from faissbase.server.keys import Key
+from faissbase.server.quotas import Usage
 from faissbase.types import Durability
 
 _KNOWN = 4096
@@ -33,6 +34,7 @@ class Tenants:
         self._bounds = bounds
         self._lock = threading.Lock()
         self._databases: dict[str, Database] = {}
+        self._usages: dict[str, Usage] = {}
         self._known: dict[tuple[str, str], LocalCollection] = {}
         self._is_closed = False
 
@@ -53,6 +55,11 @@ class Tenants:
                     bounds=self._bounds,
                 )
             return self._databases[tenant]
+
+    def usage(self, tenant: str) -> Usage:
+        """What the tenant holds, against its quotas."""
+        found = self._usages.get(tenant)
+        return found or self._usages.setdefault(tenant, Usage(self.database(tenant)))
 
     def find(self, key: Key, index: str) -> Config:
         """The index of that id or name which the key is good for.
