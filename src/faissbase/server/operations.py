@@ -66,12 +66,12 @@ class Call:
         if not self.settings.has_quotas:
             return nullcontext()
         database = self.tenants.database(self.key.tenant)
-        config = self.tenants.find(self.key, self.path["index"])
         n_bytes = _NUMBER_BYTES * n_numbers + sum(len(part or "") for part in parts)
-        usage = self.tenants.usage(self.key.tenant)
-        return usage.room_for(
-            self.settings, len(ids), n_bytes, lambda: database.count_stored(config, list(ids))
-        )
+
+        def n_stored() -> int:
+            return database.count_stored(self.tenants.find(self.key, self.path["index"]), list(ids))
+
+        return self.tenants.usage(self.key.tenant).room_for(self.settings, len(ids), n_bytes, n_stored)
 
     def whole(self, name: str, default: int, most: int) -> int:
         """A whole number of 1 or more from the query string."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from faissbase.database.database import Database
 from faissbase.errors import AccessError, CorruptionError, NotFoundError, UnavailableError
 from faissbase.server.settings import Settings
-from faissbase.storage.totals import Totals
 
 _PATIENCE_S = 30.0
+_COUNTED_S = 1.0
 _RETRY_AFTER_S = 60.0
 
 
@@ -22,19 +24,33 @@ class QuotaExceeded(AccessError):
     retry_after_s = _RETRY_AFTER_S
 
 
+@dataclass(frozen=True, slots=True)
+class _Amount:
+    records: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: _Amount) -> _Amount:
+        return _Amount(self.records + other.records, self.bytes + other.bytes)
+
+    def __sub__(self, other: _Amount) -> _Amount:
+        return _Amount(self.records - other.records, self.bytes - other.bytes)
+
+
 class Usage:
     """What one tenant holds, and what the writes that run now may add to it. Thread-safe.
 
-    A write counts as if all of it were new, until that would be too much: then the writes before it are
-    waited for, and what it replaces is looked up.
+    All is counted once a second at most, and always before a write is refused. Between counts a write adds
+    as if all of it were new. Where that would be too much, the writes that run are waited for, everything is
+    counted, and what the write replaces is looked up.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        self._clock = clock
         self._ended = threading.Condition()
         self._n_running = 0
-        self._coming_records = 0
-        self._coming_bytes = 0
+        self._running = self._finished = self._counted = _Amount()
+        self._counted_at_s = -_COUNTED_S
 
     @contextmanager
     def room_for_index(self, settings: Settings) -> Iterator[None]:
@@ -44,7 +60,8 @@ class Usage:
             if most and len(self._database.list_collections()) >= most:
                 raise QuotaExceeded(f"this tenant has {most:,} indexes, and may have no more")
             if settings.max_tenant_bytes:
-                self._check(settings, 0, 1, is_fresh=True)
+                self._count(settings)
+                self._check(settings, _Amount(bytes=1))
             yield
 
     @contextmanager
@@ -55,56 +72,45 @@ class Usage:
 
         ``n_stored`` tells how many of the records are stored already.
         """
+        amount = _Amount(n_records, n_bytes)
         with self._ended:
+            if self._clock() - self._counted_at_s >= _COUNTED_S:
+                self._count(settings)
             try:
-                self._check(settings, n_records, n_bytes)
+                self._check(settings, amount)
             except QuotaExceeded:
-                n_records = self._checked_anew(settings, n_records, n_bytes, n_stored)
-            self._note(1, n_records, n_bytes)
+                self._ended.wait_for(lambda: not self._n_running, _PATIENCE_S)
+                # Counted first: a deletion before what is next makes the write look larger, not smaller.
+                self._count(settings)
+                amount -= _Amount(n_stored())
+                self._check(settings, amount)
+            self._n_running += 1
+            self._running += amount
         try:
             yield
         finally:
             with self._ended:
-                self._note(-1, -n_records, -n_bytes)
+                self._n_running -= 1
+                self._running -= amount
+                self._finished += amount
                 self._ended.notify_all()
 
-    def _checked_anew(
-        self, settings: Settings, n_records: int, n_bytes: int, n_stored: Callable[[], int]
-    ) -> int:
-        """`_check` once no other write runs; how many of the records are new.
-
-        What is stored is counted after all records were: a deletion in between makes the write look larger.
-        """
-        self._ended.wait_for(lambda: not self._n_running, _PATIENCE_S)
-        held = self._held(is_fresh=bool(settings.max_tenant_bytes))
-        n_new = n_records - n_stored()
-        self._check_held(settings, held, n_new, n_bytes)
-        return n_new
-
-    def _note(self, n_running: int, n_records: int, n_bytes: int) -> None:
-        self._n_running += n_running
-        self._coming_records += n_records
-        self._coming_bytes += n_bytes
-
-    def _check(self, settings: Settings, n_records: int, n_bytes: int, *, is_fresh: bool = False) -> None:
-        self._check_held(settings, self._held(is_fresh=is_fresh), n_records, n_bytes)
-
-    def _check_held(self, settings: Settings, held: Totals, n_records: int, n_bytes: int) -> None:
-        for what, most, has, more in (
-            ("records", settings.max_tenant_vectors, held.records + self._coming_records, n_records),
-            ("bytes", settings.max_tenant_bytes, held.size_bytes + self._coming_bytes, n_bytes),
+    def _check(self, settings: Settings, more: _Amount) -> None:
+        has = self._counted + self._finished + self._running
+        for what, most, held, added in (
+            ("records", settings.max_tenant_vectors, has.records, more.records),
+            ("bytes", settings.max_tenant_bytes, has.bytes, more.bytes),
         ):
-            if most and more > 0 and has + more > most:
+            if most and added > 0 and held + added > most:
                 raise QuotaExceeded(
-                    f"this tenant holds {has:,} {what} and may hold {most:,}: {more:,} more are too many"
+                    f"this tenant holds {held:,} {what} and may hold {most:,}: {added:,} more are too many"
                 )
 
-    def _held(self, *, is_fresh: bool) -> Totals:
+    def _count(self, settings: Settings) -> None:
         """All indexes together; one that is damaged or was just deleted holds nothing."""
-        n_records = n_bytes = 0
+        counted = _Amount()
         for config in self._database.describe_all():
             with suppress(NotFoundError, CorruptionError, UnavailableError):
-                totals = self._database.totals(config, is_fresh=is_fresh)
-                n_records += totals.records
-                n_bytes += totals.size_bytes
-        return Totals(n_records, 0, 0, n_bytes)
+                totals = self._database.totals(config, is_fresh=bool(settings.max_tenant_bytes))
+                counted += _Amount(totals.records, totals.size_bytes)
+        self._counted, self._finished, self._counted_at_s = counted, _Amount(), self._clock()

@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from faissbase.errors import NotFoundError
 from faissbase.storage import sqlite
-from faissbase.storage.commits import CommitCounter
+from faissbase.storage.commits import settled_in
 from faissbase.storage.records import FILE_NAME, ReadTransaction
 from faissbase.storage.sqlite import sqlite_errors
 
-_MOST_KNOWN = 10_000  # each keeps a page mapped, of which a process may have 65,530
+_MOST_KNOWN = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,20 +30,11 @@ class Totals:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """``settled`` is what the counter told before ``totals`` were read; None where they may be old."""
-
-    counter: CommitCounter
-    settled: int | None
-    totals: Totals
-
-
 class Tally:
     """The totals of any number of collections. Thread-safe; of two that read at once either may be kept."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, _Known] = {}
+        self._known: dict[Path, tuple[int, Totals]] = {}
 
     def of(self, folder: Path, *, is_fresh: bool = False) -> Totals:
         """What the collection in ``folder`` holds; ``is_fresh`` looks at the sizes of its files anew.
@@ -55,20 +46,15 @@ class Tally:
         CorruptionError
             The file cannot be read.
         """
+        settled = settled_in(folder)  # asked first: what is committed after it counts as new
         known = self._known.get(folder)
-        settled = None if known is None else known.counter.settled()
-        if known is not None and settled is not None and settled == known.settled and not is_fresh:
-            return known.totals
-        try:
-            totals = _read(folder)
-        except NotFoundError:
-            self._known.pop(folder, None)
-            raise
-        if known is None and len(self._known) >= _MOST_KNOWN:
-            self._known = {}
-        # Its file is made where there is none, so not for a collection that is gone.
-        counter = CommitCounter(folder) if known is None else known.counter
-        self._known[folder] = _Known(counter, settled, totals)
+        if known is not None and known[0] == settled:
+            return replace(known[1], size_bytes=_size_bytes(folder)) if is_fresh else known[1]
+        totals = _read(folder)
+        if settled is not None:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known = {}
+            self._known[folder] = settled, totals
         return totals
 
 
