@@ -18,7 +18,7 @@ from faissbase.cli.arguments import (
 )
 from faissbase.cli.console import Answer, Console
 from faissbase.database.backup import restore
-from faissbase.database.database import connect
+from faissbase.database.database import check_name, connect
 from faissbase.errors import AlreadyExistsError
 from faissbase.storage.tables.open import ROWS_SUFFIX
 
@@ -88,6 +88,9 @@ def _add_restore(commands: Commands) -> None:
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="a backup")
     parser.add_argument("--into", metavar="FOLDER", type=Path, required=True, help="new, or empty")
+    parser.add_argument(
+        "--tenant", metavar="NAME", help="the tenant to have all of it, as 'default', instead of its own"
+    )
 
 
 def run_export(args: argparse.Namespace, console: Console) -> Answer:
@@ -126,7 +129,8 @@ def _wrote(what: str, path: Path, size_bytes: int, seconds: float) -> str:
 
 def run_restore(args: argparse.Namespace, console: Console) -> Answer:
     started = time.perf_counter()
-    target = restore(args.file, args.into)
+    tenant = None if args.tenant is None else check_name(args.tenant, "tenant")
+    target = restore(args.file, args.into, tenant=tenant)
     seconds = time.perf_counter() - started
     with connect(target, read_only=True) as db:
         names = db.list_collections()

@@ -86,6 +86,11 @@ def names() -> Steps[list[str]]:
     return sorted(info["name"] for info in answer["indexes"])
 
 
+def backup() -> Exchange:
+    """Answered by a file."""
+    return Exchange("POST", "/v1/backup", {})
+
+
 def delete_index(name: str) -> Steps[None]:
     yield Exchange("DELETE", f"/v1/index/{segment(name)}", is_safe=False)
 

@@ -28,6 +28,7 @@ Steps = Generator["Exchange", Any, T]
 
 TRIES = 4
 TIMEOUT_S = 60.0
+FILE_TIMEOUT_S = 3600.0  # a file is made before any of it comes
 _FIRST_WAIT_S = 0.1
 _MOST_WAIT_S = 2.0
 _RETRIED = (408, 429, 502, 503, 504)

@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from faissbase.collection.collection import LocalCollection
 from faissbase.collection.inputs import check_count
 from faissbase.collection.store import Config
 from faissbase.database.background import Background
-from faissbase.database.backup import write_backup
+from faissbase.database.backup import open_backup, write_backup
 from faissbase.database.catalog import FILE_NAME, Catalog
 from faissbase.errors import (
     AccessError,
@@ -312,6 +313,11 @@ class Database:
         """
         self._check_open()
         write_backup(self._catalog, Path(path))
+
+    def open_backup(self) -> IO[bytes]:
+        """A backup of this tenant alone, as an open file that is gone when it is closed."""
+        self._check_open()
+        return open_backup(self._catalog, self.tenant)
 
     def close(self) -> None:
         """Finish what runs and close all files. A ``":memory:"`` database is gone then."""

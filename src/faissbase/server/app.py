@@ -27,7 +27,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from faissbase.errors import InvalidInputError, NotFoundError, UnavailableError
-from faissbase.server import access, indexes, searches, vectors, watching
+from faissbase.server import access, backups, indexes, searches, vectors, watching
 from faissbase.server.bodies import read_body
 from faissbase.server.faults import WrongMethod, as_ours, body_of, status_of
 from faissbase.server.gathering import Gatherer
@@ -253,18 +253,21 @@ class Server:
         )
         with self.metrics.waiting.track_inprogress():
             status, content = await self._answer(op, call, request)
+        if isinstance(content, Response):
+            return content
         return Response(content, status, media_type=_MEDIA.get(op.answer, _JSON))
 
-    async def _answer(self, op: Operation, call: Call, request: Request) -> tuple[int, bytes]:
+    async def _answer(self, op: Operation, call: Call, request: Request) -> tuple[int, Any]:
         """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""
         if op.together is not None:
             return op.status, await self._gatherer.serve(op, call)
         sent = checked_key(request.headers.get("idempotency-key"))
-        what = None if sent is None or op.scope == "read" else (op.path, request.url.path, sent)
+        is_kept = sent is not None and op.scope != "read" and op.answer is not backups.Download
+        what = None if sent is None or not is_kept else (op.path, request.url.path, sent)
         threads = self._long if op.is_long else self._short
         return await asyncio.get_running_loop().run_in_executor(threads, self._run, op, call, what)
 
-    def _run(self, op: Operation, call: Call, what: tuple[str, ...] | None) -> tuple[int, bytes]:
+    def _run(self, op: Operation, call: Call, what: tuple[str, ...] | None) -> tuple[int, Any]:
         """Decode, serve, encode: all that takes time, in one thread."""
         if what is not None:
             raw = b"" if call.body is None else call.body[0]
@@ -356,5 +359,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *searches.OPERATIONS,
     *vectors.OPERATIONS,
     *access.OPERATIONS,
+    *backups.OPERATIONS,
     *watching.OPERATIONS,
 )

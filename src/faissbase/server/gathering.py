@@ -99,7 +99,8 @@ def _answers(group: list[_Waiting]) -> list[tuple[_Waiting, bytes | Exception]]:
 
 def _alone(waiting: _Waiting) -> bytes | Exception:
     try:
-        return waiting.operation.encode(waiting.operation.run(waiting.call))
+        found: bytes = waiting.operation.encode(waiting.operation.run(waiting.call))
+        return found
     except Exception as error:  # noqa: BLE001  # it is the answer
         return error
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from starlette.responses import Response
 
 from faissbase.collection.bounds import TooLarge
 from faissbase.collection.collection import LocalCollection
@@ -121,7 +122,7 @@ class Operation:
         Serves a `Call`; blocks, and is called in a thread.
     body, answer : type
         Structs of `faissbase.wire`, or None for none; an ``answer`` of bytes is plain text, several are
-        alternatives.
+        alternatives; a response sends itself.
     query : dict
         Parameters of the query string, and what they are about.
     is_long : bool
@@ -157,8 +158,8 @@ class Operation:
                 raise TooLarge(f"the body holds more than {most:,} values: send them in pieces")
             call.body = decoded(raw, content_type, self._decoder, call.key.tenant)
 
-    def encode(self, answer: Any) -> bytes:
-        """An answer as it is sent."""
-        if isinstance(answer, bytes):
+    def encode(self, answer: Any) -> Any:
+        """An answer as it is sent: bytes, or a response that sends itself."""
+        if isinstance(answer, bytes | Response):
             return answer
         return b"" if self.answer is None else msgspec.json.encode(answer)

@@ -24,6 +24,7 @@ from faissbase.server.app import Server
 from faissbase.server.keys import Keys
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
+from faissbase.storage.files import remove_drafts
 from faissbase.types import Durability
 
 _BACKLOG = 2048
@@ -149,6 +150,7 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
     """
     folder = Path(settings.data).absolute()
     connect(folder).close()  # makes it where there is none, and says now what is wrong with it
+    remove_drafts(folder)
     keys = Keys(folder)
     tenants = Tenants(
         folder,

@@ -8,7 +8,7 @@ from typing import Any
 from faissbase.collection.store import Config
 from faissbase.database.database import Database
 from faissbase.errors import CorruptionError, NotFoundError, UnavailableError
-from faissbase.server import access, indexes, searches, vectors
+from faissbase.server import access, backups, indexes, searches, vectors
 from faissbase.server.metrics import Gauges
 from faissbase.server.openapi import document
 from faissbase.server.operations import Call, Operation
@@ -43,7 +43,7 @@ def openapi(_: Call) -> dict[str, Any]:
 
 @cache
 def _document() -> dict[str, Any]:
-    modules = (indexes, searches, vectors, access)
+    modules = (indexes, searches, vectors, access, backups)
     return document([op for each in modules for op in each.OPERATIONS] + [*OPERATIONS], OPEN_OPERATIONS)
 
 
