@@ -95,6 +95,7 @@ def test_a_backup_holds_one_tenant_and_is_restored(
     path.write_bytes(answer.content)
     again = run("restore", path, "--into", tmp_path / "same")
     assert again.returncode == 0, again.stderr
+    assert "other/docs, other/empty" in again.stderr + again.stdout
     with Database(tmp_path / "same", read_only=True, durability="full", tenant=OTHER) as db:
         assert [record.id for record in db.get_collection("docs").get()] == [f"other-{i}" for i in range(10)]
     moved = run("restore", path, "--into", tmp_path / "moved", "--tenant", "default")
