@@ -38,7 +38,7 @@ class CreateIndex(Body):
 class IndexInfo(msgspec.Struct):
     """An index: ``id`` never changes, ``name`` is unique within its tenant; routes take both.
 
-    ``ntotal`` is null in a list where the index is damaged.
+    ``ntotal`` is null in a list where the file that tells it is damaged.
     """
 
     id: str

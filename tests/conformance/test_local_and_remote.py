@@ -18,6 +18,7 @@ import pytest
 import faissbase
 from faissbase.client.aremote import AsyncCollection, AsyncDatabase
 from faissbase.client.remote import RemoteCollection, RemoteDatabase
+from faissbase.database.backup import restore
 from faissbase.demo.dataset import load_demo
 from faissbase.server.keys import Keys
 
@@ -30,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     folder = tmp_path_factory.mktemp("conformance") / "data"
     faissbase.connect(folder).close()
     keys = Keys(folder)
-    _, key = keys.create("acme", ["write"])
+    _, key = keys.create("acme", ["admin"])
     keys.close()
     command = [sys.executable, "-m", "faissbase", "serve", "--data", str(folder), "--port", "0"]
     with subprocess.Popen([*command, "--log-format", "json"], stderr=subprocess.PIPE, text=True) as process:
@@ -202,6 +203,29 @@ def test_wrong_calls_raise_the_same_and_change_nothing(docs: Any, error: Any, wr
     assert docs.count({"x": {"$exists": True}}) == 0
 
 
+def test_a_backup_is_restored_with_the_same_records(db: Any, docs: Any, tmp_path: Path) -> None:
+    db.create_collection("empty", 2)
+    docs.delete(["r7"])
+    expected = docs.get(include_vectors=True)
+    path = tmp_path / "docs.faissbase"
+    db.backup(path)
+    docs.reset()
+    with faissbase.connect(restore(path, tmp_path / "again", tenant="default")) as again:
+        assert again.list_collections() == ["docs", "empty"]
+        found = again.get_collection("docs")
+        assert found.verify().ok
+        for mine, theirs in zip(found.get(include_vectors=True), expected, strict=True):
+            assert (mine.id, mine.metadata, mine.document) == (theirs.id, theirs.metadata, theirs.document)
+            assert mine.vector is not None
+            np.testing.assert_allclose(mine.vector, theirs.vector, rtol=1e-6)
+    before = path.read_bytes()
+    with pytest.raises(faissbase.AlreadyExistsError, match="exists already"):
+        db.backup(path)
+    assert path.read_bytes() == before
+    with pytest.raises(faissbase.UnavailableError):
+        db.backup(tmp_path / "absent" / "docs.faissbase")
+
+
 def test_care_is_told(docs: Any) -> None:
     docs.delete(["r0"])
     docs.train()
@@ -222,7 +246,7 @@ def test_both_clients_take_the_arguments_of_the_protocol() -> None:
         assert public == {name for name in vars(theirs) if not name.startswith("_")}
 
 
-def test_the_asynchronous_twin_gives_the_same(server: tuple[str, str], data: Any) -> None:
+def test_the_asynchronous_twin_gives_the_same(server: tuple[str, str], data: Any, tmp_path: Path) -> None:
     async def run() -> list[list[str]]:
         async with faissbase.aconnect(server[0], api_key=server[1]) as db:
             docs = await db.get_or_create_collection("twin", D)
@@ -231,6 +255,9 @@ def test_the_asynchronous_twin_gives_the_same(server: tuple[str, str], data: Any
             await db.delete_collection("twin")
             with pytest.raises(faissbase.NotFoundError):
                 await db.get_collection("twin")
+            await db.backup(tmp_path / "twin.faissbase")
+            with pytest.raises(faissbase.AlreadyExistsError):
+                await db.backup(tmp_path / "twin.faissbase")
         return [[hit.id for hit in hits] for hits in found]
 
     memory = faissbase.connect(":memory:").create_collection("twin", D)

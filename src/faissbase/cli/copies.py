@@ -18,7 +18,8 @@ from faissbase.cli.arguments import (
 )
 from faissbase.cli.console import Answer, Console
 from faissbase.database.backup import restore
-from faissbase.database.database import connect
+from faissbase.database.catalog import Catalog
+from faissbase.database.database import DEFAULT_TENANT, check_name
 from faissbase.errors import AlreadyExistsError
 from faissbase.storage.tables.open import ROWS_SUFFIX
 
@@ -88,6 +89,9 @@ def _add_restore(commands: Commands) -> None:
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="a backup")
     parser.add_argument("--into", metavar="FOLDER", type=Path, required=True, help="new, or empty")
+    parser.add_argument(
+        "--tenant", metavar="NAME", help="the tenant to have all of it, as 'default', instead of its own"
+    )
 
 
 def run_export(args: argparse.Namespace, console: Console) -> Answer:
@@ -124,12 +128,22 @@ def _wrote(what: str, path: Path, size_bytes: int, seconds: float) -> str:
     return f"wrote {what} to {path} ({text.size(size_bytes)}) in {text.duration(seconds)}"
 
 
+def _restored(folder: Path) -> list[str]:
+    """The collections of a folder, those of other tenants than the default one under its name."""
+    catalog = Catalog(folder, read_only=True)
+    try:
+        live = catalog.all_live()
+    finally:
+        catalog.close()
+    return [config.name if tenant == DEFAULT_TENANT else f"{tenant}/{config.name}" for tenant, config in live]
+
+
 def run_restore(args: argparse.Namespace, console: Console) -> Answer:
     started = time.perf_counter()
-    target = restore(args.file, args.into)
+    tenant = None if args.tenant is None else check_name(args.tenant, "tenant")
+    target = restore(args.file, args.into, tenant=tenant)
     seconds = time.perf_counter() - started
-    with connect(target, read_only=True) as db:
-        names = db.list_collections()
+    names = _restored(target)
     document = {"path": str(target), "collections": names, "seconds": seconds}
     n = text.count(len(names), "collection")
     return Answer(document, [f"restored {n} into {target} in {text.duration(seconds)}: {', '.join(names)}"])

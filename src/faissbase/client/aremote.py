@@ -6,7 +6,9 @@ What an operation sends and how an answer is read is written once, in `calls`.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -14,11 +16,21 @@ import httpx
 
 from faissbase.client import calls
 from faissbase.client.calls import Facts
-from faissbase.client.exchange import Exchange, Steps, T, answer_of, is_worth_trying_again, wait_s
+from faissbase.client.exchange import (
+    FILE_TIMEOUT_S,
+    TIMEOUT_S,
+    Exchange,
+    Steps,
+    T,
+    answer_of,
+    is_worth_trying_again,
+    wait_s,
+)
 from faissbase.client.settings import Address, client_options
 from faissbase.collection.answers import Explanation
 from faissbase.collection.care import OptimizeReport
 from faissbase.collection.stats import Stats
+from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.types import Hit, Metric, Page, Record, VerifyReport, Where
 
@@ -42,7 +54,7 @@ class AsyncConnection:
             return found
 
     async def _answer(self, exchange: Exchange) -> Any:
-        tried, content = 0, exchange.content()
+        tried, content, told = 0, exchange.content(), b""
         while True:
             status, retry_after, failure = None, None, None
             try:
@@ -50,17 +62,36 @@ class AsyncConnection:
                     exchange.method, exchange.path, content=content, headers=exchange.headers()
                 )
                 status, retry_after = response.status_code, response.headers.get("retry-after")
+                told = response.content
             except httpx.HTTPError as error:
                 failure = error
             except RuntimeError as error:  # httpx, once it is closed
                 raise NotReadyError("the database is closed: aconnect() again") from error
-            if not is_worth_trying_again(status, tried):
+            if not is_worth_trying_again(status, told, tried):
                 break
             await asyncio.sleep(wait_s(tried, retry_after=retry_after, chance=self._chance))
             tried += 1
         if failure is not None:
             raise UnavailableError(f"{self.url} does not answer: {failure}") from failure
-        return answer_of(response.status_code, response.content)
+        return answer_of(response.status_code, told)
+
+    async def backup(self, exchange: Exchange, path: Path) -> None:
+        """Write the backup that answers a request to ``path``, whole or not at all."""
+        timeout = httpx.Timeout(TIMEOUT_S, read=FILE_TIMEOUT_S)
+        request = self._http.stream(
+            exchange.method, exchange.path, content=exchange.content(), timeout=timeout
+        )
+        with new_backup(path) as out:
+            try:
+                async with request as response:
+                    if response.status_code != 200:
+                        answer_of(response.status_code, await response.aread())
+                    async for piece in response.aiter_raw():
+                        await asyncio.to_thread(out.write, piece)
+            except httpx.HTTPError as error:
+                raise UnavailableError(f"{self.url} does not answer: {error}") from error
+            except RuntimeError as error:  # httpx, once it is closed
+                raise NotReadyError("the database is closed: aconnect() again") from error
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -114,6 +145,10 @@ class AsyncDatabase:
     async def delete_collection(self, name: str) -> None:
         """Delete a collection and all it holds. `NotFoundError` where there is none."""
         await self._connection.run(calls.delete_index(name))
+
+    async def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write all collections of this tenant to one file; see `RemoteDatabase.backup`."""
+        await self._connection.backup(calls.backup(), Path(path))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -86,6 +86,11 @@ def names() -> Steps[list[str]]:
     return sorted(info["name"] for info in answer["indexes"])
 
 
+def backup() -> Exchange:
+    """Answered by a file."""
+    return Exchange("POST", "/v1/backup", {})
+
+
 def delete_index(name: str) -> Steps[None]:
     yield Exchange("DELETE", f"/v1/index/{segment(name)}", is_safe=False)
 
@@ -206,8 +211,9 @@ def get(
 
 def _get_by_ids(facts: Facts, ids: list[str], *, include_vectors: bool) -> Steps[list[Record]]:
     records: list[Record] = []
-    for start in range(0, len(ids), _PAGE):
-        body = {"ids": ids[start : start + _PAGE], "include_vectors": bool(include_vectors)}
+    page = max(1, min(_PAGE, _PIECE_NUMBERS // facts.dimension)) if include_vectors else _PAGE
+    for start in range(0, len(ids), page):
+        body = {"ids": ids[start : start + page], "include_vectors": bool(include_vectors)}
         answer = yield Exchange("POST", f"{facts.path}/vectors/get", body)
         records += [_record(each) for each in answer["vectors"]]
     return records

@@ -28,10 +28,12 @@ Steps = Generator["Exchange", Any, T]
 
 TRIES = 4
 TIMEOUT_S = 60.0
+FILE_TIMEOUT_S = 3600.0  # a file is made before any of it comes
 _FIRST_WAIT_S = 0.1
 _MOST_WAIT_S = 2.0
 _RETRIED = (408, 429, 502, 503, 504)
 _SHOWN = 200
+QUOTA = "quota_exceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ def _error(status: int, code: str, message: str, request_id: object) -> Faissbas
     known = _kinds(FaissbaseError).get(code)
     if known is not None and known.__module__ == "faissbase.errors":
         kind = known
-    elif code == "unauthenticated":
+    elif code in ("unauthenticated", QUOTA):
         kind = AccessError
     elif status >= 500:
         kind = InternalError
@@ -113,8 +115,13 @@ def wait_s(tried: int, *, retry_after: str | None = None, chance: random.Random)
     return chance.uniform(0.0, min(_MOST_WAIT_S, _FIRST_WAIT_S * 2.0**tried))
 
 
-def is_worth_trying_again(status: int | None, tried: int) -> bool:
-    """Whether a request that met ``status``, or no answer at all (None), is sent once more."""
+def is_worth_trying_again(status: int | None, content: bytes, tried: int) -> bool:
+    """Whether a request that met ``status``, or no answer at all (None), is sent once more.
+
+    Not where a quota is used up: that does not change by waiting.
+    """
     if status is not None and status < 400:
+        return False
+    if status == 429 and f'"code":"{QUOTA}"'.encode() in content:
         return False
     return tried + 1 < TRIES and (status is None or status in _RETRIED)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,6 +14,8 @@ import httpx
 from faissbase.client import calls
 from faissbase.client.calls import Facts
 from faissbase.client.exchange import (
+    FILE_TIMEOUT_S,
+    TIMEOUT_S,
     Exchange,
     Steps,
     T,
@@ -23,6 +27,7 @@ from faissbase.client.settings import Address, client_options
 from faissbase.collection.answers import Explanation
 from faissbase.collection.care import OptimizeReport
 from faissbase.collection.stats import Stats
+from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.types import Hit, Metric, Page, Record, VerifyReport, Where
 
@@ -46,7 +51,7 @@ class Connection:
             return found
 
     def _answer(self, exchange: Exchange) -> Any:
-        tried, content = 0, exchange.content()
+        tried, content, told = 0, exchange.content(), b""
         while True:
             status, retry_after, failure = None, None, None
             try:
@@ -54,17 +59,36 @@ class Connection:
                     exchange.method, exchange.path, content=content, headers=exchange.headers()
                 )
                 status, retry_after = response.status_code, response.headers.get("retry-after")
+                told = response.content
             except httpx.HTTPError as error:
                 failure = error
             except RuntimeError as error:  # httpx, once it is closed
                 raise NotReadyError("the database is closed: connect() again") from error
-            if not is_worth_trying_again(status, tried):
+            if not is_worth_trying_again(status, told, tried):
                 break
             time.sleep(wait_s(tried, retry_after=retry_after, chance=self._chance))
             tried += 1
         if failure is not None:
             raise UnavailableError(f"{self.url} does not answer: {failure}") from failure
-        return answer_of(response.status_code, response.content)
+        return answer_of(response.status_code, told)
+
+    def backup(self, exchange: Exchange, path: Path) -> None:
+        """Write the backup that answers a request to ``path``, whole or not at all."""
+        timeout = httpx.Timeout(TIMEOUT_S, read=FILE_TIMEOUT_S)
+        request = self._http.stream(
+            exchange.method, exchange.path, content=exchange.content(), timeout=timeout
+        )
+        with new_backup(path) as out:
+            try:
+                with request as response:
+                    if response.status_code != 200:
+                        answer_of(response.status_code, response.read())
+                    for piece in response.iter_raw():
+                        out.write(piece)
+            except httpx.HTTPError as error:
+                raise UnavailableError(f"{self.url} does not answer: {error}") from error
+            except RuntimeError as error:  # httpx, once it is closed
+                raise NotReadyError("the database is closed: connect() again") from error
 
     def close(self) -> None:
         self._http.close()
@@ -118,6 +142,13 @@ class RemoteDatabase:
     def delete_collection(self, name: str) -> None:
         """Delete a collection and all it holds. `NotFoundError` where there is none."""
         self._connection.run(calls.delete_index(name))
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Write all collections of this tenant to one file, each as of one moment, for ``faissbase restore``.
+
+        The key must be an admin's. `AlreadyExistsError` where ``path`` exists.
+        """
+        self._connection.backup(calls.backup(), Path(path))
 
     def close(self) -> None:
         """Close the connections."""

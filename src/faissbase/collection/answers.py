@@ -13,6 +13,7 @@ import orjson
 from faissbase.ann.flat import Neighbours
 from faissbase.ann.segment import Knobs
 from faissbase.collection import planner
+from faissbase.collection.bounds import NUMBER_BYTES, RECORD_BYTES
 from faissbase.collection.integrity import checked_rows
 from faissbase.collection.planner import Plan, Wanted
 from faissbase.collection.selected import Selection
@@ -147,11 +148,12 @@ def _result(moment: Moment, distances: Float32, slots: Slots, k: int) -> SearchR
     return SearchResult(slots, distances, metric, rows)
 
 
-def within(moment: Moment, queries: Float32, radius: float, where: Filter) -> SearchResult:
-    """Every matching record nearer than ``radius``, for each query, nearest first."""
+def within(moment: Moment, queries: Float32, radius: float, where: Filter, k: int | None) -> SearchResult:
+    """Every matching record nearer than ``radius``, or the first k, for each query, nearest first."""
     selection = moment.select(where)
     view = moment.snapshot.view
-    found = [planner.range_search(view, query[None], radius, selection) for query in queries]
+    whole = (planner.range_search(view, query[None], radius, selection) for query in queries)
+    found = [(near[:k], at[:k]) for near, at in whole]
     width = max((len(slots) for _, slots in found), default=0)
     distances = np.full((len(queries), width), np.nan, np.float32)
     slots = np.full((len(queries), width), -1, np.int64)
@@ -202,6 +204,7 @@ def by_ids(moment: Moment, ids: list[str], include_vectors: bool) -> list[Record
     """The records with these ids, in their order; unknown ids are left out."""
     transaction = _transaction(moment)
     slot_of = transaction.slots_of(ids) if ids else {}
+    _check_fits(moment, np.sort(np.array(list(slot_of.values()), np.int64)), include_vectors)
     rows = {row.id: row for row in _checked(moment, list(slot_of.values()))}
     if rows.keys() != slot_of.keys():
         raise CorruptionError(f"{moment.store.folder}: ids lead to records of other ids; run repair()")
@@ -222,13 +225,41 @@ def parse_cursor(cursor: str | None) -> tuple[int | None, int]:
 def by_filter(
     moment: Moment, where: Filter, first_slot: int, limit: int | None, include_vectors: bool
 ) -> tuple[list[Record], int | None]:
-    """The matching records from ``first_slot`` on, and the slot where the next page begins, if any."""
+    """The matching records from ``first_slot`` on, and the slot where the next page begins, if any.
+
+    A page ends early where it would pass the bound of an answer.
+    """
     slots = moment.select(where).slots
     slots = slots[slots.searchsorted(first_slot) :]
-    chosen = slots[:limit]
+    chosen = _fitting(moment, slots[:limit], include_vectors)
     rows = _checked(moment, chosen)
-    next_slot = int(slots[limit]) if limit is not None and limit < len(slots) else None
+    next_slot = int(slots[len(chosen)]) if len(chosen) < len(slots) else None
     return [record(row, moment.snapshot, include_vectors) for row in rows], next_slot
+
+
+def all_by_filter(moment: Moment, where: Filter, limit: int | None, include_vectors: bool) -> list[Record]:
+    """The matching records, or the first ``limit`` of them, oldest first."""
+    slots = moment.select(where).slots[:limit]
+    _check_fits(moment, slots, include_vectors)
+    return [record(row, moment.snapshot, include_vectors) for row in _checked(moment, slots)]
+
+
+def _fitting(moment: Moment, slots: Slots, include_vectors: bool) -> Slots:
+    """The first of ``slots``, ascending, whose records do not pass the bound of an answer; one at least."""
+    store, most = moment.store, moment.store.bounds.answer_bytes
+    if not most or len(slots) < 2:
+        return slots
+    each = RECORD_BYTES + (NUMBER_BYTES * store.config.dimension if include_vectors else 0)
+    slots = slots[: max(1, most // each)]
+    sizes = np.array(_transaction(moment).sizes(slots), np.int64) + each
+    n_fitting = int(sizes.cumsum().searchsorted(most, side="right"))
+    return slots[: max(1, n_fitting)]
+
+
+def _check_fits(moment: Moment, slots: Slots, include_vectors: bool) -> None:
+    """Raise `TooLarge` where `_fitting` leaves a slot out."""
+    if len(_fitting(moment, slots, include_vectors)) < len(slots):
+        moment.store.bounds.check_answer(moment.store.bounds.answer_bytes + 1)
 
 
 def _checked(moment: Moment, slots: Slots | list[int]) -> list[StoredRow]:

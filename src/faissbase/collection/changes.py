@@ -5,18 +5,20 @@ Each runs alone in a write transaction, so what it looked at is what it changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from faissbase.collection import inputs
+from faissbase.collection.bounds import Bounds
 from faissbase.collection.inputs import Rows, merge_metadata
 from faissbase.collection.integrity import checked_rows
 from faissbase.collection.selection import Selector
-from faissbase.collection.store import Store, vectors_path
+from faissbase.collection.store import Config, Store, vectors_path
 from faissbase.collection.writer import Put, Writer
-from faissbase.errors import CorruptionError, NotFoundError
+from faissbase.errors import CorruptionError, InvalidInputError, NotFoundError
 from faissbase.filters.tree import Filter
 from faissbase.storage.checksums import row_checksums
 from faissbase.storage.files import os_errors, sync_folder
@@ -34,6 +36,7 @@ class Update:
     documents: Sequence[str | None]
     vectors: tuple[Float32, list[float]] | None
     replace: bool
+    bounds: Bounds
 
     def run(self, writer: Writer, transaction: WriteTransaction, state: State, vectors: VectorFile) -> int:
         """Write the changed records into new slots, all or none."""
@@ -65,7 +68,28 @@ class Update:
         change = self.metadatas[at]
         if change is None:
             return row.metadata_json
-        return merge_metadata(b"{}" if self.replace else row.metadata_json, list(change.items()), at)
+        merged = merge_metadata(b"{}" if self.replace else row.metadata_json, list(change.items()), at)
+        self.bounds.check_metadata(row.id, merged)
+        return merged
+
+
+def checked_update(
+    ids: Any, metadatas: Any, documents: Any, vectors: Any, replace: bool, config: Config, bounds: Bounds
+) -> Update:
+    """An update as a caller asks for it, or `InvalidInputError`."""
+    id_list = inputs.check_ids(ids)
+    n = len(id_list)
+    if metadatas is None and documents is None and vectors is None:
+        raise InvalidInputError("update() needs metadatas, documents or vectors")
+    objects: list[Any] = [None] * n
+    if metadatas is not None:
+        objects = [metadatas] if isinstance(metadatas, Mapping) else inputs.as_list(metadatas, "metadatas")
+    inputs.encode_metadatas(objects, n)
+    stored = None
+    if vectors is not None:
+        stored = inputs.check_vectors(vectors, n, config.dimension, config.metric)
+    texts = inputs.check_documents(documents, n)
+    return Update(id_list, objects, texts, stored, replace, bounds)
 
 
 def delete_matching(

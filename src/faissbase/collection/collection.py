@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from faissbase.collection import answers, changes, inputs, repair, transfer, verify
 from faissbase.collection.answers import Explanation, Moment
 from faissbase.collection.asked import Asked
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.building import TAIL_NUMBERS
 from faissbase.collection.care import Care, OptimizeReport
 from faissbase.collection.planner import wanted_from
@@ -24,12 +25,7 @@ from faissbase.collection.stats import Stats, stats_of
 from faissbase.collection.store import Config, Snapshot, Store
 from faissbase.collection.transfer import LoadReport
 from faissbase.collection.writer import Alone, Delete, Put, Writer
-from faissbase.errors import (
-    AccessError,
-    ConflictError,
-    InvalidInputError,
-    NotReadyError,
-)
+from faissbase.errors import AccessError, ConflictError, InvalidInputError, NotReadyError
 from faissbase.filters.tree import Everything, Filter, parse
 from faissbase.types import (
     Durability,
@@ -73,11 +69,13 @@ class LocalCollection:
         memory_budget: int | None,
         on_open: Callable[[LocalCollection], None],
         on_work: Callable[[LocalCollection], None],
+        bounds: Bounds = UNBOUNDED,
     ) -> None:
         self._folder = folder
         self._memory_budget = memory_budget
         self._on_open = on_open
         self._on_work = on_work
+        self._bounds = bounds
         self._config = config
         self._read_only = read_only
         self._durability: Durability = durability
@@ -107,6 +105,11 @@ class LocalCollection:
     def index_type(self) -> str:
         return self._config.index_type
 
+    @property
+    def is_open(self) -> bool:
+        """Whether this process has its files open."""
+        return self._open_parts is not None
+
     # ---- opening ---------------------------------------------------------------------------------
 
     def _parts(self) -> _Parts:
@@ -132,6 +135,7 @@ class LocalCollection:
             read_only=self._read_only,
             durability=self._durability,
             memory_bytes=self._memory_budget,
+            bounds=self._bounds,
         )
         writer = Writer(store)
         care = Care(store, writer, self._memory_budget)
@@ -256,21 +260,9 @@ class LocalCollection:
             An id is not stored (named); nothing was changed.
         """
         parts = self._writable()
-        id_list = inputs.check_ids(ids)
-        n = len(id_list)
-        if metadatas is None and documents is None and vectors is None:
-            raise InvalidInputError("update() needs metadatas, documents or vectors")
-        objects: list[Any] = [None] * n
-        if metadatas is not None:
-            objects = (
-                [metadatas] if isinstance(metadatas, Mapping) else inputs.as_list(metadatas, "metadatas")
-            )
-        inputs.encode_metadatas(objects, n)
-        stored = None
-        if vectors is not None:
-            stored = inputs.check_vectors(vectors, n, self.dimension, self.metric)
-        texts = inputs.check_documents(documents, n)
-        update = changes.Update(id_list, objects, texts, stored, replace)
+        update = changes.checked_update(
+            ids, metadatas, documents, vectors, replace, self._config, self._bounds
+        )
         return parts.writer.run(Alone(lambda *write: update.run(parts.writer, *write)))
 
     def delete(self, ids: Any = None, *, where: Where | None = None) -> int:
@@ -357,7 +349,7 @@ class LocalCollection:
             id_list = inputs.check_ids(ids)
             return self._pinned(lambda moment: answers.by_ids(moment, id_list, include_vectors)[:stop])
         filter = parse(where)
-        return self._pinned(lambda moment: answers.by_filter(moment, filter, 0, stop, include_vectors)[0])
+        return self._pinned(lambda moment: answers.all_by_filter(moment, filter, stop, include_vectors))
 
     def scroll(
         self,
@@ -445,9 +437,13 @@ class LocalCollection:
 
         Returns hits or a `SearchResult` as `search` does, padded to the longest answer.
         """
+        return self.first_within(xq, radius, where, None)
+
+    def first_within(self, xq: Any, radius: float, where: Where | None, k: int | None) -> Any:
+        """`range_search`, of each answer the ``k`` nearest alone."""
         queries, is_single, filter = self._query(xq, where)
         limit = inputs.check_radius(radius)
-        result = self._fresh(lambda moment: answers.within(moment, queries, limit, filter))
+        result = self._fresh(lambda moment: answers.within(moment, queries, limit, filter, k))
         return result[0] if is_single else result
 
     def text_search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]:

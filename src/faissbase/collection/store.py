@@ -19,6 +19,7 @@ import orjson
 from faissbase.ann.flat import FlatView, half_codes
 from faissbase.ann.gathered import Codes
 from faissbase.ann.half import HalfCodes
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.integrity import BlockCheck, check_rows, fits
 from faissbase.collection.segments import LiveSegment, Segments
 from faissbase.collection.selected import Selection
@@ -144,10 +145,12 @@ class Store:
         read_only: bool,
         durability: Durability,
         memory_bytes: int | None = None,
+        bounds: Bounds = UNBOUNDED,
     ) -> None:
         self.folder = folder
         self.config = config
         self.read_only = read_only
+        self.bounds = bounds
         self.records = Records(folder, synchronous="FULL" if durability == "full" else "NORMAL")
         self._use = FolderLock(folder)  # a repair wants to be alone
         self._lock = threading.Lock()
@@ -362,6 +365,8 @@ class Store:
         ------
         ConflictError
             A row has gone since: take a new snapshot.
+        TooLarge
+            They pass the bound of an answer; none was read.
         """
         generation = snapshot.state.generation
         cache = self._rows
@@ -369,12 +374,22 @@ class Store:
             cache = self._rows = _RowCache(generation)
         rows, missing = cache.pick(slots)
         if missing:
+            if self.bounds.answer_bytes:
+                self._check_bound(missing, transaction)
             fetched = transaction.rows(missing) if transaction else self.records.rows(missing, generation)
             self._check_fetched(fetched, missing)
             self._check_long(fetched, generation)
             cache.keep(fetched)
             rows.update(fetched)
         return rows
+
+    def _check_bound(self, slots: Sequence[int], transaction: ReadTransaction | None) -> None:
+        if transaction is not None:
+            n_bytes = sum(transaction.sizes(slots))
+        else:
+            with self.records.read_transaction() as own:
+                n_bytes = sum(own.sizes(slots))
+        self.bounds.check_answer(n_bytes)
 
     def _check_fetched(self, rows: dict[int, Row], wanted: Sequence[int]) -> None:
         """Check that every row is there and holds what a row holds: a whole page may be in a wrong place."""

@@ -12,6 +12,8 @@ import io
 import os
 import tarfile
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +23,14 @@ from faissbase._version import __version__
 from faissbase.collection.store import Config, vectors_path
 from faissbase.database.catalog import FILE_NAME as CATALOG_NAME
 from faissbase.database.catalog import Catalog
-from faissbase.errors import AlreadyExistsError, ConflictError, CorruptionError, FaissbaseError, NotFoundError
+from faissbase.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    CorruptionError,
+    FaissbaseError,
+    InvalidInputError,
+    NotFoundError,
+)
 from faissbase.storage.files import draft_folder, os_errors, publish, sync_folder
 from faissbase.storage.records import FILE_NAME as RECORDS_NAME
 from faissbase.storage.records import Records, State
@@ -47,19 +56,55 @@ class _Hashing(io.RawIOBase):
         return data
 
 
-def write_backup(catalog: Catalog, path: Path) -> None:
-    """Write every collection of the catalog to ``path``, which must not exist."""
+Live = Sequence[tuple[str, Config]]
+
+
+@contextmanager
+def new_backup(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which is at ``path`` once the block ends well, whole and synced, and else nowhere.
+
+    Raises
+    ------
+    AlreadyExistsError
+        ``path`` exists.
+    """
     if path.exists():
         raise AlreadyExistsError(f"{path} exists already: a backup never overwrites")
     with os_errors(f"cannot write backup {path}"), draft_folder(path.parent) as folder:
         draft = folder / path.name
         with open(draft, "wb") as out:
-            with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                added = [_add_live(tar, catalog, *live) for live in catalog.all_live()]
-                _add_manifest(tar, [part for part in added if part is not None])
+            yield out
             out.flush()
             os.fsync(out.fileno())
         publish(draft, path)
+
+
+def write_backup(catalog: Catalog, path: Path) -> None:
+    """Write every collection of the catalog to ``path``, which must not exist."""
+    with new_backup(path) as out:
+        _write(out, catalog, catalog.all_live())
+
+
+def open_backup(catalog: Catalog, tenant: str) -> IO[bytes]:
+    """A backup of one tenant, as an open file without a name: it is gone when it is closed."""
+    live = [(tenant, config) for config in catalog.configs(tenant)]
+    with os_errors(f"cannot write a backup in {catalog.root}"), draft_folder(catalog.root) as folder:
+        draft = folder / _UNFINISHED / "backup.tar"
+        draft.parent.mkdir()
+        out = open(draft, "w+b")  # noqa: SIM115  # whoever asked closes it
+        try:
+            _write(out, catalog, live)
+            out.seek(0)
+        except BaseException:
+            out.close()
+            raise
+    return out
+
+
+def _write(out: IO[bytes], catalog: Catalog, live: Live) -> None:
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        added = [_add_live(tar, catalog, *each) for each in live]
+        _add_manifest(tar, [part for part in added if part is not None])
 
 
 def _add_live(tar: tarfile.TarFile, catalog: Catalog, tenant: str, config: Config) -> dict[str, Any] | None:
@@ -130,8 +175,11 @@ def _add_manifest(tar: tarfile.TarFile, collections: list[dict[str, Any]]) -> No
     _add(tar, _MANIFEST, io.BytesIO(data), len(data))
 
 
-def restore(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Path:
+def restore(path: str | os.PathLike[str], into: str | os.PathLike[str], *, tenant: str | None = None) -> Path:
     """Make a new database folder from a backup; nothing appears at ``into`` unless all of it is right.
+
+    The collections keep their tenant, unless ``tenant`` is another for all of them: ``"default"`` is that
+    whose collections ``faissbase.connect`` and the command line find.
 
     Raises
     ------
@@ -139,6 +187,8 @@ def restore(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Path:
         ``into`` exists and is not an empty folder.
     CorruptionError
         The backup is damaged, cut short, or not a backup.
+    InvalidInputError
+        ``tenant`` is given, and the backup holds several.
     """
     source, target = Path(path), Path(into)
     if not source.is_file():
@@ -151,11 +201,22 @@ def restore(path: str | os.PathLike[str], into: str | os.PathLike[str]) -> Path:
             draft = folder / _UNFINISHED
             draft.mkdir()
             _extract(source, draft)
+            if tenant is not None:
+                _rename_tenant(draft, tenant)
             Catalog(draft, read_only=False).close()
             for level in (*draft.glob("*/"), draft):
                 sync_folder(level)
             publish(draft, target)
     return target
+
+
+def _rename_tenant(draft: Path, tenant: str) -> None:
+    folders = [folder for folder in draft.iterdir() if folder.is_dir()]
+    if len(folders) > 1:
+        names = ", ".join(sorted(folder.name for folder in folders))
+        raise InvalidInputError(f"the backup holds several tenants, so they keep their names: {names}")
+    for folder in folders:
+        folder.rename(draft / tenant)
 
 
 def _extract(source: Path, draft: Path) -> None:

@@ -63,6 +63,8 @@ class Catalog:
             raise CorruptionError(_ADVICE.format(error=error, root=root)) from error
         self._process = os.getpid()
         self._read_only = read_only
+        self._n_changes = 0
+        self._listed: dict[str, tuple[tuple[int, ...], list[Config]]] = {}
         self._check_pages()
         if not read_only:
             self._finish_interrupted()
@@ -113,6 +115,7 @@ class Catalog:
             try:
                 yield connection
                 connection.execute("COMMIT")
+                self._n_changes += 1
                 sqlite.empty_log(connection)  # damage to the log would undo the change, and tell nobody
             except BaseException:
                 if connection.in_transaction:
@@ -138,7 +141,13 @@ class Catalog:
         """What each collection of a tenant is, by name."""
         statement = f"SELECT {_COLUMNS} FROM collections WHERE tenant = ? AND NOT is_deleting ORDER BY name"
         with self._use() as connection:
-            return [Config(*row) for row in connection.execute(statement, (tenant,))]
+            changes_of_others = connection.pragma("data_version")
+            version = (os.getpid(), changes_of_others, self._n_changes)
+            known = self._listed.get(tenant)
+            if known is None or known[0] != version:
+                found = [Config(*row) for row in connection.execute(statement, (tenant,))]
+                known = self._listed[tenant] = (version, found)
+            return list(known[1])
 
     def names(self, tenant: str) -> list[str]:
         statement = "SELECT name FROM collections WHERE tenant = ? AND NOT is_deleting ORDER BY name"

@@ -14,15 +14,17 @@ import weakref
 from collections import deque
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import numpy as np
 
 from faissbase.ann.spec import check_index_type
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.inputs import check_count
 from faissbase.collection.store import Config
 from faissbase.database.background import Background
-from faissbase.database.backup import write_backup
+from faissbase.database.backup import open_backup, write_backup
 from faissbase.database.catalog import FILE_NAME, Catalog
 from faissbase.errors import (
     AccessError,
@@ -34,11 +36,13 @@ from faissbase.errors import (
 )
 from faissbase.storage.files import os_errors
 from faissbase.storage.keys import FILE_NAME as KEYS_FILE
+from faissbase.storage.totals import Tally, Totals, count_stored
 from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Metric, Problem
 
 # Of all databases of this process, the oldest first; who uses one keeps it, not this.
 _opened: deque[weakref.ref[LocalCollection]] = deque()
 _opened_lock = threading.Lock()
+_tally = Tally()
 
 DEFAULT_TENANT = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
@@ -158,12 +162,14 @@ class Database:
         tenant: str = DEFAULT_TENANT,
         memory_budget: int | None = None,
         temporary_lock: int | None = None,
+        bounds: Bounds = UNBOUNDED,
     ) -> None:
         self.path = root
         self.tenant = check_name(tenant, "tenant")
         self.read_only = read_only
         self._durability: Durability = durability
         self._memory_budget = memory_budget
+        self._bounds = bounds
         self._background = Background()
         self._catalog = Catalog(root, read_only=read_only)
         self._lock = threading.Lock()
@@ -264,6 +270,16 @@ class Database:
         self._check_open()
         return self._catalog.configs(self.tenant)
 
+    def totals(self, config: Config, *, is_fresh: bool = False) -> Totals:
+        """What a collection holds; its indexes are not opened for it. See `Tally.of`."""
+        self._check_open()
+        return _tally.of(self._catalog.folder(self.tenant, config), is_fresh=is_fresh)
+
+    def count_stored(self, config: Config, ids: list[str]) -> int:
+        """How many of these ids a collection holds."""
+        self._check_open()
+        return count_stored(self._catalog.folder(self.tenant, config), ids)
+
     def open(self, config: Config) -> LocalCollection:
         """The collection that `describe` has found."""
         return self._collection(config)
@@ -298,6 +314,11 @@ class Database:
         self._check_open()
         write_backup(self._catalog, Path(path))
 
+    def open_backup(self) -> IO[bytes]:
+        """A backup of this tenant alone, as an open file that is gone when it is closed."""
+        self._check_open()
+        return open_backup(self._catalog, self.tenant)
+
     def close(self) -> None:
         """Finish what runs and close all files. A ``":memory:"`` database is gone then."""
         with self._lock:
@@ -324,6 +345,7 @@ class Database:
                     memory_budget=self._memory_budget,
                     on_open=self._note_open,
                     on_work=self._background.submit,
+                    bounds=self._bounds,
                 )
             return self._collections[config.uuid]
 

@@ -20,14 +20,17 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from faissbase.errors import InvalidInputError, UnavailableError
-from faissbase.server import access, indexes, searches, vectors, watching
+from faissbase.server import access, backups, indexes, searches, vectors, watching
 from faissbase.server.bodies import Held, read_body
+from faissbase.server.downloads import CONTENT_TYPE as TAR
+from faissbase.server.downloads import Download
 from faissbase.server.faults import WrongMethod, as_ours, body_of, status_of
 from faissbase.server.keys import Key, Keys, Unauthenticated
 from faissbase.server.limits import Answered, Rates, TooMany, checked_key
 from faissbase.server.logs import LOGGER
 from faissbase.server.metrics import CONTENT_TYPE, Metrics
 from faissbase.server.operations import Call, Operation
+from faissbase.server.quotas import QuotaExceeded
 from faissbase.server.routing import PREFIX, Router, query_of
 from faissbase.server.settings import Settings, is_own_name
 from faissbase.server.tenants import Tenants
@@ -159,7 +162,7 @@ class Server:
             more.append((b"retry-after", b"1"))
         if status in (408, 413):  # what is left of the body is not read
             more.append((b"connection", b"close"))
-        if isinstance(ours, TooMany):
+        if isinstance(ours, TooMany | QuotaExceeded):
             more.append((b"retry-after", str(math.ceil(ours.retry_after_s)).encode()))
         body = body_of(ours, story.request_id, str(self._tenants.folder))
         await _send(send, story, status, body, _JSON, more)
@@ -223,6 +226,10 @@ class Server:
         finally:
             self.metrics.n_waiting -= 1
             self._held.give_back(len(raw))
+        if isinstance(content, Download):
+            await _begin(send, story, status, content.n_bytes, TAR.encode(), content.headers)
+            await content.send(receive, send)
+            return
         media = _TEXT if op.answer is bytes else _JSON if op.answer is not None else None
         await _send(send, story, status, content, media)
 
@@ -233,7 +240,7 @@ class Server:
             return await self._searching.serve(op, call, _answer_of, is_gone)
         sent = checked_key(heads.get(b"idempotency-key"))
         workers = self._long if op.is_long else self._short
-        if sent is None or op.scope == "read":
+        if sent is None or op.scope == "read" or op.answer is Download:
             return await workers.serve(op, call, _answer_of, is_gone)
         what = (op.path, path, sent)
         return await workers.serve(op, call, lambda op, call: self._answer_once(op, call, what), is_gone)
@@ -278,15 +285,27 @@ async def _send(
     media: bytes | None,
     more: list[tuple[bytes, bytes]] | None = None,
 ) -> None:
-    """An answer, with the headers that every answer has."""
-    headers = [(b"x-request-id", story.request_id.encode()), *_SECURITY, *(more or ())]
+    """A whole answer."""
+    await _begin(send, story, status, len(content), media, more or [])
+    await send({"type": "http.response.body", "body": content})
+
+
+async def _begin(
+    send: Send,
+    story: _Story,
+    status: int,
+    n_bytes: int,
+    media: bytes | None,
+    more: list[tuple[bytes, bytes]],
+) -> None:
+    """The head of an answer, with the headers that every answer has."""
+    headers = [(b"x-request-id", story.request_id.encode()), *_SECURITY, *more]
     if media is not None:
         headers.append((b"content-type", media))
     if status != 204:
-        headers.append((b"content-length", str(len(content)).encode()))
-    story.status, story.bytes_out = status, len(content)
+        headers.append((b"content-length", str(n_bytes).encode()))
+    story.status, story.bytes_out = status, n_bytes
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
 
 
 def _sent_key(scope: Scope) -> str | None:
@@ -322,5 +341,6 @@ OPERATIONS: tuple[Operation, ...] = (
     *indexes.OPERATIONS,
     *vectors.OPERATIONS,
     *access.OPERATIONS,
+    *backups.OPERATIONS,
     *watching.OPERATIONS,
 )

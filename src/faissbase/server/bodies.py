@@ -11,8 +11,9 @@ import msgspec
 import zstandard
 from starlette.types import Receive
 
+from faissbase.collection.bounds import TooLarge
 from faissbase.errors import AccessError, InvalidInputError, UnavailableError
-from faissbase.server.faults import Malformed, TooLarge, TooSlow, WrongMedia
+from faissbase.server.faults import Malformed, TooSlow, WrongMedia
 from faissbase.wire import Body
 
 if sys.version_info >= (3, 11):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from faissbase.collection.bounds import TooLarge
 from faissbase.errors import (
     AccessError,
     AlreadyExistsError,
@@ -20,13 +21,8 @@ from faissbase.errors import (
 )
 from faissbase.server.keys import Unauthenticated
 from faissbase.server.limits import TooMany
+from faissbase.server.quotas import QuotaExceeded
 from faissbase.wire import Fault, FaultBody
-
-
-class TooLarge(InvalidInputError):
-    """A body, or a number of things, beyond what the settings allow."""
-
-    kind = "too_large"
 
 
 class Malformed(InvalidInputError):
@@ -66,6 +62,7 @@ STATUSES: tuple[tuple[type[FaissbaseError], int], ...] = (
     (WrongMethod, 405),
     (TooSlow, 408),
     (TooMany, 429),
+    (QuotaExceeded, 429),
     (Unauthenticated, 401),
     (InvalidInputError, 422),
     (NotFoundError, 404),

@@ -22,13 +22,7 @@ from faissbase.wire import CreateIndex, Deleted, Empty, IndexInfo, IndexList, Nt
 _LIKE_AN_ID = re.compile("[0-9a-f]{32}")
 
 
-def _info(call: Call, config: Config, *, is_listed: bool = False) -> IndexInfo:
-    try:
-        ntotal: int | None = call.tenants.database(call.key.tenant).open(config).ntotal
-    except (CorruptionError, UnavailableError):
-        if not is_listed:
-            raise
-        ntotal = None  # the others are to be listed all the same
+def _info(call: Call, config: Config, ntotal: int | None) -> IndexInfo:
     return IndexInfo(
         config.uuid,
         config.name,
@@ -47,26 +41,27 @@ def create(call: Call) -> IndexInfo:
         raise InvalidInputError(f"an index may not be called like an id, got {body.name!r}")
     if not call.key.may_use((body.name,)):
         raise AccessError(f"this key is not good for an index named {body.name!r}")
-    most = call.settings.max_indexes
-    if most and len(database.list_collections()) >= most:
-        raise AccessError(f"this tenant has {most:,} indexes, and may have no more")
-    database.create_collection(body.name, body.dimension, body.metric, body.index_type)
-    return _info(call, database.describe(body.name))
+    with call.tenants.usage(call.key.tenant).room_for_index(call.settings):
+        database.create_collection(body.name, body.dimension, body.metric, body.index_type)
+    return _info(call, database.describe(body.name), 0)
 
 
 def list_all(call: Call) -> IndexList:
-    found = []
-    for config in call.tenants.database(call.key.tenant).describe_all():
+    database, found = call.tenants.database(call.key.tenant), []
+    for config in database.describe_all():
         if call.key.may_use((config.name, config.uuid)):
             try:
-                found.append(_info(call, config, is_listed=True))
+                found.append(_info(call, config, database.totals(config).records))
             except NotFoundError:  # deleted meanwhile
                 continue
+            except (CorruptionError, UnavailableError):  # the others are to be listed all the same
+                found.append(_info(call, config, None))
     return IndexList(found)
 
 
 def describe(call: Call) -> IndexInfo:
-    return _info(call, call.tenants.find(call.key, call.path["index"]))
+    config = call.tenants.find(call.key, call.path["index"])
+    return _info(call, config, call.tenants.database(call.key.tenant).open(config).ntotal)
 
 
 def delete(call: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,19 +15,28 @@ from prometheus_client import (
     generate_latest,
 )
 
-from faissbase.collection.stats import Stats
-
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
-# Name, what it is about, and the field of `Stats` it shows.
+# Name, what it is about, and the field of `Gauges` it shows.
 PER_INDEX = (
-    ("faissbase_index_records", "Records stored.", "ntotal"),
+    ("faissbase_index_records", "Records stored.", "records"),
     ("faissbase_index_tombstones", "Slots of deleted records that compaction would free.", "tombstones"),
-    ("faissbase_index_unindexed", "Slots that no index covers yet.", "tail"),
+    ("faissbase_index_unindexed", "Slots that no index covers yet.", "unindexed"),
     ("faissbase_index_memory_bytes", "Memory that the indexes keep busy.", "memory_bytes"),
 )
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What is told of one index; ``memory_bytes`` is 0 while its files are not open."""
+
+    name: str
+    records: int
+    tombstones: int
+    unindexed: int
+    memory_bytes: int
 
 
 class Metrics:
@@ -61,15 +71,11 @@ class Metrics:
         known[0].inc()
         known[1].observe(seconds)
 
-    def text(self, of_tenant: Iterable[Stats]) -> bytes:
+    def text(self, of_tenant: Iterable[Gauges]) -> bytes:
         """All of it, with the indexes of the tenant that asks."""
-        stats = list(of_tenant)
+        indexes = list(of_tenant)
         lines = []
         for name, about, field in PER_INDEX:
             lines += [f"# HELP {name} {about}", f"# TYPE {name} gauge"]
-            lines += [f'{name}{{index="{each.name}"}} {_value(each, field)}' for each in stats]
+            lines += [f'{name}{{index="{each.name}"}} {getattr(each, field)}' for each in indexes]
         return bytes(generate_latest(self._registry)) + "\n".join([*lines, ""]).encode()
-
-
-def _value(stats: Stats, field: str) -> int:
-    return stats.slots - stats.slots_indexed if field == "tail" else int(getattr(stats, field))

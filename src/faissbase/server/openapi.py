@@ -8,11 +8,14 @@ from typing import Any
 import msgspec
 
 from faissbase._version import __version__
+from faissbase.server.downloads import CONTENT_TYPE as TAR
+from faissbase.server.downloads import Download
 from faissbase.server.operations import Operation
 from faissbase.wire import FaultBody
 
 _REF = "#/components/schemas/{name}"
 _METADATA = {"RecordIn": ["object", "null"], "HitOut": ["object"]}
+_FILES: dict[Any, str] = {bytes: "text/plain", Download: TAR}
 _FAULTS = {
     "400": "The body cannot be read",
     "401": "No key, or none that is good",
@@ -24,6 +27,7 @@ _FAULTS = {
     "413": "More than the settings allow",
     "415": "A content type or encoding that is not understood",
     "422": "The request makes no sense, and why",
+    "429": "Asked too often, or a quota is used up",
     "500": "A bug, or damaged data",
     "503": "Storage cannot serve now; later it may",
 }
@@ -33,7 +37,7 @@ def document(operations: Sequence[Operation], open_paths: Sequence[Operation]) -
     """OpenAPI 3.1 of these routes; those of ``open_paths`` need no key."""
     everything = (*operations, *open_paths)
     types = [
-        each for op in everything for each in (op.body, *_answers(op)) if each not in (None, dict, bytes)
+        each for op in everything for each in (op.body, *_answers(op)) if each not in (None, dict, *_FILES)
     ]
     schemas, components = msgspec.json.schema_components([*types, FaultBody], ref_template=_REF)
     for name, kinds in _METADATA.items():  # raw JSON to msgspec, which does not look into it
@@ -82,8 +86,8 @@ def _entry(op: Operation, schema_of: dict[int, Any], fault: Any, *, is_open: boo
     ]
     answers: dict[str, Any] = {str(op.status): {"description": "Done"}}
     if op.answer is not None:
-        kind = "text/plain" if op.answer is bytes else "application/json"
-        other = {"type": "string" if op.answer is bytes else "object"}
+        kind = _FILES.get(op.answer, "application/json")
+        other = {"type": "string" if op.answer in _FILES else "object"}
         schemas = [schema_of.get(id(each), other) for each in _answers(op)]
         schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
         answers[str(op.status)]["content"] = {kind: {"schema": schema}}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -11,10 +12,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from faissbase.collection.bounds import TooLarge
 from faissbase.collection.collection import LocalCollection
 from faissbase.errors import InvalidInputError
 from faissbase.server.bodies import decoded, unpacked
-from faissbase.server.faults import TooLarge
+from faissbase.server.downloads import Download
 from faissbase.server.keys import Key, Keys
 from faissbase.server.metrics import Metrics
 from faissbase.server.settings import Settings
@@ -23,6 +25,7 @@ from faissbase.server.tenants import Tenants
 Scope = Literal["read", "write", "admin"]
 Float64: TypeAlias = npt.NDArray[np.float64]
 _SHOWN = 80
+_NUMBER_BYTES = 4
 _VALUES_STORED, _VALUES_ASKED = 20_000_000, 2_000_000
 
 
@@ -56,6 +59,20 @@ class Call:
     def collection(self) -> LocalCollection:
         """The index that the path names."""
         return self.tenants.collection(self.key, self.path["index"])
+
+    def room(
+        self, n_numbers: int, parts: Iterable[str | bytes | None], ids: Sequence[str] = ()
+    ) -> AbstractContextManager[None]:
+        """Room in the tenant's quotas for a write: so many numbers, these texts, records of ``ids``."""
+        if not self.settings.has_quotas:
+            return nullcontext()
+        database = self.tenants.database(self.key.tenant)
+        n_bytes = _NUMBER_BYTES * n_numbers + sum(len(part or "") for part in parts)
+
+        def n_stored() -> int:
+            return database.count_stored(self.tenants.find(self.key, self.path["index"]), list(ids))
+
+        return self.tenants.usage(self.key.tenant).room_for(self.settings, len(ids), n_bytes, n_stored)
 
     def whole(self, name: str, default: int, most: int) -> int:
         """A whole number of 1 or more from the query string."""
@@ -105,7 +122,7 @@ class Operation:
         Serves a `Call`; blocks, and is called in a thread.
     body, answer : type
         Structs of `faissbase.wire`, or None for none; an ``answer`` of bytes is plain text, several are
-        alternatives.
+        alternatives; a `Download` sends itself.
     query : dict
         Parameters of the query string, and what they are about.
     is_long : bool
@@ -146,8 +163,8 @@ class Operation:
                 raise TooLarge(f"the body holds more than {most:,} values: send them in pieces")
             call.body = decoded(raw, content_type, self._decoder, call.key.tenant)
 
-    def encode(self, answer: Any) -> bytes:
-        """An answer as it is sent."""
-        if isinstance(answer, bytes):
+    def encode(self, answer: Any) -> Any:
+        """An answer as it is sent: bytes, or a `Download` that sends itself."""
+        if isinstance(answer, bytes | Download):
             return answer
         return b"" if self.answer is None else msgspec.json.encode(answer)

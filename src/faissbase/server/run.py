@@ -18,6 +18,7 @@ from typing import cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from faissbase.collection.bounds import Bounds
 from faissbase.database.database import connect
 from faissbase.errors import AccessError, InvalidInputError, NotReadyError, UnavailableError
 from faissbase.server import logs
@@ -27,6 +28,7 @@ from faissbase.server.keys import Keys
 from faissbase.server.protocol import Protocol
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
+from faissbase.storage.files import remove_drafts
 from faissbase.types import Durability
 
 _BACKLOG = 2048
@@ -102,6 +104,7 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
     """
     folder = Path(settings.data).absolute()
     connect(folder).close()  # makes it where there is none, and says now what is wrong with it
+    remove_drafts(folder)
     if settings.tls_self_signed:
         settings = _with_certificate(settings, folder)
     with _tracing(settings.otel_endpoint) as traced:
@@ -110,6 +113,7 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
             folder,
             durability=cast("Durability", settings.durability),
             memory_budget=settings.memory_budget or None,
+            bounds=Bounds(settings.max_metadata_bytes, settings.max_answer_bytes),
         )
         server = Server(settings, keys, tenants)
         end_logs = logs.begin(settings.log_format)
@@ -117,9 +121,10 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
             _check_open(settings, has_keys=keys.are_there)
             config = _config(settings, with_cors(traced(server), settings.origins))
             with closing(_listening(config)) as listening:
-                started(_url(settings, listening), not keys.are_there)
-                with _own_end():
-                    _Uvicorn(config, server).run(sockets=[listening])
+                runner = _Uvicorn(config, server)
+                with _ended_by_signals(runner):
+                    started(_url(settings, listening), not keys.are_there)
+                    runner.run(sockets=[listening])
         finally:
             server.close()
             end_logs()
@@ -140,18 +145,21 @@ def _with_certificate(settings: Settings, folder: Path) -> Settings:
 
 
 @contextmanager
-def _own_end() -> Iterator[None]:
-    """uvicorn sends itself again the signal that has stopped it; here it has done its work by then."""
-    before = {sign: signal.signal(sign, _do_nothing) for sign in (signal.SIGINT, signal.SIGTERM)}
+def _ended_by_signals(runner: uvicorn.Server) -> Iterator[None]:
+    """Stop at a signal that comes before uvicorn looks at them.
+
+    It sends itself again the one that has stopped it: that comes here too, and changes nothing any more.
+    """
+
+    def stop(sign: int, frame: FrameType | None) -> None:
+        runner.should_exit = True
+
+    before = {sign: signal.signal(sign, stop) for sign in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for sign, handler in before.items():
             signal.signal(sign, handler)
-
-
-def _do_nothing(sign: int, frame: FrameType | None) -> None:
-    return None
 
 
 def _check_open(settings: Settings, *, has_keys: bool) -> None:

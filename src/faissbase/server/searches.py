@@ -10,9 +10,9 @@ import numpy as np
 
 from faissbase.ann.flat import one_thread_a_batch
 from faissbase.collection.answers import Explanation
+from faissbase.collection.bounds import NUMBER_BYTES, RECORD_BYTES, Bounds, TooLarge
 from faissbase.collection.collection import LocalCollection
 from faissbase.errors import AccessError, InvalidInputError, NotFoundError
-from faissbase.server.faults import TooLarge
 from faissbase.server.operations import Call, Float64, Operation, matrix
 from faissbase.types import Float32, Hit
 from faissbase.wire import (
@@ -28,26 +28,67 @@ from faissbase.wire import (
 _MOST_HITS = 200_000
 
 
+class _Answer:
+    """What hits of one collection are sent as, as long as the bytes of one answer last."""
+
+    def __init__(self, call: Call, collection: LocalCollection) -> None:
+        self._collection = collection
+        self._bounds = Bounds(answer_bytes=call.settings.max_answer_bytes)
+        self._n_bytes = 0
+
+    def hits(self, hits: Sequence[Hit], include: Sequence[str]) -> list[HitOut]:
+        """Hits with what of their records is included; `TooLarge` before more is read than may be sent."""
+        self._count(hits, include)
+        out = [HitOut(hit.id, hit.score, hit.distance) for hit in hits]
+        if "metadata" in include:
+            for each, hit in zip(out, hits, strict=True):
+                each.metadata = msgspec.Raw(hit.metadata_json)
+        if "document" in include:
+            for each, hit in zip(out, hits, strict=True):
+                each.document = hit.document
+        if "vector" in include:
+            records = self._collection.get([hit.id for hit in hits], include_vectors=True)
+            vector_of = {record.id: record.vector for record in records}
+            for each in out:
+                vector = vector_of.get(each.id)  # missing where it was deleted meanwhile
+                each.values = [] if vector is None else vector.tolist()
+        return out
+
+    def _count(self, hits: Sequence[Hit], include: Sequence[str]) -> None:
+        n_bytes = RECORD_BYTES * len(hits)
+        if "metadata" in include:
+            n_bytes += sum(len(hit.metadata_json) for hit in hits)
+        if "document" in include:
+            n_bytes += sum(len(hit.document or "") for hit in hits)
+        if "vector" in include:
+            n_bytes += NUMBER_BYTES * self._collection.dimension * len(hits)
+        self._n_bytes += n_bytes
+        self._bounds.check_answer(self._n_bytes)
+
+
 def search(call: Call) -> Results | ManyResults:
-    return _answer(call, call.collection(), call.body)
+    collection = call.collection()
+    return _answered(call, collection, call.body, _Answer(call, collection))
 
 
-def _answer(call: Call, collection: LocalCollection, body: Search) -> Results | ManyResults:
+def _answered(
+    call: Call, collection: LocalCollection, body: Search, answer: _Answer
+) -> Results | ManyResults:
     call.check_k(body.k)
     if body.vector is not None and body.vectors is not None:
         raise InvalidInputError("give vector or vectors, not both")
     if body.text is not None:
-        return _by_text(collection, body)
+        return _by_text(collection, body, answer)
     if body.vector is None and body.vectors is None:
         raise InvalidInputError("give vector, vectors or text: what to search for")
     queries = _queries(call, collection, body)
     knobs = _knobs(call, body)
     if body.explain:
-        return _explained(collection, queries, body, knobs)
+        return _explained(collection, queries, body, knobs, answer)
     found = collection.search(queries, body.k, body.filter, **knobs)
     if body.vector is not None:
-        return Results(_hits(collection, found, body.include))
-    return ManyResults([_hits(collection, hits, body.include) for hits in found])
+        return Results(answer.hits(found, body.include))
+    return ManyResults([answer.hits(hits, body.include) for hits in found])
 
 
 def likeness(call: Call) -> Hashable:
@@ -68,7 +109,7 @@ def search_together(calls: list[Call]) -> list[Results]:
     queries = _as_float32(matrix(rows, collection.dimension, lambda _: "vector"))
     with one_thread_a_batch():
         found = collection.search(queries, body.k, body.filter, **_knobs(first, body))
-    return [Results(_hits(collection, hits, body.include)) for hits in found]
+    return [Results(_Answer(first, collection).hits(hits, body.include)) for hits in found]
 
 
 def _queries(call: Call, collection: LocalCollection, body: Search) -> Any:
@@ -96,7 +137,7 @@ def _knobs(call: Call, body: Search) -> dict[str, Any]:
     return {"recall": body.recall, **knobs}
 
 
-def _by_text(collection: LocalCollection, body: Search) -> Results:
+def _by_text(collection: LocalCollection, body: Search, answer: _Answer) -> Results:
     if body.explain or any(
         each is not None for each in (body.recall, body.nprobe, body.ef_search, body.rerank)
     ):
@@ -110,14 +151,14 @@ def _by_text(collection: LocalCollection, body: Search) -> Results:
         found = collection.text_search(body.text, body.k, body.filter)
     else:
         found = collection.hybrid_search(body.text, body.vector, body.k, body.filter)
-    return Results(_hits(collection, found, body.include))
+    return Results(answer.hits(found, body.include))
 
 
 def _explained(
-    collection: LocalCollection, queries: Float32, body: Search, knobs: dict[str, Any]
+    collection: LocalCollection, queries: Float32, body: Search, knobs: dict[str, Any], answer: _Answer
 ) -> Results | ManyResults:
     explanation = collection.explain(queries, body.k, body.filter, **knobs)
-    plan, hits = _plan(explanation), [_hits(collection, each, body.include) for each in explanation.result]
+    plan, hits = _plan(explanation), [answer.hits(each, body.include) for each in explanation.result]
     return Results(hits[0], plan) if body.vector is not None else ManyResults(hits, plan)
 
 
@@ -126,23 +167,6 @@ def _plan(explanation: Explanation) -> PlanOut:
     return PlanOut(
         plan.path, plan.n_slots, plan.n_matching, plan.predicted_ms, explanation.times_ms, plan.target
     )
-
-
-def _hits(collection: LocalCollection, hits: Sequence[Hit], include: Sequence[str]) -> list[HitOut]:
-    out = [HitOut(hit.id, hit.score, hit.distance) for hit in hits]
-    if "metadata" in include:
-        for each, hit in zip(out, hits, strict=True):
-            each.metadata = msgspec.Raw(hit.metadata_json)
-    if "document" in include:
-        for each, hit in zip(out, hits, strict=True):
-            each.document = hit.document
-    if "vector" in include:
-        records = collection.get([hit.id for hit in hits], include_vectors=True)
-        vector_of = {record.id: record.vector for record in records}
-        for each in out:
-            vector = vector_of.get(each.id)  # missing where it was deleted meanwhile
-            each.values = [] if vector is None else vector.tolist()
-    return out
 
 
 # ---- the special ones ----------------------------------------------------------------------------
@@ -154,14 +178,15 @@ def specialized(call: Call) -> Results | Batch:
     if body.k is not None:
         call.check_k(body.k)
     _check_fields(body)
+    answer = _Answer(call, collection)
     if body.type == "batch":
-        return _batch(call, collection, body.searches)
+        return _batch(call, collection, body.searches, answer)
     if body.type == "range":
-        return Results(_hits(collection, _within(call, collection, body), body.include))
+        return Results(answer.hits(_within(call, collection, body), body.include))
     query, named = _by_example(call, collection, body)
     k = 10 if body.k is None else body.k
     found = collection.search(query, k + len(named), body.filter, recall=body.recall)
-    return Results(_hits(collection, [hit for hit in found if hit.id not in named][:k], body.include))
+    return Results(answer.hits([hit for hit in found if hit.id not in named][:k], body.include))
 
 
 _FIELDS = {
@@ -190,7 +215,7 @@ def _check_fields(body: SpecializedSearch) -> None:
             raise InvalidInputError(f"a search of type {body.type!r} needs {name!r}")
 
 
-def _batch(call: Call, collection: LocalCollection, bodies: Sequence[Search]) -> Batch:
+def _batch(call: Call, collection: LocalCollection, bodies: Sequence[Search], answer: _Answer) -> Batch:
     call.check_many(len(bodies), "searches")
     if sum(max(0, body.k) for body in bodies) > _MOST_HITS:
         raise TooLarge(f"the searches of this batch ask for more than {_MOST_HITS:,} hits")
@@ -198,20 +223,22 @@ def _batch(call: Call, collection: LocalCollection, bodies: Sequence[Search]) ->
     for i, body in enumerate(bodies):
         if body.tenant_id not in (None, call.key.tenant):
             raise AccessError(f"searches[{i}]: its tenant_id is not the tenant of this key")
-        answer = None if body.vectors is not None else _answer(call, collection, body)
-        if not isinstance(answer, Results):
+        found = None if body.vectors is not None else _answered(call, collection, body, answer)
+        if not isinstance(found, Results):
             raise InvalidInputError(f"searches[{i}]: a search of a batch takes one vector, not vectors")
-        answers.append(answer)
+        answers.append(found)
     return Batch(answers)
 
 
 def _within(call: Call, collection: LocalCollection, body: SpecializedSearch) -> list[Hit]:
     query = matrix([body.vector or []], collection.dimension, lambda _: "vector")[0]
-    found: list[Hit] = collection.range_search(query, body.radius, body.filter)  # type: ignore[arg-type]
+    assert body.radius is not None
     most = call.settings.max_k
-    if body.k is None and len(found) > most:
-        raise TooLarge(f"{len(found):,} records are within the radius, at most {most:,} are sent: give k")
-    return found[: body.k]
+    k = most + 1 if body.k is None else body.k
+    found: list[Hit] = collection.first_within(query, body.radius, body.filter, k)
+    if len(found) > most:
+        raise TooLarge(f"more than {most:,} records are within the radius, as many are sent: give k")
+    return found
 
 
 def _by_example(call: Call, collection: LocalCollection, body: SpecializedSearch) -> tuple[Float32, set[str]]:

@@ -46,8 +46,11 @@ class Settings:
     max_k: int = _setting(10_000, "most hits for one query")
     max_effort: int = _setting(65_536, "highest nprobe, ef_search and rerank")
     max_metadata_bytes: int = _setting(65_536, "longest metadata of one record, as JSON")
+    max_answer_bytes: int = _setting(64 << 20, "about the longest answer with records, as JSON")
     max_requests_per_s: float = _setting(0.0, "requests of one tenant a second; 0 is no limit")
-    max_indexes: int = _setting(1_000, "most indexes of one tenant")
+    max_indexes: int = _setting(1_000, "most indexes of one tenant; 0 is no limit")
+    max_tenant_vectors: int = _setting(0, "most records of one tenant, in all its indexes; 0 is no limit")
+    max_tenant_bytes: int = _setting(0, "most bytes of the files of one tenant; 0 is no limit")
     body_timeout_s: float = _setting(30.0, "seconds that a body may take to arrive")
     shutdown_timeout_s: float = _setting(30.0, "seconds that running requests have when the server stops")
     log_format: str = _setting("auto", "json, text, or auto: text on a terminal")
@@ -57,6 +60,11 @@ class Settings:
     def is_public(self) -> bool:
         """Whether others than this machine can reach it."""
         return not is_own_name(self.host)
+
+    @property
+    def has_quotas(self) -> bool:
+        """Whether what a tenant stores is bounded."""
+        return bool(self.max_tenant_vectors or self.max_tenant_bytes)
 
     @property
     def has_tls(self) -> bool:
@@ -89,7 +97,10 @@ _LEAST = {
     "max_k": 1,
     "max_effort": 1,
     "max_metadata_bytes": 2,
+    "max_answer_bytes": 1024,
     "max_indexes": 0,
+    "max_tenant_vectors": 0,
+    "max_tenant_bytes": 0,
     "max_requests_per_s": 0,
     "body_timeout_s": 0.001,
     "shutdown_timeout_s": 0,

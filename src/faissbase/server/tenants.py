@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.store import Config
 from faissbase.database.database import Database
 from faissbase.errors import FaissbaseError, NotFoundError, NotReadyError
 from faissbase.server.keys import Key
+from faissbase.server.quotas import Usage
 from faissbase.types import Durability
 
 _KNOWN = 4096
@@ -18,12 +20,21 @@ _KNOWN = 4096
 class Tenants:
     """A `Database` for each tenant, opened when first used. Thread-safe."""
 
-    def __init__(self, folder: Path, *, durability: Durability, memory_budget: int | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durability: Durability,
+        memory_budget: int | None,
+        bounds: Bounds = UNBOUNDED,
+    ) -> None:
         self.folder = folder
         self._durability: Durability = durability
         self._memory_budget = memory_budget
+        self._bounds = bounds
         self._lock = threading.Lock()
         self._databases: dict[str, Database] = {}
+        self._usages: dict[str, Usage] = {}
         self._known: dict[tuple[str, str], LocalCollection] = {}
         self._is_closed = False
 
@@ -41,8 +52,14 @@ class Tenants:
                     durability=self._durability,
                     tenant=tenant,
                     memory_budget=self._memory_budget,
+                    bounds=self._bounds,
                 )
             return self._databases[tenant]
+
+    def usage(self, tenant: str) -> Usage:
+        """What the tenant holds, against its quotas."""
+        found = self._usages.get(tenant)
+        return found or self._usages.setdefault(tenant, Usage(self.database(tenant)))
 
     def find(self, key: Key, index: str) -> Config:
         """The index of that id or name which the key is good for.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import msgspec
 import orjson
 
+from faissbase.collection.bounds import TooLarge
 from faissbase.errors import InvalidInputError, NotFoundError
-from faissbase.server.faults import TooLarge
 from faissbase.server.operations import Call, Operation, matrix
 from faissbase.types import Record
 from faissbase.wire import (
@@ -42,12 +43,18 @@ def put(call: Call) -> Stored:
     ids = [record.id for record in body.vectors]
     documents = [record.document for record in body.vectors]
     store = collection.add if mode == "add" else collection.upsert
-    return Stored(store(ids, vectors, metadatas, documents))
+    parts = chain((_raw(record.metadata) for record in body.vectors), ids, documents)
+    with call.room(collection.dimension * len(ids), parts, ids):
+        return Stored(store(ids, vectors, metadatas, documents))
+
+
+def _raw(metadata: msgspec.Raw | msgspec.UnsetType) -> bytes:
+    return b"null" if isinstance(metadata, msgspec.UnsetType) else bytes(metadata)
 
 
 def _object(given: msgspec.Raw | msgspec.UnsetType, of: str, call: Call) -> dict[str, Any] | None:
     """Metadata as they came: an object, or None."""
-    raw = b"null" if isinstance(given, msgspec.UnsetType) else bytes(given)
+    raw = _raw(given)
     most = call.settings.max_metadata_bytes
     if len(raw) > most:
         raise TooLarge(f"metadata of {of} has {len(raw):,} bytes, at most {most:,} are taken")
@@ -96,7 +103,9 @@ def update(call: Call) -> Updated:
         vectors = matrix(body.vectors, collection.dimension, lambda i: f"vectors[{i}]")
     if body.metadatas is not None:
         metadatas = [_object(raw, f"metadatas[{i}]", call) for i, raw in enumerate(body.metadatas)]
-    n = collection.update(body.ids, metadatas, body.documents, vectors, replace=body.replace)
+    parts = chain(map(bytes, body.metadatas or ()), body.documents or ())
+    with call.room(collection.dimension * len(body.ids), parts):  # a changed record takes a new slot
+        n = collection.update(body.ids, metadatas, body.documents, vectors, replace=body.replace)
     return Updated(n)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from faissbase.collection.store import Config
+from faissbase.database.database import Database
 from faissbase.errors import CorruptionError, NotFoundError, UnavailableError
-from faissbase.server import access, indexes, searches, vectors
+from faissbase.server import access, backups, indexes, searches, vectors
+from faissbase.server.metrics import Gauges
 from faissbase.server.openapi import document
 from faissbase.server.operations import Call, Operation
 from faissbase.wire import Health
@@ -22,10 +25,16 @@ def metrics(call: Call) -> bytes:
     for config in database.describe_all():
         if call.key.may_use((config.name, config.uuid)):
             try:
-                found.append(database.open(config).stats())
+                found.append(_gauges(database, config))
             except (NotFoundError, CorruptionError, UnavailableError):  # deleted meanwhile, or damaged
                 continue
     return call.metrics.text(found)
+
+
+def _gauges(database: Database, config: Config) -> Gauges:
+    totals, collection = database.totals(config), database.open(config)
+    memory_bytes = collection.stats().memory_bytes if collection.is_open else 0
+    return Gauges(config.name, totals.records, totals.tombstones, totals.unindexed, memory_bytes)
 
 
 def openapi(_: Call) -> dict[str, Any]:
@@ -34,7 +43,7 @@ def openapi(_: Call) -> dict[str, Any]:
 
 @cache
 def _document() -> dict[str, Any]:
-    modules = (indexes, searches, vectors, access)
+    modules = (indexes, searches, vectors, access, backups)
     return document([op for each in modules for op in each.OPERATIONS] + [*OPERATIONS], OPEN_OPERATIONS)
 
 

@@ -13,13 +13,13 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from faissbase.errors import FaissbaseError
 from faissbase.server.operations import Call, Operation
 
 _MOST_TOGETHER = 64
-Answer: TypeAlias = tuple[int, bytes]
+Answer: TypeAlias = tuple[int, Any]  # the status; bytes, or a `Download`
 
 
 class Gone(FaissbaseError):

@@ -14,6 +14,23 @@ from pathlib import Path
 
 FILE_NAME = "commits"
 _SIZE_BYTES = 16
+_NEVER_OPEN = -1
+
+
+def settled_in(folder: Path) -> int | None:
+    """`CommitCounter.settled` of a collection that need not be open; −1 before it has ever been."""
+    try:
+        fd = os.open(folder / FILE_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return _NEVER_OPEN if folder.exists() else None
+    try:
+        numbers = os.pread(fd, _SIZE_BYTES, 0)
+    finally:
+        os.close(fd)
+    if len(numbers) < _SIZE_BYTES:
+        return None
+    started, finished = memoryview(numbers).cast("Q")
+    return int(started) if started == finished else None
 
 
 class CommitCounter:

@@ -126,14 +126,19 @@ def draft_folder(parent: Path) -> Iterator[Path]:
 
     What killed processes have left is removed first: whoever lives holds a lock on its own.
     """
-    for leftover in parent.glob(f"{_DRAFT_PREFIX}*"):
-        _remove_abandoned(leftover)
+    remove_drafts(parent)
     folder, lock = _locked_folder(parent)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.release()
+
+
+def remove_drafts(parent: Path) -> None:
+    """Remove what killed processes have left of `draft_folder`."""
+    for leftover in parent.glob(f"{_DRAFT_PREFIX}*"):
+        _remove_abandoned(leftover)
 
 
 def _locked_folder(parent: Path) -> tuple[Path, FolderLock]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ import numpy.typing as npt
 import orjson
 import pytest
 import trustme
-from tests.e2e.server.running import PATIENCE_S, Running, done, made, new_key, refused, run
+from tests.e2e.server.running import PATIENCE_S, Running, done, environment, made, new_key, refused, run
 
 import faissbase
 from faissbase.database.database import Database
@@ -211,6 +213,17 @@ def test_a_public_address_is_served_where_it_is_meant(folder: Path, key: str) ->
         assert running.url.startswith("http://0.0.0.0:")
         url = running.url.replace("0.0.0.0", "127.0.0.1")
         assert httpx.get(f"{url}/v1/index", headers={"X-API-Key": key}, trust_env=False).status_code == 200
+
+
+def test_a_signal_as_soon_as_the_address_is_told_ends_it(folder: Path) -> None:
+    program = """
+import os, signal, sys
+from faissbase.server.run import serve
+from faissbase.server.settings import Settings
+serve(Settings(data=sys.argv[1], port=0), lambda url, is_open: os.kill(os.getpid(), signal.SIGTERM))
+"""
+    command = [sys.executable, "-c", program, str(folder)]
+    assert subprocess.run(command, timeout=PATIENCE_S, check=False, env=environment()).returncode == 0
 
 
 def test_a_second_server_does_not_take_the_port_of_the_first(folder: Path, tmp_path: Path) -> None:

@@ -387,7 +387,7 @@ def test_a_hybrid_search_finds_what_the_library_finds(shop: Shop, where: dict[st
         (["vector"], {"values"}),
         (["vector", "document", "metadata"], {"metadata", "document", "values"}),
     ],
-    ids=str,
+    ids=lambda given: None if isinstance(given, set) else str(given),
 )
 def test_a_hit_comes_with_what_was_asked_for(shop: Shop, include: list[str], fields: set[str]) -> None:
     vector = shop.queries.query_vectors[1].tolist()

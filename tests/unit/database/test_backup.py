@@ -16,6 +16,7 @@ import pytest
 import faissbase
 from faissbase.database import backup as backup_module
 from faissbase.database.catalog import Catalog
+from faissbase.database.database import Database
 from faissbase.storage.records import Records
 
 Contents = dict[str, list[tuple[str, object, str | None, list[float]]]]
@@ -363,3 +364,18 @@ def test_a_killed_restore_leaves_nothing_that_looks_complete(
     with faissbase.connect(faissbase.restore(path, into / "db")) as db:
         assert contents(db) == expected
     assert [folder.name for folder in into.iterdir()] == ["db"]
+
+
+def test_a_backup_of_several_tenants_keeps_their_names(tmp_path: Path) -> None:
+    (tmp_path / "db").mkdir()
+    for tenant in ("one", "two"):
+        with Database(tmp_path / "db", read_only=False, durability="full", tenant=tenant) as db:
+            db.create_collection("docs", 2)
+            db.backup(tmp_path / f"{tenant}.tar")  # of the second, both
+    with pytest.raises(faissbase.InvalidInputError, match="one, two"):
+        faissbase.restore(tmp_path / "two.tar", tmp_path / "again", tenant="default")
+    assert not (tmp_path / "again").exists()
+    faissbase.restore(tmp_path / "one.tar", tmp_path / "again", tenant="default")
+    with faissbase.connect(tmp_path / "again") as moved:
+        assert moved.list_collections() == ["docs"]
+        assert moved.verify_catalog() == []

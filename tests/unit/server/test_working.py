@@ -126,7 +126,8 @@ def test_many_threads_answer_everybody() -> None:
 
     async def ask(n: int) -> bytes:
         call = cast("Any", Asked(f"t{n % 5}", n))
-        return (await workers.serve(operation, call, cast("Any", None), lambda: False))[1]
+        answer: bytes = (await workers.serve(operation, call, cast("Any", None), lambda: False))[1]
+        return answer
 
     async def ask_all() -> list[bytes]:
         return await asyncio.gather(*map(ask, range(3000)))
