@@ -14,7 +14,16 @@ import httpx
 
 from faissbase.client import calls
 from faissbase.client.calls import Facts
-from faissbase.client.exchange import Exchange, Steps, T, answer_of, is_worth_trying_again, wait_s
+from faissbase.client.exchange import (
+    Exchange,
+    Forms,
+    NotTaken,
+    Steps,
+    T,
+    answer_of,
+    is_worth_trying_again,
+    wait_s,
+)
 from faissbase.client.settings import Address, client_options
 from faissbase.collection.answers import Explanation
 from faissbase.collection.care import OptimizeReport
@@ -28,6 +37,7 @@ class AsyncConnection:
 
     def __init__(self, address: Address) -> None:
         self.url = address.url
+        self.forms = Forms()
         self._http = httpx.AsyncClient(**client_options(address))
         self._chance = random.Random()
 
@@ -36,7 +46,12 @@ class AsyncConnection:
         try:
             exchange = next(steps)
             while True:
-                exchange = steps.send(await self._answer(exchange))
+                try:
+                    answer = await self._answer(exchange)
+                except NotTaken as error:
+                    exchange = steps.throw(error)
+                else:
+                    exchange = steps.send(answer)
         except StopIteration as end:
             found: T = end.value
             return found
@@ -60,7 +75,7 @@ class AsyncConnection:
             tried += 1
         if failure is not None:
             raise UnavailableError(f"{self.url} does not answer: {failure}") from failure
-        return answer_of(response.status_code, response.content)
+        return answer_of(response.status_code, response.content, response.headers.get("content-type"))
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -157,13 +172,13 @@ class AsyncCollection:
     async def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
         """Store new records; more than 1,000 travel in pieces, each stored whole or not at all."""
         return await self._connection.run(
-            calls.put(self._facts, ids, vectors, metadatas, documents, mode="add")
+            calls.put(self._facts, self._connection.forms, ids, vectors, metadatas, documents, mode="add")
         )
 
     async def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
         """Store records, replacing those whose ids exist; in pieces, as `add`."""
         return await self._connection.run(
-            calls.put(self._facts, ids, vectors, metadatas, documents, mode="upsert")
+            calls.put(self._facts, self._connection.forms, ids, vectors, metadatas, documents, mode="upsert")
         )
 
     async def update(
@@ -226,7 +241,9 @@ class AsyncCollection:
     ) -> Any:
         """The k nearest records: hits for one vector, a `SearchResult` for many."""
         knobs = {"recall": recall, "nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
-        return await self._connection.run(calls.search(self._facts, xq, k, where, knobs))
+        return await self._connection.run(
+            calls.search(self._facts, self._connection.forms, xq, k, where, knobs)
+        )
 
     async def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
         """Every matching record nearer than ``radius``."""

@@ -249,10 +249,12 @@ class Server:
             request.path_params,
             request.query_params,
             body,
+            request.headers.get("accept", ""),
+            _MEDIA.get(op.answer, _JSON),
         )
         with self.metrics.waiting.track_inprogress():
             status, content = await self._answer(op, call, request)
-        return Response(content, status, media_type=_MEDIA.get(op.answer, _JSON))
+        return Response(content, status, media_type=call.media)
 
     async def _answer(self, op: Operation, call: Call, request: Request) -> tuple[int, bytes]:
         """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -11,8 +12,9 @@ import numpy as np
 from faissbase.collection.answers import Explanation
 from faissbase.collection.collection import LocalCollection
 from faissbase.errors import AccessError, InvalidInputError, NotFoundError
+from faissbase.server.bodies import ARROW, decoded, media_of
 from faissbase.server.faults import TooLarge
-from faissbase.server.operations import Call, Float64, Operation, matrix
+from faissbase.server.operations import Call, Operation, matrix
 from faissbase.types import Float32, Hit
 from faissbase.wire import (
     Batch,
@@ -25,9 +27,20 @@ from faissbase.wire import (
 )
 
 _MOST_HITS = 200_000
+_DECODER = msgspec.json.Decoder(Search)
 
 
-def search(call: Call) -> Results | ManyResults:
+@dataclass(frozen=True, slots=True)
+class _Queries:
+    """A search for many vectors that came in a column, ``float32[nq, d]``; the rest of it as JSON has it."""
+
+    vectors: Float32
+    asked: Search
+
+
+def search(call: Call) -> Results | ManyResults | bytes:
+    if isinstance(call.body, _Queries):
+        return _answer_columns(call, call.body.asked, call.body.vectors)
     return _answer(call, call.collection(), call.body)
 
 
@@ -49,8 +62,46 @@ def _answer(call: Call, collection: LocalCollection, body: Search) -> Results | 
     return ManyResults([_hits(collection, hits, body.include) for hits in found])
 
 
+def _from_arrow(call: Call, body: bytes) -> _Queries:
+    from faissbase.server import arrow
+
+    dimension, most_rows = call.collection().dimension, call.settings.max_vectors
+    vectors, text = arrow.read_queries(body, dimension, most_rows)
+    asked: Search = decoded(text, "", _DECODER, call.key.tenant)
+    others = (asked.vector, asked.vectors, asked.text)
+    if any(each is not None for each in others) or asked.explain:
+        raise InvalidInputError("vector, vectors, text and explain are for searches in JSON")
+    return _Queries(_as_float32(vectors), asked)
+
+
+def _answer_columns(call: Call, asked: Search, queries: Float32) -> ManyResults | bytes:
+    call.check_k(asked.k)
+    _check_hits(len(queries), asked.k)
+    collection = call.collection()
+    found = collection.search(queries, asked.k, asked.filter, **_knobs(call, asked))
+    if ARROW not in map(media_of, call.accept.split(",")):
+        return ManyResults([_hits(collection, hits, asked.include) for hits in found])
+    from faissbase.server import arrow
+
+    call.media = ARROW
+    vectors = _vectors_of(collection, found) if "vector" in asked.include else None
+    return arrow.hits(found, asked.include, vectors)
+
+
+def _vectors_of(collection: LocalCollection, found: Sequence[Sequence[Hit]]) -> Float32:
+    """The vectors of all hits, ``float32[n, d]``; zero where a record was deleted meanwhile."""
+    ids = [hit.id for hits in found for hit in hits]
+    records = collection.get(list(dict.fromkeys(ids)), include_vectors=True)
+    vector_of = {record.id: record.vector for record in records}
+    nothing = np.zeros(collection.dimension, np.float32)
+    rows = [vector_of.get(id, nothing) for id in ids]
+    return np.array(rows, np.float32).reshape(len(ids), collection.dimension)
+
+
 def likeness(call: Call) -> Hashable:
     """What searches must have in common to be run as one: all but the vector; None for one that cannot be."""
+    if isinstance(call.body, _Queries):
+        return None
     body: Search = call.body
     if body.vector is None or body.vectors is not None or body.text is not None or body.explain:
         return None
@@ -74,16 +125,21 @@ def _queries(call: Call, collection: LocalCollection, body: Search) -> Any:
     rows = body.vectors if body.vector is None else [body.vector]
     assert rows is not None
     call.check_many(len(rows), "vectors")
-    if len(rows) * body.k > _MOST_HITS:
-        raise TooLarge(f"{len(rows):,} vectors of k={body.k:,} ask for more than {_MOST_HITS:,} hits")
+    _check_hits(len(rows), body.k)
     names = (lambda _: "vector") if body.vector is not None else (lambda i: f"vectors[{i}]")
     found = _as_float32(matrix(rows, collection.dimension, names))
     return found if body.vector is None else found[0]
 
 
-def _as_float32(rows: Float64) -> Float32:
+def _check_hits(nq: int, k: int) -> None:
+    if nq * k > _MOST_HITS:
+        raise TooLarge(f"{nq:,} vectors of k={k:,} ask for more than {_MOST_HITS:,} hits")
+
+
+def _as_float32(rows: Any) -> Float32:
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and that is refused
-        return rows.astype(np.float32)
+        found: Float32 = rows.astype(np.float32, copy=False)
+    return found
 
 
 def _knobs(call: Call, body: Search) -> dict[str, Any]:
@@ -242,6 +298,7 @@ OPERATIONS = (
         Search,
         likeness=likeness,
         together=search_together,
+        read_arrow=_from_arrow,
     ),
     Operation(
         ("POST",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -29,30 +30,57 @@ _MODES = ("upsert", "add")
 _FLAGS = ("false", "true")
 
 
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """Records in columns, as a collection takes them."""
+
+    ids: list[str]
+    vectors: Any
+    metadatas: list[dict[str, Any]]
+    documents: list[str | None]
+
+
 def put(call: Call) -> Stored:
-    body: PutVectors = call.body
     mode = call.choice("mode", _MODES)
-    call.check_many(len(body.vectors), "vectors")
     collection = call.collection()
+    records = call.body if isinstance(call.body, _Records) else _from_json(call, call.body)
+    store = collection.add if mode == "add" else collection.upsert
+    return Stored(store(records.ids, records.vectors, records.metadatas, records.documents))
+
+
+def _from_json(call: Call, body: PutVectors) -> _Records:
+    call.check_many(len(body.vectors), "vectors")
     names = [f"vectors[{i}] ({record.id[:80]!r})" for i, record in enumerate(body.vectors)]
-    vectors = matrix([record.values for record in body.vectors], collection.dimension, names.__getitem__)
+    vectors = matrix(
+        [record.values for record in body.vectors], call.collection().dimension, names.__getitem__
+    )
     metadatas = [
         _object(record.metadata, name, call) or {} for record, name in zip(body.vectors, names, strict=True)
     ]
     ids = [record.id for record in body.vectors]
-    documents = [record.document for record in body.vectors]
-    store = collection.add if mode == "add" else collection.upsert
-    return Stored(store(ids, vectors, metadatas, documents))
+    return _Records(ids, vectors, metadatas, [record.document for record in body.vectors])
 
 
-def _object(given: msgspec.Raw | msgspec.UnsetType, of: str, call: Call) -> dict[str, Any] | None:
-    """Metadata as they came: an object, or None."""
-    raw = b"null" if isinstance(given, msgspec.UnsetType) else bytes(given)
+def _from_arrow(call: Call, body: bytes) -> _Records:
+    from faissbase.server import arrow
+
+    dimension, most_rows = call.collection().dimension, call.settings.max_vectors
+    ids, vectors, metadatas, documents = arrow.read_records(body, dimension, most_rows)
+    objects = [_object(given, f"row {row}", call) or {} for row, given in enumerate(metadatas)]
+    return _Records(ids, vectors, objects, documents)
+
+
+def _object(given: Any, of: str, call: Call) -> dict[str, Any] | None:
+    """Metadata as they came, as JSON text or decoded: an object, or None."""
+    if isinstance(given, dict):
+        raw = orjson.dumps(given)
+    else:
+        raw = b"null" if given in (None, msgspec.UNSET) else bytes(given)
     most = call.settings.max_metadata_bytes
     if len(raw) > most:
         raise TooLarge(f"metadata of {of} has {len(raw):,} bytes, at most {most:,} are taken")
     try:
-        found = orjson.loads(raw)
+        found = given if isinstance(given, dict) else orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidInputError(f"metadata of {of}: {error}") from error
     if found is not None and not isinstance(found, dict):
@@ -147,6 +175,7 @@ OPERATIONS = (
         Stored,
         PutVectors,
         query={"mode": "upsert (default), or add: refuse ids that exist"},
+        read_arrow=_from_arrow,
     ),
     Operation(
         ("GET",),
