@@ -386,15 +386,17 @@ def test_a_server_without_pyarrow_takes_json(tmp_path: Path) -> None:
         assert running.stop() == 0
 
 
-def test_a_server_that_takes_less_at_once_gets_json(running: Running) -> None:
-    _, key = new_key(running.folder, "other", "admin")
-    with faissbase.connect(running.url, api_key=key) as db:
-        docs = db.create_collection("many", 4)
-        vectors = np.ones((20_000, 4), np.float32)
-        with pytest.raises(faissbase.InvalidInputError, match="at most"):  # so do the pieces of JSON
-            docs.upsert([f"r{i}" for i in range(20_000)], vectors)
-        assert docs.ntotal == 0
-        assert db._connection.forms.arrow
+@pytest.mark.parametrize("option", [("--max-body-bytes", 1_000_000), ("--max-vectors", 2000)])
+def test_a_server_that_takes_less_at_once_gets_json(tmp_path: Path, option: tuple[str, int]) -> None:
+    folder = made(tmp_path / "data")
+    _, key = new_key(folder, "acme", "admin")
+    vectors = np.random.default_rng(1).standard_normal((5000, 64)).astype(np.float32)
+    with Running(folder, *option) as running, faissbase.connect(running.url, api_key=key) as db:
+        docs = db.create_collection("many", 64)
+        assert docs.add([f"r{i}" for i in range(5000)], vectors) == 5000
+        assert docs.ntotal == 5000
+        assert db._connection.forms.arrow  # it may take smaller pieces
+        assert running.stop() == 0
 
 
 def test_other_routes_take_no_arrow(http: httpx.Client) -> None:
