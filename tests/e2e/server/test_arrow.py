@@ -165,7 +165,7 @@ WRONG_RECORDS = [
     ({"id": with_row(pa.string(), IDS, 20, "r3")}, "'r3' is repeated"),
     ({"id": with_row(pa.string(), IDS, 20, "")}, "position 20"),
     ({"id": pa.array(range(N))}, "column 'id' cannot be int64"),
-    ({"id": pa.array(IDS).dictionary_encode()}, "got a dictionary|cannot be dictionary"),
+    ({"id": pa.array(IDS).dictionary_encode()}, "got a dictionary"),
     ({"id": pa.array(IDS, pa.string_view())}, "column 'id' cannot be string_view"),
     ({"id": None}, "column 'id' is missing"),
     ({"vector": None}, "column 'vector' is missing"),
