@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.e2e.server.running import Running, made, new_key
 
 import faissbase
+from faissbase.client import calls
 from faissbase.client.aremote import AsyncCollection, AsyncDatabase
 from faissbase.client.remote import RemoteCollection, RemoteDatabase
 from faissbase.database.backup import restore
 from faissbase.demo.dataset import load_demo
-from faissbase.server.keys import Keys
 
 N, D = 300, 384
 
@@ -28,27 +26,28 @@ N, D = 300, 384
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """The address of a running server, and a key."""
-    folder = tmp_path_factory.mktemp("conformance") / "data"
-    faissbase.connect(folder).close()
-    keys = Keys(folder)
-    _, key = keys.create("acme", ["admin"])
-    keys.close()
-    command = [sys.executable, "-m", "faissbase", "serve", "--data", str(folder), "--port", "0"]
-    with subprocess.Popen([*command, "--log-format", "json"], stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        found = re.search(r"http://\S+", process.stderr.readline())
-        assert found is not None
-        yield found[0], key
-        process.terminate()
-        process.communicate(timeout=30)
+    folder = made(tmp_path_factory.mktemp("conformance") / "data")
+    _, key = new_key(folder, "acme", "admin")
+    with Running(folder) as running:
+        yield running.url, key
+        assert running.stop() == 0
 
 
-@pytest.fixture(params=["local", "remote"])
-def db(request: pytest.FixtureRequest, server: tuple[str, str], tmp_path: Path) -> Iterator[Any]:
+@pytest.fixture(params=["local", "json", "arrow"])
+def db(
+    request: pytest.FixtureRequest,
+    server: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Any]:
+    """A database in a folder, or on a server that is sent the one or the other form of body."""
     if request.param == "local":
         opened: Any = faissbase.connect(tmp_path / "db")
     else:
         opened = faissbase.connect(server[0], api_key=server[1])
+        opened._connection.forms.arrow = request.param == "arrow"
+        monkeypatch.setattr(calls, "_ARROW_NUMBERS", 1)
+        monkeypatch.setattr(calls, "_ARROW_ROWS", 70)
         for name in opened.list_collections():
             opened.delete_collection(name)
     with opened:
@@ -139,6 +138,8 @@ def test_searches_find_the_same(docs: Any, data: Any, tmp_path: Path) -> None:
     assert mine.metadatas == theirs.metadatas
     assert mine.documents == theirs.documents
     np.testing.assert_array_equal(mine.distances, theirs.distances)
+    np.testing.assert_array_equal(mine.scores, theirs.scores)
+    assert list(mine) == list(theirs)
     few = docs.search(xq, 7, {"n": {"$lt": 3}})
     assert few.distances.shape == (5, 3) or np.isnan(few.distances[:, 3:]).all()
     assert docs.explain(xq[0], 7, where).plan.n_matching == N // 2
@@ -246,12 +247,18 @@ def test_both_clients_take_the_arguments_of_the_protocol() -> None:
         assert public == {name for name in vars(theirs) if not name.startswith("_")}
 
 
-def test_the_asynchronous_twin_gives_the_same(server: tuple[str, str], data: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arrow", [False, True])
+def test_the_asynchronous_twin_gives_the_same(
+    server: tuple[str, str], data: Any, arrow: bool, tmp_path: Path
+) -> None:
     async def run() -> list[list[str]]:
         async with faissbase.aconnect(server[0], api_key=server[1]) as db:
+            db._connection.forms.arrow = arrow
             docs = await db.get_or_create_collection("twin", D)
             await docs.upsert([f"r{i}" for i in range(N)], data.vectors[:N])
             found = await asyncio.gather(*(docs.search(query, 5) for query in data.query_vectors[:40]))
+            many = await docs.search(data.vectors[:N], 5)
+            assert list(many) == list(memory.search(data.vectors[:N], 5))
             await db.delete_collection("twin")
             with pytest.raises(faissbase.NotFoundError):
                 await db.get_collection("twin")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import faissbase
 from faissbase.server.app import OPERATIONS
 from faissbase.server.faults import STATUSES
 from faissbase.server.keys import Keys
@@ -74,10 +75,19 @@ def server(tmp_path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _made(folder: Path) -> Path:
-    import faissbase
-
     faissbase.connect(folder).close()
     return folder
+
+
+def test_the_example_of_arrow_runs(server: tuple[str, str]) -> None:
+    url, key = server
+    block = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert block is not None
+    text = block[1].replace('"fb_..."', repr(key)).replace("http://127.0.0.1:8000", url)
+    with faissbase.connect(url, api_key=key) as db:
+        docs = db.create_collection("docs", 3)
+        exec(compile(text, "docs/server.md", "exec"), {})
+        assert docs.count({"section": "guide"}) == 1000
 
 
 def test_the_session_of_the_page_runs(server: tuple[str, str]) -> None:

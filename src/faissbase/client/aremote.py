@@ -20,6 +20,8 @@ from faissbase.client.exchange import (
     FILE_TIMEOUT_S,
     TIMEOUT_S,
     Exchange,
+    Forms,
+    NotTaken,
     Steps,
     T,
     answer_of,
@@ -40,6 +42,7 @@ class AsyncConnection:
 
     def __init__(self, address: Address) -> None:
         self.url = address.url
+        self.forms = Forms()
         self._http = httpx.AsyncClient(**client_options(address))
         self._chance = random.Random()
 
@@ -48,7 +51,12 @@ class AsyncConnection:
         try:
             exchange = next(steps)
             while True:
-                exchange = steps.send(await self._answer(exchange))
+                try:
+                    answer = await self._answer(exchange)
+                except NotTaken as error:
+                    exchange = steps.throw(error)
+                else:
+                    exchange = steps.send(answer)
         except StopIteration as end:
             found: T = end.value
             return found
@@ -73,7 +81,7 @@ class AsyncConnection:
             tried += 1
         if failure is not None:
             raise UnavailableError(f"{self.url} does not answer: {failure}") from failure
-        return answer_of(response.status_code, told)
+        return answer_of(response.status_code, told, response.headers.get("content-type"))
 
     async def backup(self, exchange: Exchange, path: Path) -> None:
         """Write the backup that answers a request to ``path``, whole or not at all."""
@@ -192,13 +200,13 @@ class AsyncCollection:
     async def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
         """Store new records; more than 1,000 travel in pieces, each stored whole or not at all."""
         return await self._connection.run(
-            calls.put(self._facts, ids, vectors, metadatas, documents, mode="add")
+            calls.put(self._facts, self._connection.forms, ids, vectors, metadatas, documents, mode="add")
         )
 
     async def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
         """Store records, replacing those whose ids exist; in pieces, as `add`."""
         return await self._connection.run(
-            calls.put(self._facts, ids, vectors, metadatas, documents, mode="upsert")
+            calls.put(self._facts, self._connection.forms, ids, vectors, metadatas, documents, mode="upsert")
         )
 
     async def update(
@@ -261,7 +269,9 @@ class AsyncCollection:
     ) -> Any:
         """The k nearest records: hits for one vector, a `SearchResult` for many."""
         knobs = {"recall": recall, "nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
-        return await self._connection.run(calls.search(self._facts, xq, k, where, knobs))
+        return await self._connection.run(
+            calls.search(self._facts, self._connection.forms, xq, k, where, knobs)
+        )
 
     async def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
         """Every matching record nearer than ``radius``."""

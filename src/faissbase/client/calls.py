@@ -5,14 +5,14 @@ Input is checked as the library checks it, before anything is sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import orjson
 
-from faissbase.client.exchange import Exchange, Steps, segment
+from faissbase.client.exchange import Exchange, Forms, NotTaken, Steps, segment
 from faissbase.collection import inputs
 from faissbase.collection.answers import Explanation
 from faissbase.collection.care import OptimizeReport
@@ -35,6 +35,9 @@ from faissbase.types import (
 
 _PIECE_ROWS = 1000
 _PIECE_NUMBERS = 1 << 20
+# Fewer numbers travel as JSON; pieces of Arrow are within the usual limits of a server.
+_ARROW_NUMBERS = 1 << 16
+_ARROW_ROWS, _ARROW_BYTES = 10_000, 16 << 20
 _PAGE = 1000
 _INCLUDED = ["metadata", "document"]
 
@@ -98,21 +101,80 @@ def delete_index(name: str) -> Steps[None]:
 # ---- writing -------------------------------------------------------------------------------------
 
 
-def put(facts: Facts, ids: Any, vectors: Any, metadatas: Any, documents: Any, *, mode: str) -> Steps[int]:
-    """Store records in pieces, each whole or not at all."""
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """Checked records, metadata as JSON text."""
+
+    ids: list[str]
+    vectors: Float32
+    metadatas: list[bytes]
+    documents: list[str | None]
+
+    def part(self, rows: slice) -> _Records:
+        return _Records(self.ids[rows], self.vectors[rows], self.metadatas[rows], self.documents[rows])
+
+    def sizes(self) -> Iterator[int]:
+        """About how many bytes each record takes."""
+        width = 4 * self.vectors.shape[1]
+        for metadata, document in zip(self.metadatas, self.documents, strict=True):
+            yield width + len(metadata) + 4 * len(document or "")
+
+
+def put(
+    facts: Facts,
+    forms: Forms,
+    ids: Any,
+    vectors: Any,
+    metadatas: Any,
+    documents: Any,
+    *,
+    mode: str,
+) -> Steps[int]:
+    """Store records in pieces, each whole or not at all; as Arrow where they are many."""
     id_list = inputs.check_ids(ids)
     n = len(id_list)
     matrix = _matrix(vectors, n, facts)
     encoded = inputs.encode_metadatas(metadatas, n)
     texts = inputs.check_documents(documents, n)
-    step, done = max(1, min(_PIECE_ROWS, _PIECE_NUMBERS // facts.dimension)), 0
-    for start in range(0, n, step):
-        rows = range(start, min(start + step, n))
-        records = [_record_in(id_list[i], matrix[i], encoded[i], texts[i]) for i in rows]
-        path = f"{facts.path}/vectors?mode={mode}"
-        answer = yield Exchange("POST", path, {"vectors": records}, is_safe=mode == "upsert")
-        done += answer["upserted"]
+    records, done = _Records(id_list, matrix, encoded, texts), 0
+    if forms.arrow and matrix.size >= _ARROW_NUMBERS:
+        done = yield from _put_columns(facts, forms, records, mode)
+    step = max(1, min(_PIECE_ROWS, _PIECE_NUMBERS // facts.dimension))
+    for start in range(done, n, step):
+        piece = records.part(slice(start, start + step))
+        columns = zip(piece.ids, piece.vectors, piece.metadatas, piece.documents, strict=True)
+        body = {"vectors": [_record_in(*record) for record in columns]}
+        yield Exchange("POST", f"{facts.path}/vectors?mode={mode}", body, is_safe=mode == "upsert")
+    return n
+
+
+def _put_columns(facts: Facts, forms: Forms, records: _Records, mode: str) -> Steps[int]:
+    """Store records as Arrow, as far as the server takes it; how many are stored."""
+    from faissbase.client import arrow
+
+    done = 0
+    for stop in _cuts(list(records.sizes())):
+        piece = records.part(slice(done, stop))
+        body = arrow.records(piece.ids, piece.vectors, piece.metadatas, piece.documents)
+        try:
+            yield Exchange("POST", f"{facts.path}/vectors?mode={mode}", body, is_safe=mode == "upsert")
+        except NotTaken as error:
+            forms.arrow = forms.arrow and not error.is_form
+            return done
+        done = stop
     return done
+
+
+def _cuts(sizes: Sequence[int]) -> Iterator[int]:
+    """Where each piece ends: after as many rows and bytes as one body may have."""
+    n_rows, n_bytes = 0, 0
+    for row, size in enumerate(sizes):
+        if n_rows and (n_rows == _ARROW_ROWS or n_bytes + size > _ARROW_BYTES):
+            yield row
+            n_rows, n_bytes = 0, 0
+        n_rows, n_bytes = n_rows + 1, n_bytes + size
+    if n_rows:
+        yield len(sizes)
 
 
 def _matrix(vectors: Any, n: int, facts: Facts) -> Float32:
@@ -241,12 +303,27 @@ def _record(found: dict[str, Any]) -> Record:
 # ---- searches ------------------------------------------------------------------------------------
 
 
-def search(facts: Facts, xq: Any, k: int, where: Where | None, knobs: dict[str, Any]) -> Steps[Any]:
+def search(
+    facts: Facts, forms: Forms, xq: Any, k: int, where: Where | None, knobs: dict[str, Any]
+) -> Steps[Any]:
     body, is_single = _search_body(facts, xq, k, where, knobs)
+    if forms.arrow and not is_single and body["vectors"].size >= _ARROW_NUMBERS:
+        try:
+            return (yield from _search_columns(facts, dict(body)))
+        except NotTaken as error:
+            forms.arrow = forms.arrow and not error.is_form
     answer = yield Exchange("POST", f"{facts.path}/search", body)
     if is_single:
         return [_hit(each) for each in answer["results"]]
     return _result(answer["results"], body["k"], facts.metric)
+
+
+def _search_columns(facts: Facts, body: dict[str, Any]) -> Steps[SearchResult]:
+    from faissbase.client import arrow
+
+    queries = body.pop("vectors")
+    answer = yield Exchange("POST", f"{facts.path}/search", arrow.queries(queries, body))
+    return arrow.result(answer, len(queries), body["k"], facts.metric)
 
 
 def _search_body(

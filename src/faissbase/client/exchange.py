@@ -10,6 +10,7 @@ import random
 import uuid
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -26,6 +27,7 @@ from faissbase.errors import (
 T = TypeVar("T")
 Steps = Generator["Exchange", Any, T]
 
+ARROW = "application/vnd.apache.arrow.stream"
 TRIES = 4
 TIMEOUT_S = 60.0
 FILE_TIMEOUT_S = 3600.0  # a file is made before any of it comes
@@ -40,7 +42,7 @@ QUOTA = "quota_exceeded"
 class Exchange:
     """A request. ``is_safe``: sent twice, it does no more than sent once, so that it may be tried again.
 
-    What is not travels with a key by which the server knows it again.
+    What is not travels with a key by which the server knows it again. A ``body`` of bytes is an Arrow stream.
     """
 
     method: str
@@ -50,11 +52,31 @@ class Exchange:
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def headers(self) -> dict[str, str]:
-        return {} if self.is_safe else {"idempotency-key": self.key}
+        found = {} if self.is_safe else {"idempotency-key": self.key}
+        if isinstance(self.body, bytes):
+            found |= {"content-type": ARROW, "accept": ARROW}
+        return found
 
     def content(self) -> bytes | None:
-        """The body as it is sent: JSON, arrays of NumPy included."""
-        return None if self.body is None else orjson.dumps(self.body, option=orjson.OPT_SERIALIZE_NUMPY)
+        """The body as it is sent: JSON, arrays of NumPy included, or Arrow."""
+        if self.body is None or isinstance(self.body, bytes):
+            return self.body
+        return orjson.dumps(self.body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+class NotTaken(InvalidInputError):
+    """The server does not take this form of a body, or so much in one."""
+
+    def __init__(self, message: str, *, is_form: bool) -> None:
+        super().__init__(message)
+        self.is_form = is_form
+
+
+@dataclass(slots=True)
+class Forms:
+    """What may be sent to a server: Arrow, where pyarrow is here, until the server refuses it."""
+
+    arrow: bool = field(default_factory=lambda: find_spec("pyarrow") is not None)
 
 
 def segment(text: str) -> str:
@@ -69,14 +91,16 @@ def _kinds(of: type[FaissbaseError]) -> dict[str, type[FaissbaseError]]:
     return found
 
 
-def answer_of(status: int, content: bytes) -> Any:
-    """The decoded body of an answer.
+def answer_of(status: int, content: bytes, media: str | None = None) -> Any:
+    """The decoded body of an answer; bytes where its ``media`` is Arrow.
 
     Raises
     ------
     FaissbaseError
         The one that the server has met, of the same class as the library raises.
     """
+    if status < 400 and media == ARROW:
+        return content
     try:
         found = orjson.loads(content) if content else None
     except orjson.JSONDecodeError as error:
@@ -91,6 +115,8 @@ def answer_of(status: int, content: bytes) -> Any:
 
 
 def _error(status: int, code: str, message: str, request_id: object) -> FaissbaseError:
+    if status in (413, 415):
+        return NotTaken(f"{message} (request {request_id})", is_form=status == 415)
     known = _kinds(FaissbaseError).get(code)
     if known is not None and known.__module__ == "faissbase.errors":
         kind = known

@@ -17,6 +17,8 @@ from faissbase.client.exchange import (
     FILE_TIMEOUT_S,
     TIMEOUT_S,
     Exchange,
+    Forms,
+    NotTaken,
     Steps,
     T,
     answer_of,
@@ -37,6 +39,7 @@ class Connection:
 
     def __init__(self, address: Address) -> None:
         self.url = address.url
+        self.forms = Forms()
         self._http = httpx.Client(**client_options(address))
         self._chance = random.Random()
 
@@ -45,7 +48,12 @@ class Connection:
         try:
             exchange = next(steps)
             while True:
-                exchange = steps.send(self._answer(exchange))
+                try:
+                    answer = self._answer(exchange)
+                except NotTaken as error:
+                    exchange = steps.throw(error)
+                else:
+                    exchange = steps.send(answer)
         except StopIteration as end:
             found: T = end.value
             return found
@@ -70,7 +78,7 @@ class Connection:
             tried += 1
         if failure is not None:
             raise UnavailableError(f"{self.url} does not answer: {failure}") from failure
-        return answer_of(response.status_code, told)
+        return answer_of(response.status_code, told, response.headers.get("content-type"))
 
     def backup(self, exchange: Exchange, path: Path) -> None:
         """Write the backup that answers a request to ``path``, whole or not at all."""
@@ -195,11 +203,15 @@ class RemoteCollection:
 
     def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
         """Store new records; more than 1,000 travel in pieces, each stored whole or not at all."""
-        return self._connection.run(calls.put(self._facts, ids, vectors, metadatas, documents, mode="add"))
+        return self._connection.run(
+            calls.put(self._facts, self._connection.forms, ids, vectors, metadatas, documents, mode="add")
+        )
 
     def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
         """Store records, replacing those whose ids exist; in pieces, as `add`."""
-        return self._connection.run(calls.put(self._facts, ids, vectors, metadatas, documents, mode="upsert"))
+        return self._connection.run(
+            calls.put(self._facts, self._connection.forms, ids, vectors, metadatas, documents, mode="upsert")
+        )
 
     def update(
         self,
@@ -261,7 +273,7 @@ class RemoteCollection:
     ) -> Any:
         """The k nearest records: hits for one vector, a `SearchResult` for many."""
         knobs = {"recall": recall, "nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
-        return self._connection.run(calls.search(self._facts, xq, k, where, knobs))
+        return self._connection.run(calls.search(self._facts, self._connection.forms, xq, k, where, knobs))
 
     def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
         """Every matching record nearer than ``radius``."""

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from faissbase.errors import InvalidInputError, UnavailableError
 from faissbase.server import access, backups, indexes, searches, vectors, watching
-from faissbase.server.bodies import Held, read_body
+from faissbase.server.bodies import JSON, Held, read_body
 from faissbase.server.downloads import CONTENT_TYPE as TAR
 from faissbase.server.downloads import Download
 from faissbase.server.faults import WrongMethod, as_ours, body_of, status_of
@@ -38,8 +38,6 @@ from faissbase.server.working import Answer, Gone, Workers
 
 # In the scope, for who traces: what the request was, and the other way round its trace.
 STORY, TRACE_ID = "faissbase.story", "faissbase.trace_id"
-_JSON = b"application/json"
-_TEXT = CONTENT_TYPE.encode()
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 _LONG_THREADS = 2
 _SEARCH_THREADS = 2
@@ -165,7 +163,7 @@ class Server:
         if isinstance(ours, TooMany | QuotaExceeded):
             more.append((b"retry-after", str(math.ceil(ours.retry_after_s)).encode()))
         body = body_of(ours, story.request_id, str(self._tenants.folder))
-        await _send(send, story, status, body, _JSON, more)
+        await _send(send, story, status, body, JSON, more)
 
     def _tell(self, story: _Story, scope: Scope) -> None:
         seconds, method = time.perf_counter() - story.began_s, scope["method"]
@@ -192,7 +190,7 @@ class Server:
             raise WrongMethod(scope["method"], op.methods)
         health = op.run(self.is_stopping)
         status = 503 if op.path.endswith("/ready") and not health.ready else 200
-        await _send(send, story, status, msgspec.json.encode(health), _JSON)
+        await _send(send, story, status, msgspec.json.encode(health), JSON)
 
     async def _serve(self, scope: Scope, heads: Heads, receive: Receive, send: Send, story: _Story) -> None:
         """Check what the key may do, read the body, run the operation in a thread."""
@@ -221,17 +219,20 @@ class Server:
                 heads.get(name, b"").decode("latin-1") for name in (b"content-encoding", b"content-type")
             )
             body = (raw, *kinds) if op.body is not None else None
-            call = Call(key, self._tenants, self._keys, self.settings, self.metrics, path, query, body)
+            accept = heads.get(b"accept", b"").decode("latin-1")
+            media = CONTENT_TYPE if op.answer is bytes else JSON if op.answer is not None else None
+            call = Call(
+                key, self._tenants, self._keys, self.settings, self.metrics, path, query, body, accept, media
+            )
             status, content = await self._answer(op, call, scope["path"], heads, cycle)
         finally:
             self.metrics.n_waiting -= 1
             self._held.give_back(len(raw))
         if isinstance(content, Download):
-            await _begin(send, story, status, content.n_bytes, TAR.encode(), content.headers)
+            await _begin(send, story, status, content.n_bytes, TAR, content.headers)
             await content.send(receive, send)
             return
-        media = _TEXT if op.answer is bytes else _JSON if op.answer is not None else None
-        await _send(send, story, status, content, media)
+        await _send(send, story, status, content, call.media)
 
     async def _answer(self, op: Operation, call: Call, path: str, heads: Heads, cycle: Any) -> Answer:
         """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""
@@ -282,7 +283,7 @@ async def _send(
     story: _Story,
     status: int,
     content: bytes,
-    media: bytes | None,
+    media: str | None,
     more: list[tuple[bytes, bytes]] | None = None,
 ) -> None:
     """A whole answer."""
@@ -295,13 +296,13 @@ async def _begin(
     story: _Story,
     status: int,
     n_bytes: int,
-    media: bytes | None,
+    media: str | None,
     more: list[tuple[bytes, bytes]],
 ) -> None:
     """The head of an answer, with the headers that every answer has."""
     headers = [(b"x-request-id", story.request_id.encode()), *_SECURITY, *more]
     if media is not None:
-        headers.append((b"content-type", media))
+        headers.append((b"content-type", media.encode()))
     if status != 204:
         headers.append((b"content-length", str(n_bytes).encode()))
     story.status, story.bytes_out = status, n_bytes

@@ -21,7 +21,8 @@ if sys.version_info >= (3, 11):
 else:
     from async_timeout import timeout  # type: ignore[import-not-found]
 
-_JSON = "application/json"
+JSON = "application/json"
+ARROW = "application/vnd.apache.arrow.stream"
 _SHOWN = 200
 _FED_BYTES = 1024
 _WINDOW_BYTES = 1 << 27
@@ -134,6 +135,19 @@ def _unpacked_zstd(packed: bytes, most_bytes: int) -> tuple[bytes, bool]:
     return b"".join(pieces), unpacker.eof and not unpacker.unused_data
 
 
+def media_of(content_type: str) -> str:
+    """A media type without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def check_arrow() -> None:
+    """Refuse Arrow where pyarrow, which `faissbase.server.arrow` needs, is not installed."""
+    try:
+        import pyarrow  # noqa: F401  # only to tell a missing extra from a fault of ours
+    except ImportError as error:
+        raise WrongMedia('Arrow bodies need pyarrow in the server: pip install "faissbase[arrow]"') from error
+
+
 def decoded(body: bytes, content_type: str, decoder: msgspec.json.Decoder[Any], tenant: str) -> Any:
     """The body as the route's struct, of the tenant whose key came with it.
 
@@ -144,9 +158,9 @@ def decoded(body: bytes, content_type: str, decoder: msgspec.json.Decoder[Any], 
     AccessError
         It names another tenant.
     """
-    kind = content_type.partition(";")[0].strip().lower()
-    if body and kind not in ("", _JSON):
-        raise WrongMedia(f"send the header content-type: {_JSON}, got {kind[:_SHOWN]!r}")
+    kind = media_of(content_type)
+    if body and kind not in ("", JSON):
+        raise WrongMedia(f"send the header content-type: {JSON}, got {kind[:_SHOWN]!r}")
     try:
         found = decoder.decode(body or b"{}")
     except msgspec.ValidationError as error:

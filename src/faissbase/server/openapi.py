@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from faissbase._version import __version__
+from faissbase.server.bodies import ARROW
 from faissbase.server.downloads import CONTENT_TYPE as TAR
 from faissbase.server.downloads import Download
 from faissbase.server.operations import Operation
@@ -95,7 +96,9 @@ def _entry(op: Operation, schema_of: dict[int, Any], fault: Any, *, is_open: boo
         answers[status] = {"description": about, "content": {"application/json": {"schema": fault}}}
     entry: dict[str, Any] = {"summary": op.summary, "parameters": in_path + in_query, "responses": answers}
     if op.body is not None:
-        content = {"application/json": {"schema": schema_of[id(op.body)]}}
+        content: dict[str, Any] = {"application/json": {"schema": schema_of[id(op.body)]}}
+        if op.read_arrow is not None:
+            content[ARROW] = {}
         entry["requestBody"] = {"required": True, "content": content}
     if is_open:
         entry["security"] = []

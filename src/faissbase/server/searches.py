@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -13,7 +14,8 @@ from faissbase.collection.answers import Explanation
 from faissbase.collection.bounds import NUMBER_BYTES, RECORD_BYTES, Bounds, TooLarge
 from faissbase.collection.collection import LocalCollection
 from faissbase.errors import AccessError, InvalidInputError, NotFoundError
-from faissbase.server.operations import Call, Float64, Operation, matrix
+from faissbase.server.bodies import ARROW, decoded, media_of
+from faissbase.server.operations import Call, Operation, matrix
 from faissbase.types import Float32, Hit
 from faissbase.wire import (
     Batch,
@@ -26,6 +28,15 @@ from faissbase.wire import (
 )
 
 _MOST_HITS = 200_000
+_DECODER = msgspec.json.Decoder(Search)
+
+
+@dataclass(frozen=True, slots=True)
+class _Queries:
+    """A search for many vectors that came in a column, ``float32[nq, d]``; the rest of it as JSON has it."""
+
+    vectors: Float32
+    asked: Search
 
 
 class _Answer:
@@ -38,7 +49,7 @@ class _Answer:
 
     def hits(self, hits: Sequence[Hit], include: Sequence[str]) -> list[HitOut]:
         """Hits with what of their records is included; `TooLarge` before more is read than may be sent."""
-        self._count(hits, include)
+        self.count(hits, include)
         out = [HitOut(hit.id, hit.score, hit.distance) for hit in hits]
         if "metadata" in include:
             for each, hit in zip(out, hits, strict=True):
@@ -54,7 +65,8 @@ class _Answer:
                 each.values = [] if vector is None else vector.tolist()
         return out
 
-    def _count(self, hits: Sequence[Hit], include: Sequence[str]) -> None:
+    def count(self, hits: Sequence[Hit], include: Sequence[str]) -> None:
+        """Take note of hits that are to be sent."""
         n_bytes = RECORD_BYTES * len(hits)
         if "metadata" in include:
             n_bytes += sum(len(hit.metadata_json) for hit in hits)
@@ -66,7 +78,9 @@ class _Answer:
         self._bounds.check_answer(self._n_bytes)
 
 
-def search(call: Call) -> Results | ManyResults:
+def search(call: Call) -> Results | ManyResults | bytes:
+    if isinstance(call.body, _Queries):
+        return _answer_columns(call, call.body.asked, call.body.vectors)
     collection = call.collection()
     return _answered(call, collection, call.body, _Answer(call, collection))
 
@@ -91,8 +105,49 @@ def _answered(
     return ManyResults([answer.hits(hits, body.include) for hits in found])
 
 
+def _from_arrow(call: Call, body: bytes) -> _Queries:
+    from faissbase.server import arrow
+
+    dimension, most_rows = call.collection().dimension, call.settings.max_vectors
+    vectors, text = arrow.read_queries(body, dimension, most_rows)
+    asked: Search = decoded(text, "", _DECODER, call.key.tenant)
+    others = (asked.vector, asked.vectors, asked.text)
+    if any(each is not None for each in others) or asked.explain:
+        raise InvalidInputError("vector, vectors, text and explain are for searches in JSON")
+    return _Queries(_as_float32(vectors), asked)
+
+
+def _answer_columns(call: Call, asked: Search, queries: Float32) -> ManyResults | bytes:
+    call.check_k(asked.k)
+    _check_hits(len(queries), asked.k)
+    collection = call.collection()
+    answer = _Answer(call, collection)
+    found = collection.search(queries, asked.k, asked.filter, **_knobs(call, asked))
+    if ARROW not in map(media_of, call.accept.split(",")):
+        return ManyResults([answer.hits(hits, asked.include) for hits in found])
+    from faissbase.server import arrow
+
+    call.media = ARROW
+    for hits in found:
+        answer.count(hits, asked.include)
+    vectors = _vectors_of(collection, found) if "vector" in asked.include else None
+    return arrow.hits(found, asked.include, vectors)
+
+
+def _vectors_of(collection: LocalCollection, found: Sequence[Sequence[Hit]]) -> Float32:
+    """The vectors of all hits, ``float32[n, d]``; zero where a record was deleted meanwhile."""
+    ids = [hit.id for hits in found for hit in hits]
+    records = collection.get(list(dict.fromkeys(ids)), include_vectors=True)
+    vector_of = {record.id: record.vector for record in records}
+    nothing = np.zeros(collection.dimension, np.float32)
+    rows = [vector_of.get(id, nothing) for id in ids]
+    return np.array(rows, np.float32).reshape(len(ids), collection.dimension)
+
+
 def likeness(call: Call) -> Hashable:
     """What searches must have in common to be run as one: all but the vector; None for one that cannot be."""
+    if isinstance(call.body, _Queries):
+        return None
     body: Search = call.body
     if body.vector is None or body.vectors is not None or body.text is not None or body.explain:
         return None
@@ -117,16 +172,21 @@ def _queries(call: Call, collection: LocalCollection, body: Search) -> Any:
     rows = body.vectors if body.vector is None else [body.vector]
     assert rows is not None
     call.check_many(len(rows), "vectors")
-    if len(rows) * body.k > _MOST_HITS:
-        raise TooLarge(f"{len(rows):,} vectors of k={body.k:,} ask for more than {_MOST_HITS:,} hits")
+    _check_hits(len(rows), body.k)
     names = (lambda _: "vector") if body.vector is not None else (lambda i: f"vectors[{i}]")
     found = _as_float32(matrix(rows, collection.dimension, names))
     return found if body.vector is None else found[0]
 
 
-def _as_float32(rows: Float64) -> Float32:
+def _check_hits(nq: int, k: int) -> None:
+    if nq * k > _MOST_HITS:
+        raise TooLarge(f"{nq:,} vectors of k={k:,} ask for more than {_MOST_HITS:,} hits")
+
+
+def _as_float32(rows: Any) -> Float32:
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and that is refused
-        return rows.astype(np.float32)
+        found: Float32 = rows.astype(np.float32, copy=False)
+    return found
 
 
 def _knobs(call: Call, body: Search) -> dict[str, Any]:
@@ -271,6 +331,7 @@ OPERATIONS = (
         Search,
         likeness=likeness,
         together=search_together,
+        read_arrow=_from_arrow,
     ),
     Operation(
         ("POST",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -30,36 +31,66 @@ _MODES = ("upsert", "add")
 _FLAGS = ("false", "true")
 
 
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """Records in columns, as a collection takes them."""
+
+    ids: list[str]
+    vectors: Any
+    metadatas: list[dict[str, Any]]
+    documents: list[str | None]
+    raws: list[bytes]  # the metadata as JSON text
+
+
 def put(call: Call) -> Stored:
-    body: PutVectors = call.body
     mode = call.choice("mode", _MODES)
-    call.check_many(len(body.vectors), "vectors")
     collection = call.collection()
-    names = [f"vectors[{i}] ({record.id[:80]!r})" for i, record in enumerate(body.vectors)]
-    vectors = matrix([record.values for record in body.vectors], collection.dimension, names.__getitem__)
-    metadatas = [
-        _object(record.metadata, name, call) or {} for record, name in zip(body.vectors, names, strict=True)
-    ]
-    ids = [record.id for record in body.vectors]
-    documents = [record.document for record in body.vectors]
+    records = call.body if isinstance(call.body, _Records) else _from_json(call, call.body)
     store = collection.add if mode == "add" else collection.upsert
-    parts = chain((_raw(record.metadata) for record in body.vectors), ids, documents)
-    with call.room(collection.dimension * len(ids), parts, ids):
-        return Stored(store(ids, vectors, metadatas, documents))
+    parts = chain(records.raws, records.ids, records.documents)
+    with call.room(collection.dimension * len(records.ids), parts, records.ids):
+        return Stored(store(records.ids, records.vectors, records.metadatas, records.documents))
 
 
-def _raw(metadata: msgspec.Raw | msgspec.UnsetType) -> bytes:
-    return b"null" if isinstance(metadata, msgspec.UnsetType) else bytes(metadata)
+def _from_json(call: Call, body: PutVectors) -> _Records:
+    call.check_many(len(body.vectors), "vectors")
+    names = [f"vectors[{i}] ({record.id[:80]!r})" for i, record in enumerate(body.vectors)]
+    vectors = matrix(
+        [record.values for record in body.vectors], call.collection().dimension, names.__getitem__
+    )
+    raws = [_raw(record.metadata) for record in body.vectors]
+    metadatas = [_object(raw, raw, name, call) or {} for raw, name in zip(raws, names, strict=True)]
+    ids = [record.id for record in body.vectors]
+    return _Records(ids, vectors, metadatas, [record.document for record in body.vectors], raws)
 
 
-def _object(given: msgspec.Raw | msgspec.UnsetType, of: str, call: Call) -> dict[str, Any] | None:
-    """Metadata as they came: an object, or None."""
-    raw = _raw(given)
+def _from_arrow(call: Call, body: bytes) -> _Records:
+    from faissbase.server import arrow
+
+    dimension, most_rows = call.collection().dimension, call.settings.max_vectors
+    ids, vectors, given, documents = arrow.read_records(body, dimension, most_rows)
+    raws = list(map(_raw, given))
+    metadatas = [
+        _object(each, raw, f"row {row}", call) or {}
+        for row, (each, raw) in enumerate(zip(given, raws, strict=True))
+    ]
+    return _Records(ids, vectors, metadatas, documents, raws)
+
+
+def _raw(given: Any) -> bytes:
+    """Metadata as JSON text, which they came as, or decoded, or not at all."""
+    if isinstance(given, dict):
+        return orjson.dumps(given)
+    return b"null" if given in (None, msgspec.UNSET) else bytes(given)
+
+
+def _object(given: Any, raw: bytes, of: str, call: Call) -> dict[str, Any] | None:
+    """Metadata as they came, decoded or as JSON text, which is ``raw``: an object, or None."""
     most = call.settings.max_metadata_bytes
     if len(raw) > most:
         raise TooLarge(f"metadata of {of} has {len(raw):,} bytes, at most {most:,} are taken")
     try:
-        found = orjson.loads(raw)
+        found = given if isinstance(given, dict) else orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidInputError(f"metadata of {of}: {error}") from error
     if found is not None and not isinstance(found, dict):
@@ -102,7 +133,8 @@ def update(call: Call) -> Updated:
     if body.vectors is not None:
         vectors = matrix(body.vectors, collection.dimension, lambda i: f"vectors[{i}]")
     if body.metadatas is not None:
-        metadatas = [_object(raw, f"metadatas[{i}]", call) for i, raw in enumerate(body.metadatas)]
+        given = enumerate(body.metadatas)
+        metadatas = [_object(one, bytes(one), f"metadatas[{i}]", call) for i, one in given]
     parts = chain(map(bytes, body.metadatas or ()), body.documents or ())
     with call.room(collection.dimension * len(body.ids), parts):  # a changed record takes a new slot
         n = collection.update(body.ids, metadatas, body.documents, vectors, replace=body.replace)
@@ -156,6 +188,7 @@ OPERATIONS = (
         Stored,
         PutVectors,
         query={"mode": "upsert (default), or add: refuse ids that exist"},
+        read_arrow=_from_arrow,
     ),
     Operation(
         ("GET",),
