@@ -6,9 +6,11 @@ Plain sockets and asyncio, so that the client takes little of what the server co
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
@@ -38,32 +40,54 @@ def request(method: str, path: str, host: str, body: bytes, headers: dict[str, s
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
-def run(host: str, port: int, requests: Sequence[bytes], connections: int, during_s: float) -> Load:
-    """Send the requests round and round for some seconds, on so many connections at once."""
-    return asyncio.run(_run(host, port, requests, connections, during_s))
+def run(
+    host: str,
+    port: int,
+    requests: Sequence[bytes],
+    connections: int,
+    during_s: float,
+    *,
+    tls: ssl.SSLContext | None = None,
+    once: bool = False,
+) -> Load:
+    """Send the requests round and round for some seconds, or once, on so many connections at once."""
+    return asyncio.run(_run(host, port, requests, connections, during_s, tls, once))
 
 
-async def _run(host: str, port: int, requests: Sequence[bytes], connections: int, during_s: float) -> Load:
+async def _run(
+    host: str,
+    port: int,
+    requests: Sequence[bytes],
+    connections: int,
+    during_s: float,
+    tls: ssl.SSLContext | None,
+    once: bool,
+) -> Load:
     load = Load()
-    numbers = iter(range(1 << 62))
+    numbers = iter(range(len(requests))) if once else count()
+    lines = [await asyncio.open_connection(host, port, limit=1 << 22, ssl=tls) for _ in range(connections)]
     start = time.perf_counter()
     stop = start + during_s
-    await asyncio.gather(*(_one(host, port, requests, numbers, stop, load) for _ in range(connections)))
+    await asyncio.gather(*(_one(*line, requests, numbers, stop, load) for line in lines))
     load.seconds = time.perf_counter() - start
     return load
 
 
 async def _one(
-    host: str, port: int, requests: Sequence[bytes], numbers: object, stop: float, load: Load
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    requests: Sequence[bytes],
+    numbers: Iterator[int],
+    stop: float,
+    load: Load,
 ) -> None:
-    reader, writer = await asyncio.open_connection(host, port, limit=1 << 22)
     try:
-        while (begin := time.perf_counter()) < stop:
-            number = next(numbers)  # type: ignore[call-overload]
+        for number in numbers:
+            begin = time.perf_counter()
+            if begin >= stop:
+                break
             writer.write(requests[number % len(requests)])
-            head = await reader.readuntil(b"\r\n\r\n")
-            status, length = int(head[9:12]), _length(head)
-            body = await reader.readexactly(length)
+            status, body = await answer(reader)
             load.calls_s.append(time.perf_counter() - begin)
             load.n += 1
             load.statuses[status] = load.statuses.get(status, 0) + 1
@@ -73,6 +97,9 @@ async def _one(
         writer.close()
 
 
-def _length(head: bytes) -> int:
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The status and the body of the next answer."""
+    head = await reader.readuntil(b"\r\n\r\n")
     at = head.lower().index(b"content-length:")
-    return int(head[at + 15 : head.index(b"\r\n", at)])
+    length = int(head[at + 15 : head.index(b"\r\n", at)])
+    return int(head[9:12]), await reader.readexactly(length)

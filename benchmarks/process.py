@@ -11,9 +11,9 @@ from typing import Any
 _FIELDS = {"VmRSS": "rss", "RssAnon": "anonymous", "RssFile": "file"}
 
 
-def memory_kb() -> dict[str, int]:
+def memory_kb(process: int | str = "self") -> dict[str, int]:
     """Resident memory in kB: all of it, the part that is nobody's file, the part that is mapped files."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     values = dict(line.split(":", 1) for line in lines)
     return {name: int(values[field].split()[0]) for field, name in _FIELDS.items()}
 

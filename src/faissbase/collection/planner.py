@@ -55,6 +55,7 @@ _SHORT_TAIL = 4096
 _PLANS_KEPT = 256
 _WORTH_MEASURING_MS = 0.2
 _UNMEASURED = Knobs(effort=64, rerank=2)
+_NOTHING = Choice(_UNMEASURED, 1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +243,12 @@ def _choices(
     share = selection.count / selection.n
     found = []
     for live in snapshot.segments:
+        selected = selection.share_of(live.row.first_slot, live.stop)
+        if not selected:  # it is not asked
+            found.append(_NOTHING)
+            continue
         if is_wide:
-            measured = live.wide_choice(wanted.target, selection.share_of(live.row.first_slot, live.stop), k)
+            measured = live.wide_choice(wanted.target, selected, k)
         else:
             measured = live.choice_for(wanted.target, share, k)
         choice = _choice(live, measured, wanted)
@@ -302,7 +307,12 @@ def run(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selection: Sel
 
 def _by_index(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selection: Selection) -> Neighbours:
     """Every segment and the tail, merged; a query that a segment left open is answered exactly."""
-    segments = zip(snapshot.segments, plan.knobs, strict=True)
+    # One in which nothing is selected finds nothing, and would leave every query open.
+    segments = [
+        (live, knobs)
+        for live, knobs in zip(snapshot.segments, plan.knobs, strict=True)
+        if selection.share_of(live.row.first_slot, live.stop)
+    ]
     with threads_for(len(queries)):
         if plan.is_wide:
             pieces = [_living(live, queries, k, knobs, selection) for live, knobs in segments]
@@ -316,7 +326,7 @@ def _by_index(plan: Plan, snapshot: Snapshot, queries: Float32, k: int, selectio
     distances, slots = pieces[0] if len(pieces) == 1 else _merged(pieces, k, snapshot.view.metric == "l2")
     if slots.shape[1] == k and all(_all_found(column) for column in (*openings, slots[:, -1])):
         return distances, slots
-    is_answered = np.min(openings, axis=0) >= 0
+    is_answered = np.min(openings, axis=0, initial=0) >= 0
     return _filled_up(snapshot, queries, k, selection, distances, slots, is_answered)
 
 

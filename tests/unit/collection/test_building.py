@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import faissbase
 from faissbase.ann.calibrate import Choice
 from faissbase.ann.segment import Knobs
+from faissbase.collection import planner
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.planner import DEFAULT_RECALL
 from faissbase.demo.dataset import load_demo
@@ -141,6 +143,29 @@ def test_a_segment_mostly_dead_still_gives_what_is_left(
     assert "index" in docs.explain(data[1][0], K).plan.predicted_ms
     assert [docs.search(data[0][i], 1)[0].id for i in left] == [f"r{i}" for i in left]
     assert _recall(docs, data[1]) >= DEFAULT_RECALL
+
+
+def test_a_segment_with_nothing_left_opens_no_query(
+    docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faissbase.collection.building.TAIL_NUMBERS", 900 * data[0].shape[1])
+    monkeypatch.setattr(docs, "_on_work", lambda _: None)
+    _add(docs, data[0], N, N + 900)
+    assert docs.maintain(threading.Event())
+    docs._parts().store.settle()
+    docs.delete(_ids(N, N + 900))
+    assert (docs.stats().segments, docs.explain(data[1][0], K).plan.path) == (2, "index")
+    n_open = 0
+    filled_up = planner._filled_up
+
+    def counting(*given: Any) -> Any:
+        nonlocal n_open
+        n_open += int(np.count_nonzero(~given[-1]))
+        return filled_up(*given)
+
+    monkeypatch.setattr(planner, "_filled_up", counting)
+    assert _recall(docs, data[1]) >= DEFAULT_RECALL
+    assert n_open < len(data[1]) / 10
 
 
 def test_one_query_and_many_have_the_distances_of_an_exact_search(
