@@ -73,7 +73,7 @@ def _ours(db: Any, dataset: Dataset, number: int, *, arrow: bool) -> float:
 def _chroma(client: Any, dataset: Dataset, number: int) -> float:
     rows = client.create_collection(f"ingest{number}", embedding_function=None)
     step = min(_CHROMA_ROWS, client.get_max_batch_size())
-    ids, metadatas = dataset.ids[:_CHROMA_ROWS], dataset.metadatas[:_CHROMA_ROWS]
+    ids, metadatas = dataset.ids[:_CHROMA_ROWS], servers.for_chroma(dataset.metadatas[:_CHROMA_ROWS])
     start = time.perf_counter()
     for first in range(0, _CHROMA_ROWS, step):
         piece = slice(first, first + step)

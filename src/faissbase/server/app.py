@@ -11,6 +11,7 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -20,7 +21,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from faissbase.errors import InvalidInputError, UnavailableError
-from faissbase.server import access, backups, indexes, searches, vectors, watching
+from faissbase.server import access, backups, indexes, logs, searches, vectors, watching
 from faissbase.server.bodies import JSON, Held, read_body
 from faissbase.server.downloads import CONTENT_TYPE as TAR
 from faissbase.server.downloads import Download
@@ -70,10 +71,17 @@ class _Story:
 class Server:
     """The application. ``run.py`` puts it on a socket; `close` ends it."""
 
-    def __init__(self, settings: Settings, keys: Keys, tenants: Tenants) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        keys: Keys,
+        tenants: Tenants,
+        tell: Callable[[dict[str, Any]], None] = logs.request,
+    ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.is_stopping = False
+        self._tell_line = tell
         self._keys = keys
         self._tenants = tenants
         self._searching = Workers(max(_SEARCH_THREADS, os.cpu_count() or 1), "search")
@@ -180,7 +188,7 @@ class Server:
         }
         if TRACE_ID in scope:
             facts["trace_id"] = scope[TRACE_ID]
-        LOGGER.info("request", extra={"facts": facts})
+        self._tell_line(facts)
 
     # ---- serving ---------------------------------------------------------------------------------
 

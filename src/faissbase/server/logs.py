@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -41,14 +42,14 @@ def _as_text(record: logging.LogRecord) -> str:
     return f"{line}\n{logging.Formatter().formatException(record.exc_info)}" if record.exc_info else line
 
 
-class _Lines(logging.Handler):
+class Lines(logging.Handler):
     """Keeps records until its thread has written them."""
 
     def __init__(self, stream: TextIO, shape: Callable[[logging.LogRecord], str]) -> None:
         super().__init__()
         self._stream = stream
         self._shape = shape
-        self._records: deque[logging.LogRecord] = deque()
+        self._records: deque[logging.LogRecord | tuple[float, dict[str, Any]]] = deque()
         self._n_lost = 0
         self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="faissbase-log", daemon=True)
@@ -61,13 +62,20 @@ class _Lines(logging.Handler):
             self._n_lost += 1
         return True
 
+    def tell(self, facts: dict[str, Any]) -> None:
+        """Take note of a request, with less ado than a record takes."""
+        if len(self._records) < _MOST_LINES:
+            self._records.append((time.time(), facts))
+        else:
+            self._n_lost += 1
+
     def _write_all(self) -> None:
         while not self._has_ended.wait(_EVERY_S):
             self._write()
         self._write()
 
     def _write(self) -> None:
-        records = [self._records.popleft() for _ in range(len(self._records))]
+        records = [_record(self._records.popleft()) for _ in range(len(self._records))]
         if self._n_lost:
             lost, self._n_lost = self._n_lost, 0
             records.append(logging.makeLogRecord({"levelname": "WARNING", "msg": f"{lost} lines lost"}))
@@ -85,10 +93,22 @@ class _Lines(logging.Handler):
         super().close()
 
 
-def begin(log_format: str) -> Callable[[], None]:
-    """Send the server's lines, and those of what it is made of, to stderr; what ends it is returned."""
+def _record(told: logging.LogRecord | tuple[float, dict[str, Any]]) -> logging.LogRecord:
+    if isinstance(told, logging.LogRecord):
+        return told
+    created, facts = told
+    return logging.makeLogRecord({"created": created, "levelname": "INFO", "msg": "request", "facts": facts})
+
+
+def request(facts: dict[str, Any]) -> None:
+    """Tell of a request where `begin` was not called."""
+    LOGGER.info("request", extra={"facts": facts})
+
+
+def begin(log_format: str) -> Lines:
+    """Send the server's lines, and those of what it is made of, to stderr; close it at the end."""
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
-    lines = _Lines(sys.stderr, _as_text if is_text else _as_json)
+    lines = Lines(sys.stderr, _as_text if is_text else _as_json)
     # What every line would find out for nothing: it is not shown.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
@@ -101,4 +121,4 @@ def begin(log_format: str) -> Callable[[], None]:
         logger.handlers[:] = [lines]
         logger.setLevel(level)
         logger.propagate = False
-    return lines.close
+    return lines

@@ -12,6 +12,36 @@ _READER_S = 60.0  # the kernel's own buffer may hold megabytes: progress is seen
 _MOST_CONNECTIONS = 2000
 
 
+class _OneWrite:
+    """A transport on which the head of an answer waits for its body: a write to a socket is not cheap."""
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def flush(self) -> None:
+        """Send a head that has no body."""
+        if self._head:
+            self.write(b"")
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+
 class Protocol(HttpToolsProtocol):
     """HTTP whose heads are bounded, in length and time: they are read before it is known who sends them.
 
@@ -34,6 +64,7 @@ class Protocol(HttpToolsProtocol):
             transport.abort()
             return
         super().connection_made(transport)
+        self._one_write = _OneWrite(transport)
         self._begin_timer()
 
     def _is_let_in_by_old_files(self, transport: asyncio.Transport) -> bool:
@@ -76,6 +107,7 @@ class Protocol(HttpToolsProtocol):
         self._is_head_over = True
         self._end_timer()
         super().on_headers_complete()
+        self.cycle.transport = self._one_write  # type: ignore[assignment]
         self.scope["state"]["cycle"] = self.cycle  # it knows whether the caller is still there
 
     def on_body(self, body: bytes) -> None:
@@ -84,6 +116,7 @@ class Protocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_response_complete(self) -> None:
+        self._one_write.flush()
         super().on_response_complete()
         if self.cycle.response_complete and self.cycle.more_body:
             self._begin_timer()

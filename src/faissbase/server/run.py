@@ -115,8 +115,8 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
             memory_budget=settings.memory_budget or None,
             bounds=Bounds(settings.max_metadata_bytes, settings.max_answer_bytes),
         )
-        server = Server(settings, keys, tenants)
-        end_logs = logs.begin(settings.log_format)
+        lines = logs.begin(settings.log_format)
+        server = Server(settings, keys, tenants, lines.tell)
         try:
             _check_open(settings, has_keys=keys.are_there)
             config = _config(settings, with_cors(traced(server), settings.origins))
@@ -127,7 +127,7 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
                     runner.run(sockets=[listening])
         finally:
             server.close()
-            end_logs()
+            lines.close()
 
 
 def _url(settings: Settings, listening: socket.socket) -> str:

@@ -16,14 +16,15 @@ from faissbase.server import logs
 SAYS = """
 import logging, sys
 from faissbase.server import logs
-end = logs.begin(sys.argv[1])
-for i in range(3):
+lines = logs.begin(sys.argv[1])
+lines.tell({"n": 0})
+for i in (1, 2):
     logs.LOGGER.info("request", extra={"facts": {"n": i}})
 try:
     1 / 0
 except ZeroDivisionError:
     logs.LOGGER.exception("oh")
-end()
+lines.close()
 """
 
 
@@ -48,7 +49,7 @@ def test_lines_are_text_for_a_terminal() -> None:
 def test_who_is_not_read_goes_on_and_tells_what_was_lost() -> None:
     read_fd, write_fd = os.pipe()
     with os.fdopen(write_fd, "w") as stream, os.fdopen(read_fd) as reader:
-        lines = logs._Lines(stream, logs._as_json)
+        lines = logs.Lines(stream, logs._as_json)
         started = time.monotonic()
         n = 2 * logs._MOST_LINES
         for i in range(n):
