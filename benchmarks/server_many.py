@@ -23,6 +23,7 @@ _SEARCHED = 10_000
 
 def run(dataset: Dataset, folder: Path) -> Iterator[Figure]:
     data, keys = folder / "many", {}
+    data.mkdir()
     rng = np.random.default_rng(0)
     for tenant in range(_TENANTS):
         with Database(data, read_only=False, durability="relaxed", tenant=f"t{tenant}") as db:

@@ -42,6 +42,7 @@ class _Seen:
 
 def run(dataset: Dataset, folder: Path) -> Iterator[Figure]:
     data, port = folder / "mixed", servers.free_port()
+    data.mkdir()
     with Database(data, read_only=False, durability="full", tenant="acme") as db:
         docs = db.create_collection("docs", dataset.d)
         places.fill(docs, dataset)
@@ -60,13 +61,13 @@ def run(dataset: Dataset, folder: Path) -> Iterator[Figure]:
     n_bad = sum(n for status, n in seen.statuses.items() if status != 200)
     yield Figure(PART, dataset.name, "answers that are errors", "", spread([n_bad]), at_most(0, n_bad))
     half = len(resident) // 2
-    growth = np.median(resident[half:]) / np.median(resident[len(resident) // 4 : half])
+    growth = float(np.median(resident[half:]) / np.median(resident[len(resident) // 4 : half]))
     note = f"{resident[0] / 1e6:.0f} MB at first, {resident[-1] / 1e6:.0f} at the end"
     flat = at_most(1.1, growth)
     yield Figure(
         PART,
         dataset.name,
-        "resident, second half over second quarter",
+        "memory of its own, second half over second quarter",
         "x",
         spread([growth]),
         flat,
@@ -94,7 +95,7 @@ async def _all(dataset: Dataset, port: int, key: str, seen: _Seen, process: int)
     ]
     resident = []
     while time.perf_counter() < stop:
-        resident.append(1e3 * memory_kb(process)["rss"])
+        resident.append(1e3 * memory_kb(process)["anonymous"])
         await asyncio.sleep(0.5)
     os.kill(process, signal.SIGKILL)  # while they are at it
     await asyncio.gather(*workers)
