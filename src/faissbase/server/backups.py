@@ -10,10 +10,8 @@ from faissbase.server.downloads import Download
 from faissbase.server.operations import Call, Operation
 from faissbase.wire import Empty
 
-_lock = threading.Lock()
-
-
 # Those that are being made or sent: one for each tenant, for each takes room on the disk.
+_lock = threading.Lock()
 _running: WeakValueDictionary[tuple[int, str], Download] = WeakValueDictionary()
 
 

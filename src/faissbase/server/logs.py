@@ -81,10 +81,17 @@ class Lines(logging.Handler):
             records.append(logging.makeLogRecord({"levelname": "WARNING", "msg": f"{lost} lines lost"}))
         if records:
             try:
-                self._stream.write("".join(f"{self._shape(record)}\n" for record in records))
+                self._stream.write("".join(f"{self._shaped(record)}\n" for record in records))
                 self._stream.flush()
             except (OSError, ValueError):  # nobody reads any more
                 self._n_lost += len(records)
+
+    def _shaped(self, record: logging.LogRecord) -> str:
+        try:
+            return self._shape(record)
+        except Exception as error:  # noqa: BLE001  # one line that cannot be written must not end the others
+            told = {"levelname": "ERROR", "msg": f"a line of {record.name} cannot be written: {error!r}"}
+            return self._shape(logging.makeLogRecord(told))
 
     def close(self) -> None:
         """Write what is left; not for long, where nobody reads."""

@@ -128,12 +128,11 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self._other_bytes > _HEAD_BYTES + 8 * self._body_bytes:
             self.transport.close()
-        if (
-            not self._is_head_over or self._is_between_requests()
-        ):  # line breaks, which have ended the time for being idle
+        if not self._is_head_over or self._is_between_requests():
             self._begin_timer()
 
     def _is_between_requests(self) -> bool:
+        """Whether all that came were line breaks, which have ended the time for being idle."""
         is_answered = self.cycle is not None and self.cycle.response_complete
         return is_answered and self.timeout_keep_alive_task is None
 

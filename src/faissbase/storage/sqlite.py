@@ -63,7 +63,10 @@ def _translate(error: apsw.Error, path: Path) -> FaissbaseError:
     if isinstance(error, apsw.ConstraintError) or "invalid fts5 file format" in text:
         return CorruptionError(f"{text}; run verify() and repair()")
     if isinstance(error, apsw.FullError):
-        return UnavailableError(f"{text}; nothing was stored, free some space and try again")
+        # SQLite's own words are of the statement: of a copy they may be "not an error".
+        return UnavailableError(
+            f"{path}: the disk is full; nothing was stored, free some space and try again"
+        )
     if isinstance(error, apsw.BusyError):
         return UnavailableError(f"{text}: another process held the write lock for {BUSY_TIMEOUT_S:g} s")
     if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError):

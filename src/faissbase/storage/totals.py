@@ -84,11 +84,15 @@ def _read(folder: Path) -> Totals:
 
 
 def _size_bytes(folder: Path) -> int:
+    """All files in it and in its folders, those of indexes among them."""
     n_bytes = 0
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                n_bytes += entry.stat(follow_symlinks=False).st_size
+                if entry.is_dir(follow_symlinks=False):
+                    n_bytes += _size_bytes(Path(entry.path))
+                else:
+                    n_bytes += entry.stat(follow_symlinks=False).st_size
     except FileNotFoundError:  # a file, or all of it, was removed meanwhile
         pass
     return n_bytes

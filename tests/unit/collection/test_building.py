@@ -129,14 +129,19 @@ def test_optimizing_ends_though_somebody_writes_without_pause(
     assert docs.stats().slots_indexed >= N + 100
 
 
+def _grow_a_second_segment(docs: LocalCollection, xb: Float32, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the records N to N + 900 in a segment of their own."""
+    monkeypatch.setattr("faissbase.collection.building.TAIL_NUMBERS", 900 * xb.shape[1])
+    monkeypatch.setattr(docs, "_on_work", lambda _: None)
+    _add(docs, xb, N, N + 900)
+    assert docs.maintain(threading.Event())
+    docs._parts().store.settle()
+
+
 def test_a_segment_mostly_dead_still_gives_what_is_left(
     docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("faissbase.collection.building.TAIL_NUMBERS", 900 * data[0].shape[1])
-    monkeypatch.setattr(docs, "_on_work", lambda _: None)
-    _add(docs, data[0], N, N + 900)
-    assert docs.maintain(threading.Event())
-    docs._parts().store.settle()
+    _grow_a_second_segment(docs, data[0], monkeypatch)
     assert docs.stats().segments == 2
     left = range(N, N + 900, 5)
     docs.delete([f"r{i}" for i in range(N, N + 900) if i not in left])
@@ -148,11 +153,7 @@ def test_a_segment_mostly_dead_still_gives_what_is_left(
 def test_a_segment_with_nothing_left_opens_no_query(
     docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("faissbase.collection.building.TAIL_NUMBERS", 900 * data[0].shape[1])
-    monkeypatch.setattr(docs, "_on_work", lambda _: None)
-    _add(docs, data[0], N, N + 900)
-    assert docs.maintain(threading.Event())
-    docs._parts().store.settle()
+    _grow_a_second_segment(docs, data[0], monkeypatch)
     docs.delete(_ids(N, N + 900))
     assert (docs.stats().segments, docs.explain(data[1][0], K).plan.path) == (2, "index")
     n_open = 0

@@ -10,6 +10,7 @@ import threading
 import time
 
 import orjson
+import pytest
 
 from faissbase.server import logs
 
@@ -38,6 +39,16 @@ def test_lines_are_json_in_their_order_and_all_are_there_at_the_end() -> None:
     assert [line.get("n") for line in lines] == [0, 1, 2, None]
     assert lines[3]["level"] == "error"
     assert "ZeroDivisionError" in lines[3]["traceback"]
+
+
+def test_a_line_that_cannot_be_written_does_not_end_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = logs.Lines(sys.stderr, logs._as_json)
+    for message, given in (("\ud800", ()), ("%d", ("no number",)), ("fine", ())):
+        lines.handle(logging.makeLogRecord({"msg": message, "args": given, "levelname": "INFO"}))
+    lines.close()
+    told = [orjson.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["level"] for line in told] == ["error", "error", "info"]
+    assert told[2]["message"] == "fine"
 
 
 def test_lines_are_text_for_a_terminal() -> None:

@@ -42,6 +42,20 @@ def test_totals_are_those_of_the_collection_after_any_operations(tmp_path: Path,
             assert count_stored(folder, ids) == len(docs.get(ids))
 
 
+def test_index_files_are_counted(tmp_path: Path) -> None:
+    rng, tally = np.random.default_rng(0), Tally()
+    with faissbase.connect(tmp_path / "db") as db:
+        docs = db.create_collection("docs", 8, "l2", "HNSW")
+        docs.add([str(i) for i in range(500)], rng.standard_normal((500, 8)))
+        assert docs.optimize().segments == 1
+        folder = tmp_path / "db" / "default" / db.describe("docs").uuid
+    [index] = folder.glob("segments/*.faiss")
+    tally.of(folder)  # opening it makes files beside it
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    counted = tally.of(folder, is_fresh=True).size_bytes
+    assert counted == sum(path.stat().st_size for path in files) > index.stat().st_size > 0
+
+
 def test_totals_of_a_closed_collection_change_no_file(tmp_path: Path) -> None:
     with faissbase.connect(tmp_path / "db") as db:
         db.create_collection("docs", 1, "l2").add(["a", "b"], [[1], [2]])
