@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ class LocalCollection:
         self._durability: Durability = durability
         self._opening = threading.Lock()
         self._open_parts: _Parts | None = None
+        self.used_at = 0.0  # by time.monotonic
         self._is_closed = False
         self._asked = Asked()
         self._n_unseen = 0
@@ -113,6 +115,7 @@ class LocalCollection:
     # ---- opening ---------------------------------------------------------------------------------
 
     def _parts(self) -> _Parts:
+        self.used_at = time.monotonic()
         parts = self._open_parts
         if parts is not None and parts.process == os.getpid():
             return parts

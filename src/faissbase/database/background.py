@@ -9,6 +9,7 @@ import threading
 from typing import Protocol
 
 from faissbase.errors import FaissbaseError, NotFoundError, NotReadyError
+from faissbase.storage.malloc import return_freed_memory
 
 _IDLE_S = 5.0
 _RETRY_S = 1.0
@@ -75,6 +76,8 @@ class Background:
             _log.warning("collection %r: background work failed: %s", work.name, error)
         except Exception:  # noqa: BLE001  # the loop must live on for the other collections
             _log.exception("collection %r: background work failed", work.name)
+        finally:
+            return_freed_memory()  # an index that was built leaves much behind
         return True
 
     def close(self) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import resource
 import shutil
 import tempfile
 import threading
 import uuid
 import weakref
-from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -26,6 +24,7 @@ from faissbase.collection.store import Config
 from faissbase.database.background import Background
 from faissbase.database.backup import open_backup, write_backup
 from faissbase.database.catalog import FILE_NAME, Catalog
+from faissbase.database.opened import Opened
 from faissbase.errors import (
     AccessError,
     AlreadyExistsError,
@@ -39,17 +38,13 @@ from faissbase.storage.keys import FILE_NAME as KEYS_FILE
 from faissbase.storage.totals import Tally, Totals, count_stored
 from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Metric, Problem
 
-# Of all databases of this process, the oldest first; who uses one keeps it, not this.
-_opened: deque[weakref.ref[LocalCollection]] = deque()
-_opened_lock = threading.Lock()
+_opened = Opened()
 _tally = Tally()
 
 DEFAULT_TENANT = "default"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _MEMORY_PREFIX = "faissbase-memory-"
 _LOCK_NAME = ".lock"
-_FILES_A_COLLECTION = 16
-_MAX_OPEN = max(8, min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _FILES_A_COLLECTION))
 
 
 def connect(
@@ -292,7 +287,6 @@ class Database:
             collection = self._collections.pop(config.uuid, None)
         if collection is not None:
             collection.close()
-            _forget_open([collection])
 
     def verify_catalog(self) -> list[Problem]:
         """What is wrong with the list of collections itself; see ``verify`` of each for their contents.
@@ -326,7 +320,6 @@ class Database:
                 return
             self._is_closed = True
             collections, self._collections = list(self._collections.values()), {}
-        _forget_open(collections)
         self._background.close()
         for collection in collections:
             collection.close()
@@ -350,16 +343,8 @@ class Database:
             return self._collections[config.uuid]
 
     def _note_open(self, collection: LocalCollection) -> None:
-        """Keep the number of collections with open files below what the process may have open."""
-        oldest = None
-        with _opened_lock:
-            _opened.append(weakref.ref(collection))
-            if len(_opened) > _MAX_OPEN:
-                _keep_open([each for each in _opened if each() is not None])
-            if len(_opened) > _MAX_OPEN:
-                oldest = _opened.popleft()()
-        if oldest is not None and oldest is not collection:
-            oldest.release()
+        """A method, so that a collection that is held keeps its database."""
+        _opened.note(collection)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -369,18 +354,6 @@ class Database:
         self._check_open()
         if self.read_only:
             raise AccessError(f"{self.path} is open read-only")
-
-
-def _forget_open(collections: list[LocalCollection]) -> None:
-    """Those that are closed have no files open any more."""
-    closed = set(map(id, collections))
-    with _opened_lock:
-        _keep_open([each for each in _opened if id(each()) not in closed])
-
-
-def _keep_open(left: list[weakref.ref[LocalCollection]]) -> None:
-    _opened.clear()
-    _opened.extend(left)
 
 
 def _config(name: str, dimension: int, metric: Metric, index_type: str) -> Config:

@@ -145,16 +145,3 @@ def test_a_folder_without_collections_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(faissbase.NotFoundError, match="no collection"):
         faissbase.repair_catalog(tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_more_collections_than_may_be_open_still_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("faissbase.database.database._MAX_OPEN", 3)
-    with faissbase.connect(tmp_path / "data", durability="relaxed") as db:
-        collections = [db.create_collection(f"c{i}", 2) for i in range(8)]
-        for i, collection in enumerate(collections):
-            collection.add([str(i)], [[1, i]])
-        for i, collection in enumerate(collections):
-            assert [hit.id for hit in collection.search([1, i])] == [str(i)]
-        assert sum(collection._open_parts is not None for collection in collections) == 3
