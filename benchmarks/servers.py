@@ -197,12 +197,17 @@ def chroma_client(port: int) -> Any:
     return chromadb.HttpClient("127.0.0.1", port, settings=Settings(anonymized_telemetry=False))
 
 
+_CHROMA_NUMBERS = 1_000_000
+
+
 def for_chroma(metadatas: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Metadata without nulls and empty lists, which it does not take."""
     return [{key: value for key, value in each.items() if value not in (None, [])} for each in metadatas]
 
 
-def fill_chroma(rows: Any, dataset: Dataset, step: int) -> None:
+def fill_chroma(rows: Any, dataset: Dataset, most: int) -> None:
+    """In batches of at most ``most`` vectors, and of what it takes in one body."""
+    step = min(most, _CHROMA_NUMBERS // dataset.d)
     for start in range(0, len(dataset.ids), step):
         piece = slice(start, start + step)
         rows.add(dataset.ids[piece], dataset.xb[piece], for_chroma(dataset.metadatas[piece]))

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,11 +22,11 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from faissbase.errors import InvalidInputError, UnavailableError
-from faissbase.server import access, backups, indexes, logs, searches, vectors, watching
-from faissbase.server.bodies import JSON, Held, read_body
+from faissbase.server import access, backups, dropin, indexes, logs, searches, vectors, watching
+from faissbase.server.bodies import JSON, Held, media_of, read_body
 from faissbase.server.downloads import CONTENT_TYPE as TAR
 from faissbase.server.downloads import Download
-from faissbase.server.faults import WrongMethod, as_ours, body_of, status_of
+from faissbase.server.faults import WrongMedia, WrongMethod, as_ours, body_of, status_of
 from faissbase.server.keys import Key, Keys, Unauthenticated
 from faissbase.server.limits import Answered, Rates, TooMany, checked_key
 from faissbase.server.logs import LOGGER
@@ -91,6 +92,7 @@ class Server:
         self._answered = Answered()
         self._held = Held(settings.max_held_bytes)
         self._router = Router(OPERATIONS)
+        self._dropin = dropin.DropIn(settings, tenants.folder)
 
     # ---- letting in ------------------------------------------------------------------------------
 
@@ -121,7 +123,10 @@ class Server:
             else:
                 story.key = self._let_in(scope, heads)
                 self._rates.take(story.key.tenant)
-                await self._serve(scope, heads, receive, send, story)
+                if scope["path"] == dropin.PATH:
+                    await self._serve_faiss(scope, heads, receive, send, story)
+                else:
+                    await self._serve(scope, heads, receive, send, story)
         except asyncio.CancelledError:  # the time for stopping is over
             await self._fail(UnavailableError("the server is stopping"), send, story)
         except Gone:
@@ -242,6 +247,23 @@ class Server:
             return
         await _send(send, story, status, content, call.media)
 
+    async def _serve_faiss(
+        self, scope: Scope, heads: Heads, receive: Receive, send: Send, story: _Story
+    ) -> None:
+        """Hand a call of FAISS to the tenant's own process; what it may do there depends on the key."""
+        story.route, key = dropin.PATH, story.key
+        assert key is not None
+        key.require("read")
+        if scope["method"] != "POST":
+            raise WrongMethod(scope["method"], ("POST",))
+        if media_of(heads.get(b"content-type", b"").decode("latin-1")) != dropin.MEDIA:
+            raise WrongMedia(f"send the header content-type: {dropin.MEDIA}")
+        if self.is_stopping:
+            raise UnavailableError("the server is stopping")
+        announced = heads.get(b"content-length", b"").decode("latin-1")
+        begin = partial(_begin, send, story, 200, media=dropin.MEDIA, more=[])
+        await self._dropin.serve(key, announced, receive, lambda n_bytes: begin(n_bytes=n_bytes), send)
+
     async def _answer(self, op: Operation, call: Call, path: str, heads: Heads, cycle: Any) -> Answer:
         """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""
         is_gone = _is_here if cycle is None else lambda: bool(cycle.disconnected)
@@ -272,6 +294,7 @@ class Server:
         self.is_stopping = True
         for workers in (self._searching, self._short, self._long):
             workers.close()
+        self._dropin.close()
         self._tenants.close()
         self._keys.close()
 

@@ -51,6 +51,9 @@ class Settings:
     max_indexes: int = _setting(1_000, "most indexes of one tenant; 0 is no limit")
     max_tenant_vectors: int = _setting(0, "most records of one tenant, in all its indexes; 0 is no limit")
     max_tenant_bytes: int = _setting(0, "most bytes of the files of one tenant; 0 is no limit")
+    max_faiss_bytes: int = _setting(8 << 30, "longest body of a call by the drop-in client for FAISS")
+    faiss_memory_bytes: int = _setting(0, "bytes for one tenant's FAISS objects; 0 is half of the machine's")
+    faiss_lease_s: float = _setting(900.0, "seconds that FAISS objects without a name outlive their client")
     body_timeout_s: float = _setting(30.0, "seconds that a body may take to arrive")
     shutdown_timeout_s: float = _setting(30.0, "seconds that running requests have when the server stops")
     log_format: str = _setting("auto", "json, text, or auto: text on a terminal")
@@ -93,6 +96,9 @@ _LEAST = {
     "threads": 1,
     "max_held_bytes": 1024,
     "max_body_bytes": 1024,
+    "max_faiss_bytes": 1024,
+    "faiss_memory_bytes": 0,
+    "faiss_lease_s": 1,
     "max_vectors": 1,
     "max_k": 1,
     "max_effort": 1,

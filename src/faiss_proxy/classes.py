@@ -1,0 +1,402 @@
+"""FAISS's classes, made from FAISS's own: their objects live on a server, or here where none is configured.
+
+A class here has the name, the bases, the methods and the fields of FAISS's class; what is called or read on
+an object is called or read on the object there.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import types
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faiss_proxy import values
+from faiss_proxy.connection import Connection, RemoteError, show_progress
+from faiss_proxy.settings import active
+from faissbase.dropin import frames
+from faissbase.dropin.allowed import READING
+
+MADE = (faiss.Index, faiss.IndexBinary, faiss.VectorTransform, faiss.Quantizer, faiss.InvertedLists)
+_PICKLED = (faiss.Index,)
+# Arrays that a method fills for its caller, and where they stand if not named.
+_FILLED: dict[str, dict[str, int | None]] = {
+    "search": {"D": None, "I": None},
+    "search_and_reconstruct": {"D": None, "I": None, "R": None},
+    "search_and_return_codes": {"D": None, "I": None, "codes": None},
+    "search_preassigned": {"D": None, "I": None},
+    "reconstruct": {"x": 1},
+    "reconstruct_batch": {"x": 1},
+    "reconstruct_n": {"x": 2},
+    "assign": {"labels": 2},
+    "sa_encode": {"codes": 1},
+    "sa_decode": {"x": 1},
+}
+_OWN = frozenset(("_handle", "_thisown", "referenced_objects"))
+
+
+class _Handle:
+    """An object on a server. When it goes, the server may let go of it, too."""
+
+    __slots__ = ("connection", "number", "process")
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self.connection, self.number, self.process = connection, number, os.getpid()
+        connection.n_held += 1
+
+    def __del__(self) -> None:
+        self.connection.drop(self.number, self.process)
+
+
+class _Filled:
+    """An array of the caller's that is to be filled: it does not travel, its form does."""
+
+    def __init__(self, array: frames.Array) -> None:
+        self.array = array
+
+
+class _Meta(type):
+    """Makes objects where they belong, and counts FAISS's own objects as this class's, too."""
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], body: dict[str, Any], **more: Any) -> Any:
+        is_derived = "_local" not in body
+        if is_derived and active() is None:  # derived from by a user, for objects of this process
+            locals_ = tuple(each.__dict__.get("_local", each) for each in bases)
+            return types.new_class(name, locals_, {}, lambda made: made.update(body))
+        return super().__new__(mcs, name, bases, body, **more)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if active() is None and "_local" in cls.__dict__:
+            return cls.__dict__["_local"](*args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def __instancecheck__(cls, thing: Any) -> bool:
+        local = cls.__dict__.get("_local")
+        return super().__instancecheck__(thing) or (local is not None and isinstance(thing, local))
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        local = cls.__dict__.get("_local")
+        if super().__subclasscheck__(other):
+            return True
+        return local is not None and not isinstance(other, _Meta) and issubclass(other, local)
+
+    def __eq__(cls, other: object) -> bool:
+        return cls is other or (other is not None and cls.__dict__.get("_local") is other)
+
+    def __hash__(cls) -> int:
+        return hash(cls.__dict__.get("_local", id(cls)))
+
+
+class Remote:
+    """An object of FAISS's that lives on a server."""
+
+    _handle: _Handle
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        connection = active()
+        made = next(each for each in type(self).__mro__ if "_local" in each.__dict__)
+        if connection is None:
+            raise RemoteError(
+                f"{type(self).__name__} was derived from a {made.__name__} on a server, and none is chosen"
+            )
+        found = _called(connection, "make", made.__name__, None, args, kwargs)
+        object.__setattr__(self, "_handle", found._handle)
+
+    # ---- FAISS's own manners ---------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        handle = self._handle
+        return f"<faiss_proxy.{type(self).__name__}; object {handle.number} at {handle.connection.url}>"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = getattr(type(self), name, None)
+        if isinstance(known, _Field):
+            known.__set__(self, value)
+        elif (
+            name in _OWN or known is not None or name in self.__dict__ or not isinstance(self, faiss_index())
+        ):
+            object.__setattr__(self, name, value)
+        else:
+            raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'.")
+
+    @property
+    def this(self) -> _This:
+        """FAISS's pointer to the object; there is none here, but its owner may be spoken of."""
+        return _This()
+
+    @property
+    def thisown(self) -> bool:
+        return bool(self.__dict__.get("_thisown", True))
+
+    @thisown.setter
+    def thisown(self, value: bool) -> None:
+        self.__dict__["_thisown"] = bool(value)
+
+    def __copy__(self) -> Any:
+        return self._cloned()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self._cloned()
+
+    def _cloned(self) -> Any:
+        if not isinstance(self, faiss_index()):
+            raise TypeError("cannot pickle 'SwigPyObject' object")
+        return _function(self._handle.connection, "clone_index", (self,), {})
+
+    def __reduce__(self) -> Any:
+        if not isinstance(self, faiss_index()):
+            raise TypeError("cannot pickle 'SwigPyObject' object")
+        return restored, (self.fetch().tobytes(),)
+
+    # ---- moving ----------------------------------------------------------------------------------
+
+    def fetch(self) -> frames.Array:
+        """The bytes ``uint8[n]`` of the file that FAISS would write of it."""
+        handle = self._handle
+        body = {"op": "fetch", "target": handle.number}
+        found: frames.Array = _sent(handle.connection, body, [], [], is_safe=True)
+        return found
+
+    def to_local(self) -> Any:
+        """A copy of the object in this process, of FAISS's own class."""
+        data = self.fetch()
+        if isinstance(self, faiss_index()):
+            return faiss.deserialize_index(data)
+        if isinstance(self, proxy(faiss.IndexBinary)):
+            return faiss.deserialize_index_binary(data)
+        reader = faiss.VectorIOReader()
+        faiss.copy_array_to_vector(data, reader.data)
+        if isinstance(self, proxy(faiss.VectorTransform)):
+            return faiss.read_VectorTransform(reader)
+        return faiss.read_ProductQuantizer(reader)
+
+    def save_as(self, name: str) -> None:
+        """Give an index a name on the server: durable from now on, and found by `open_index`.
+
+        Raises
+        ------
+        AlreadyExistsError
+            The name is taken.
+        """
+        handle = self._handle
+        _sent(handle.connection, {"op": "save", "name": name, "target": handle.number}, [], [])
+
+    def _run_value(self, value: Any, name: str, args: tuple[Any, ...]) -> Any:
+        """Run a method of an object that travels by value on the server."""
+        arrays: list[frames.Array] = []
+        encode = _encoder(self._handle.connection, arrays)
+        body = {"op": "value", "name": name, "value": encode(value), "args": encode(list(args))}
+        return _sent(self._handle.connection, body, arrays, [])
+
+
+class _This:
+    """Stands for SWIG's pointer: who owns an object on the server is the server's business."""
+
+    def own(self, *_: Any) -> bool:
+        return True
+
+    disown = acquire = own
+
+
+class _Field:
+    """A field of FAISS's class, read and set where the object is."""
+
+    def __init__(self, name: str, doc: str | None) -> None:
+        self.name, self.__doc__ = name, doc
+
+    def __get__(self, thing: Any, owner: type | None = None) -> Any:
+        if thing is None:
+            return self
+        handle = thing._handle
+        body = {"op": "get", "name": self.name, "target": handle.number}
+        return _sent(handle.connection, body, [], [], is_safe=True)
+
+    def __set__(self, thing: Any, value: Any) -> None:
+        handle, arrays = thing._handle, []  # type: ignore[var-annotated]
+        tree = _encoder(handle.connection, arrays)(value)
+        _sent(
+            handle.connection,
+            {"op": "set", "name": self.name, "target": handle.number, "value": tree},
+            arrays,
+            [],
+        )
+
+
+def _method(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(local)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return _called(self._handle.connection, "call", name, self, args, kwargs)
+
+    return method
+
+
+def _called(
+    connection: Connection, op: str, name: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    arrays: list[frames.Array] = []
+    filled: list[frames.Array] = []
+    if op == "call" and name in _FILLED:
+        args, kwargs = _with_filled(name, args, kwargs)
+    encode = _encoder(connection, arrays, filled)
+    body = {"op": op, "name": name, "args": encode(list(args)), "kwargs": encode(kwargs)}
+    if target is not None:
+        body["target"] = target._handle.number
+    return _sent(connection, body, arrays, filled, is_safe=op == "call" and name in READING)
+
+
+def _function(connection: Connection, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _called(connection, "function", name, None, args, kwargs)
+
+
+def _with_filled(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments, with the arrays marked that are to be filled."""
+    places = {at for at in _FILLED[name].values() if at is not None}
+    marked = (_marked(each) if at in places else each for at, each in enumerate(args))
+    return tuple(marked), {key: _marked(it) if key in _FILLED[name] else it for key, it in kwargs.items()}
+
+
+def _marked(argument: Any) -> Any:
+    return (
+        _Filled(argument) if isinstance(argument, np.ndarray) and argument.dtype.kind in "biufc" else argument
+    )
+
+
+def _encoder(
+    connection: Connection, arrays: list[frames.Array], filled: list[frames.Array] | None = None
+) -> Callable[[Any], Any]:
+    """What makes arguments ready to travel to ``connection``; their arrays go into ``arrays``."""
+
+    def special(value: Any) -> Any:
+        if isinstance(value, _Filled) and filled is not None:
+            filled.append(value.array)
+            flags = value.array.flags
+            shape = list(value.array.shape)
+            return {"output": [value.array.dtype.str, shape, flags.c_contiguous, flags.writeable]}
+        handle = getattr(value, "__dict__", {}).get("_handle")
+        if isinstance(handle, _Handle):
+            if handle.connection is not connection:
+                raise RemoteError(f"{value!r} is not at {connection.url}: fetch it with .to_local() first")
+            return {"object": handle.number}
+        made = values.made_of(value)
+        if made is not None:
+            return {"value": [made[0], *map(encode, made[1:])]}
+        if hasattr(value, "this") and type(value).__module__.startswith("faiss"):
+            raise RemoteError(
+                f"this {type(value).__name__} is in this process, and the index is on a server: "
+                "send it there with faiss_proxy.to_remote(), or make it while the server is configured"
+            )
+        return None
+
+    def encode(value: Any) -> Any:
+        return frames.encode(value, arrays, special)
+
+    return encode
+
+
+def _sent(
+    connection: Connection,
+    body: dict[str, Any],
+    arrays: list[frames.Array],
+    filled: list[frames.Array],
+    *,
+    is_safe: bool = False,
+) -> Any:
+    """What the server gives; arrays of the caller's are filled, objects become objects here."""
+
+    def decoded(tree: Any, found: list[frames.Array]) -> Any:
+        for ours, theirs in zip(filled, found, strict=False):
+            if ours.flags.writeable:
+                ours[...] = theirs
+
+        def special(tag: str, content: Any) -> Any:
+            if tag == "output":
+                return filled[content]
+            return wrapped(connection, *content)
+
+        return frames.decode(tree, found[len(filled) :], special)
+
+    sent = show_progress(f"sending to {connection.url}") if arrays else None
+    return connection.call(body, arrays, decoded, is_safe=is_safe, sent=sent)
+
+
+def wrapped(connection: Connection, number: int, name: str) -> Any:
+    """An object on a server, as an object of the class of that name."""
+    the_class = proxy(getattr(faiss, name))
+    made = the_class.__new__(the_class)
+    object.__setattr__(made, "_handle", _Handle(connection, number))
+    return made
+
+
+@cache
+def proxy(local: type) -> Any:
+    """The class whose objects are on a server, or FAISS's own where there is none, made from FAISS's."""
+    bases = tuple(proxy(base) for base in local.__bases__ if base is not object) or (Remote,)
+    body: dict[str, Any] = {"_local": local, "__doc__": local.__doc__, "__module__": "faiss_proxy"}
+    for name, found in vars(local).items():
+        if name.startswith("__") or name in ("this", "thisown"):
+            continue
+        if isinstance(found, property):
+            body[name] = _Field(name, found.__doc__)
+        elif isinstance(found, types.FunctionType):
+            body[name] = _method(name, found)
+        elif not callable(found):
+            body[name] = found
+    return _Meta(local.__name__, bases, body)
+
+
+@cache
+def faiss_index() -> Any:
+    """The class of all indexes of floats."""
+    return proxy(faiss.Index)
+
+
+def to_remote(thing: Any) -> Any:
+    """A copy, on the configured server, of an index or transform of this process.
+
+    Raises
+    ------
+    RemoteError
+        No server is configured.
+    """
+    connection = active()
+    if connection is None:
+        raise RemoteError("no server is configured: call configure(api_url=...) first")
+    if isinstance(thing, Remote):
+        return thing
+    writer = faiss.VectorIOWriter()
+    for the_class, kind, write in _WRITTEN:
+        if isinstance(thing, the_class):
+            write(thing, writer)
+            return read(connection, faiss.vector_to_array(writer.data), kind)
+    raise RemoteError(f"a {type(thing).__name__} cannot be sent to a server")
+
+
+_WRITTEN = (
+    (faiss.Index, "index", faiss.write_index),
+    (faiss.IndexBinary, "binary", faiss.write_index_binary),
+    (faiss.VectorTransform, "transform", faiss.write_VectorTransform),
+    (faiss.ProductQuantizer, "quantizer", faiss.write_ProductQuantizer),
+)
+
+
+def read(connection: Connection, data: frames.Array, kind: str) -> Any:
+    """The object in the bytes of a file, made on the server."""
+    arrays: list[frames.Array] = []
+    args = _encoder(connection, arrays)([data, kind])
+    return _sent(connection, {"op": "read", "args": args}, arrays, [])
+
+
+def restored(data: bytes) -> Any:
+    """An index that was pickled, on the configured server or here."""
+    array, connection = np.frombuffer(data, np.uint8), active()
+    return faiss.deserialize_index(array) if connection is None else read(connection, array, "index")

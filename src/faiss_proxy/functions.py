@@ -1,0 +1,113 @@
+"""FAISS's functions: what they are given decides where they run.
+
+Those that make or read an index do so on the server where one is configured; given an object that is there, a
+function runs there; everything else runs in this process, as ever.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faiss_proxy import classes
+from faiss_proxy.classes import Remote
+from faiss_proxy.connection import Connection, RemoteError
+from faiss_proxy.settings import active
+from faiss_proxy.values import Pointer
+
+_MAKING = frozenset(("index_factory", "index_binary_factory"))
+_WRITING = {
+    "write_index": faiss.write_index,
+    "write_index_binary": faiss.write_index_binary,
+    "write_VectorTransform": faiss.write_VectorTransform,
+    "write_ProductQuantizer": faiss.write_ProductQuantizer,
+}
+_READING = {
+    "read_index": "index",
+    "read_index_binary": "binary",
+    "read_VectorTransform": "transform",
+    "read_ProductQuantizer": "quantizer",
+}
+_UNPACKING = {"deserialize_index": "index", "deserialize_index_binary": "binary"}
+# How the reader keeps the file; a server has it in memory in any case.
+_HARMLESS_FLAGS = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_MMAP_IFC
+
+
+def placed(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    """FAISS's function of that name, run where its arguments are."""
+
+    @functools.wraps(local)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        there = next((each for each in (*args, *kwargs.values()) if isinstance(each, Remote)), None)
+        if there is not None:
+            return _on_server(name, there._handle.connection, args, kwargs)
+        connection = active()
+        if connection is None:
+            return local(*args, **kwargs)
+        return _configured(name, local, connection, args, kwargs)
+
+    return function
+
+
+def _on_server(name: str, connection: Connection, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if name in _WRITING:
+        return _written(name, *args, **kwargs)
+    if "gpu" in name:
+        raise RemoteError(_no_gpu(name, connection))
+    return classes._function(connection, name, args, kwargs)
+
+
+def _configured(
+    name: str,
+    local: Callable[..., Any],
+    connection: Connection,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    if name in _MAKING:
+        return classes._function(connection, name, args, kwargs)
+    if name in _READING:
+        return _read(name, local, connection, *args, **kwargs)
+    if name in _UNPACKING and args and isinstance(args[0], np.ndarray) and args[0].dtype == np.uint8:
+        return classes.read(connection, args[0], _UNPACKING[name])
+    if name == "omp_set_num_threads":
+        connection.n_threads = args[0] if args and type(args[0]) is int else connection.n_threads
+    if name == "swig_ptr" and args and isinstance(args[0], np.ndarray):
+        return Pointer(args[0])
+    args = tuple(each.pointer if isinstance(each, Pointer) else each for each in args)
+    return local(*args, **kwargs)
+
+
+def _no_gpu(name: str, connection: Connection) -> str:
+    n = connection.facts()["n_gpus"]
+    has = f"has {n} GPUs, and no way to use them from afar yet" if n else "has no GPU, or a FAISS without it"
+    return f"faiss.{name}: the server at {connection.url} {has}"
+
+
+def _written(name: str, thing: Any, to: Any, flags: int = 0) -> None:
+    """Write an object of the server to a file of this machine, or to a writer of FAISS's."""
+    if flags or not isinstance(to, str | os.PathLike):
+        _WRITING[name](thing.to_local(), to, *([flags] if flags else []))
+        return
+    faiss.FileIOWriter(os.fspath(to))  # opens it, or fails as FAISS does
+    data = thing.fetch()
+    with open(to, "wb") as file:
+        file.write(memoryview(data))
+
+
+def _read(
+    name: str, local: Callable[..., Any], connection: Connection, of: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Read a file of this machine, or from a reader of FAISS's, into the server."""
+    flags = args[0] if args else kwargs.get("io_flags", 0)
+    if not isinstance(of, str | os.PathLike) or (isinstance(flags, int) and flags & ~_HARMLESS_FLAGS):
+        return classes.to_remote(local(of, *args, **kwargs))
+    faiss.FileIOReader(os.fspath(of))  # opens it, or fails as FAISS does
+    if not os.path.getsize(of):
+        return local(of, *args, **kwargs)  # FAISS says what is wrong with it
+    return classes.read(connection, np.memmap(of, np.uint8, "r"), _READING[name])

@@ -1,0 +1,91 @@
+"""Search parameters and selectors: FAISS's own objects, which remember how they were made.
+
+They are used here as they are, and travel to a server as what they were made of.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import faiss
+
+FAMILIES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
+_SPACE_METHODS = ("set_index_parameter", "set_index_parameters")
+
+
+class _Meta(type):
+    """Whatever is of FAISS's class is of this one, too."""
+
+    def __instancecheck__(cls, thing: Any) -> bool:
+        return isinstance(thing, cls.__dict__["_local"])
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return issubclass(other, cls.__dict__["_local"])
+
+
+def is_value(local: type) -> bool:
+    """Whether objects of a class of FAISS's travel by value."""
+    return (
+        issubclass(local, FAMILIES)
+        and not issubclass(local, faiss.Clustering | faiss.Clustering1D)
+        and not local.__name__.startswith("PyCallback")
+    )
+
+
+@cache
+def recording(local: type) -> type:
+    """A class that is FAISS's ``local``, and remembers what its objects are made of."""
+    initialise: Any = getattr(local, "__init__")  # noqa: B009  # of this very class
+    set_field: Any = getattr(local, "__setattr__")  # noqa: B009
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        initialise(self, *(_unwrapped(each) for each in args), **kwargs)
+        self.__dict__["_made_of"] = (args, kwargs)
+        self.__dict__["_fields"] = {}
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        set_field(self, name, value)
+        if "_fields" in self.__dict__ and isinstance(getattr(local, name, None), property):
+            self.__dict__["_fields"][name] = value
+
+    space = {name: _space_method(local, name) for name in _SPACE_METHODS if hasattr(local, name)}
+    body = {
+        "__init__": __init__,
+        "__setattr__": __setattr__,
+        "_local": local,
+        "__doc__": local.__doc__,
+        **space,
+    }
+    return _Meta(local.__name__, (local,), body)
+
+
+def _space_method(local: type, name: str) -> Any:
+    def method(self: Any, index: Any, *args: Any) -> Any:
+        run = getattr(index, "_run_value", None)
+        return getattr(local, name)(self, index, *args) if run is None else run(self, name, (index, *args))
+
+    return method
+
+
+class Pointer:
+    """What `swig_ptr` gives while a server is configured: a place in memory, and the array that is there."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.pointer = faiss.swig_ptr(array)
+
+
+def _unwrapped(argument: Any) -> Any:
+    return argument.pointer if isinstance(argument, Pointer) else argument
+
+
+def made_of(value: Any) -> tuple[str, list[Any], dict[str, Any], dict[str, Any]] | None:
+    """Class, arguments and fields set of a recorded object; None of anything else."""
+    made = getattr(value, "__dict__", {}).get("_made_of")
+    if made is None or not isinstance(value, FAMILIES):
+        return None
+    args, kwargs = made
+    if len(args) == 2 and isinstance(args[1], Pointer):  # a length, and where it lies
+        args = (args[1].array.reshape(-1)[: args[0]],)
+    return type(value).__name__, list(args), kwargs, value.__dict__["_fields"]

@@ -1,0 +1,193 @@
+"""What may be asked of FAISS from afar, derived from FAISS's own classes.
+
+A class, method or field that is not found here does not exist for a caller. What a method is given is checked
+by FAISS's own Python wrappers; methods without one, which take pointers, are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import faiss
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_LONGEST_FACTORY = 1000
+_LEAST_M = 2
+_MADE = (faiss.Index, faiss.IndexBinary, faiss.VectorTransform, faiss.Quantizer, faiss.InvertedLists)
+_VALUES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
+# They open files, call back into Python, or borrow memory that is not theirs.
+_NEVER_MADE = (
+    "OnDiskInvertedLists",
+    "PyCallbackIDSelector",
+    "IDSelectorTranslated",
+    "ReadOnlyInvertedLists",
+    "BlockInvertedLists",
+)
+# Methods of C++ without a wrapper, whose arguments are numbers and objects.
+_PLAIN = _words(
+    """
+    reset merge_from check_compatible_for_merge sa_code_size cal_nlist set_direct_map_type
+    make_direct_map get_list_size list_size imbalance_factor print_stats compute_ntotal size at
+    prepend_transform add_shard remove_shard add_replica remove_replica addIndex removeIndex count
+    syncWithSubIndexes copy_subset_to reorder_vectors copy_from set_parameter set_index_parameter
+    set_index_parameters get_distance_computer_type train_pq get_code_size initialize sync_l2norms check
+    set_pq_quantizer set_rotation apply reverse_transform merge_into is_similar_to print_neighbor_stats
+    nb_neighbors cum_nb_neighbors max_level_ is_empty empty compute_cross_product precompute_table
+    set_derived_values reset_permutation is_member
+    """
+)
+READING = _words(
+    """
+    search range_search search_and_reconstruct search_and_return_codes search_preassigned
+    range_search_preassigned reconstruct reconstruct_n reconstruct_batch assign sa_encode sa_decode
+    sa_code_size check_compatible_for_merge get_list_size list_size imbalance_factor size at count
+    compute_codes decode apply reverse_transform apply_py nb_neighbors cum_nb_neighbors empty is_member
+    """
+)
+# Fields that steer a search or a training, and lead to nothing outside FAISS's arrays at any value.
+_TUNED = _words(
+    """
+    nprobe max_codes parallel_mode verbose efSearch efConstruction bounded_queue check_relative_distance
+    search_bounded_queue k_factor search_L search_type do_polysemous_training polysemous_ht
+    polysemous_training encode_signs scan_table_threshold max_beam_size max_mem_distances
+    use_precomputed_table quantizer_trains_alone clustering_index by_residual rerank_k qbs qbs2 implem
+    niter nredo seed spherical int_centroids update_index frozen_centroids min_points_per_centroid
+    max_points_per_centroid decode_block_size check_input_data_for_NaNs use_faster_subsampling
+    rowwise_minmax train_type rangestat rangestat_arg eigen_power epsilon balanced_bins random_rotation
+    max_train_points niter_pq niter_nn_opt init_nrot S L R gamma niter_iterative use_type2 pseudo_kd
+    nflip per_invlist_search threaded successive_ids allow_cpu_coarse_quantizer search_batch_size qb
+    centered k_coarse k_factor_rf compute_table_chunk lsq_gpu encode_ils_iters train_ils_iters
+    train_iters icm_encoder_factory lambd p random_seed beam_factor max_num_visited_list
+    maintain_direct_map keep_max_size_level0 train_exact own_fields own_invlists graph_type nndescent_S
+    nndescent_R nndescent_L nndescent_iter store_pairs upper_beam replicate_threshold
+    strict_inline_search use_l2_table is_trained d ntotal metric_type metric_arg
+    """
+)
+# They may be set to what they are: another value would lead past the ends of arrays.
+_KEPT = frozenset(("is_trained", "d", "ntotal"))
+_OWNED = frozenset(("own_fields", "own_invlists"))
+FUNCTIONS = _words(
+    """
+    index_factory index_binary_factory reverse_index_factory downcast_index downcast_IndexBinary
+    downcast_VectorTransform downcast_InvertedLists downcast_Quantizer downcast_AdditiveQuantizer
+    extract_index_ivf try_extract_index_ivf clone_index clone_binary_index serialize_index
+    serialize_index_binary vector_to_array vector_float_to_array merge_into check_compatible_for_merge
+    get_invlist_range set_invlist_range
+    """
+)
+
+
+class Refused(RuntimeError):
+    """Not from afar; says what is possible instead."""
+
+
+@cache
+def _class(name: str, of: tuple[type, ...]) -> type | None:
+    found = getattr(faiss, name, None)
+    if not isinstance(found, type) or not issubclass(found, of) or name in _NEVER_MADE:
+        return None
+    return found if found.__module__.startswith("faiss") and not name.startswith("_") else None
+
+
+def made_class(name: str) -> type:
+    """The class of that name whose objects may be made here."""
+    found = _class(name, _MADE)
+    if found is None:
+        raise Refused(f"faiss.{name} cannot be made on the server")
+    return found
+
+
+def value_class(name: str) -> type:
+    """The class of that name whose objects travel by value, such as search parameters."""
+    found = _class(name, _VALUES)
+    if found is None:
+        raise Refused(f"faiss.{name} cannot be sent to the server")
+    return found
+
+
+def method_of(thing: Any, name: str) -> Callable[..., Any]:
+    """The bound method ``name`` of ``thing``."""
+    is_wrapped = not name.endswith("_c") and hasattr(type(thing), f"{name}_c")
+    if name.startswith("_") or not (is_wrapped or name in _PLAIN):
+        kind = type(thing).__name__
+        if hasattr(type(thing), name) and not name.startswith("_"):
+            raise Refused(
+                f"{kind}.{name} takes or gives memory of this process, and the index is on the server: "
+                "fetch it with .to_local()"
+            )
+        raise AttributeError(f"{kind!r} object has no attribute {name!r}")
+    found: Callable[..., Any] = getattr(thing, name)
+    return found
+
+
+def field_of(thing: Any, name: str) -> Any:
+    """The value of the field ``name`` of ``thing``."""
+    if name.startswith("_") or not isinstance(getattr(type(thing), name, None), property):
+        raise AttributeError(f"{type(thing).__name__!r} object has no attribute {name!r}")
+    return getattr(thing, name)
+
+
+def set_field(thing: Any, name: str, value: Any) -> None:
+    """Set a field that steers FAISS.
+
+    Raises
+    ------
+    Refused
+        The field says how arrays are laid out, or is an object.
+    """
+    before = field_of(thing, name)
+    if name in _OWNED:
+        return  # whoever is referred to is kept alive by references, and never freed by its holder
+    if name not in _TUNED or not isinstance(before, bool | int | float | str):
+        raise Refused(
+            f"{type(thing).__name__}.{name} cannot be set on a server, for it says how memory is laid out: "
+            "fetch the index with .to_local(), change it and send it back"
+        )
+    if name in _KEPT and value != before:
+        raise Refused(
+            f"{type(thing).__name__}.{name} is {before!r} and cannot be set to {value!r} on a server"
+        )
+    setattr(thing, name, value)
+
+
+def check_made(name: str, args: tuple[Any, ...]) -> None:
+    """Refuse what would end the process, or hang it, instead of making it."""
+    if name in ("index_factory", "index_binary_factory"):
+        text = next((each for each in args if isinstance(each, str)), "")
+        if len(text) > _LONGEST_FACTORY:
+            raise Refused(
+                f"a factory string of {len(text):,} letters, at most {_LONGEST_FACTORY:,} are taken"
+            )
+        if any(f"HNSW{m}" in text.split(",") for m in range(_LEAST_M)):
+            raise Refused(f"{text!r}: HNSW wants M of {_LEAST_M} or more")
+    if "HNSW" in name and name.startswith("Index"):
+        numbers = [each for each in args if type(each) is int]
+        if len(numbers) > 1 and not numbers[1] >= _LEAST_M:
+            raise Refused(f"{name} wants M of {_LEAST_M} or more, got {numbers[1]}")
+    if name.startswith(("Index", "HNSW")) and args and type(args[0]) is int and args[0] < 0:
+        raise Refused(f"{name} of dimension {args[0]}")
+
+
+_BY_POSITION = (faiss.IndexIVF, faiss.IndexIDMap, faiss.IndexBinaryIDMap, faiss.IndexBinaryIVF)
+
+
+def check_call(thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse positions that are none: FAISS would give what lies there in memory."""
+    if name not in ("reconstruct", "reconstruct_batch") or isinstance(thing, _BY_POSITION):
+        return
+    if not hasattr(thing, "ntotal"):
+        return
+    key = args[0] if args else kwargs.get("key")
+    keys = [key] if isinstance(key, int) else key
+    try:
+        is_inside = all(0 <= int(each) < thing.ntotal for each in keys)  # type: ignore[union-attr]
+    except (TypeError, ValueError, OverflowError):
+        return  # FAISS says what is wrong with it
+    if not is_inside:
+        raise Refused(f"{type(thing).__name__}.{name}: {key!r} is no position from 0 to {thing.ntotal - 1}")

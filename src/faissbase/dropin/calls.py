@@ -1,0 +1,448 @@
+"""Does what a client asks of FAISS: finds the objects, locks them, calls, writes down what has changed.
+
+Knows sessions, names and FAISS; not how a request comes here.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faissbase.dropin import allowed, frames, values
+from faissbase.dropin.allowed import Refused
+from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
+from faissbase.dropin.named import Named
+from faissbase.dropin.names import Names, check_there
+from faissbase.dropin.reading import read_foreign, written
+from faissbase.errors import AccessError, FaissbaseError
+
+_CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range"))
+_NEW_BY = frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index"))
+_SPACE_METHODS = frozenset(("set_index_parameter", "set_index_parameters", "initialize"))
+_READ_OPS = frozenset(("hello", "get", "fetch", "open", "list", "touch", "end"))
+_MADE_OF_PLAIN = (int, str, float, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What the caller's key is good for. ``indexes``: names, where it is good for those alone."""
+
+    tenant: str
+    may_write: bool
+    indexes: frozenset[str] | None = None
+
+    def check(self, op: str, name: str) -> None:
+        reads = op in _READ_OPS or (op == "call" and name in allowed.READING)
+        reads = reads or (op == "function" and name in allowed.FUNCTIONS - _CHANGING_FUNCTIONS - _NEW_BY)
+        if not reads and not self.may_write:
+            raise AccessError(f"this key may not {op} {name}: it wants the scope 'write'")
+        if self.indexes is not None and op in ("make", "read", "save", "delete"):
+            raise AccessError(f"this key is good for some indexes alone, so it may not {op}")
+
+    def check_name(self, name: str) -> None:
+        if self.indexes is not None and name not in self.indexes:
+            raise AccessError(f"this key is not good for the index {name!r}")
+
+
+@dataclass(slots=True)
+class _Call:
+    """A request that has been read: what it is of, and the objects that take part."""
+
+    op: str
+    name: str
+    body: dict[str, Any]
+    arrays: list[frames.Array]
+    session: Session
+    held: dict[int, Held]
+    outputs: list[frames.Array]
+
+    def special(self, tag: str, content: Any) -> Any:
+        """What stands in a request for an object, for one by value, for an array to be filled."""
+        if tag == "object":
+            return self.held[content].thing
+        if tag == "value":
+            return values.build(content, self.decoded)
+        if tag == "output":
+            self.outputs.append(_output(*content))
+            return self.outputs[-1]
+        raise frames.FrameError(f"no such thing as {tag!r}")
+
+    def decoded(self, tree: Any) -> Any:
+        return frames.decode(tree, self.arrays, self.special)
+
+    def target(self) -> Held:
+        return self.held[self.body["target"]]
+
+    def given(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args, kwargs = (
+            self.decoded(self.body.get("args", [])),
+            self.decoded(self.body.get("kwargs", {"dict": []})),
+        )
+        if not isinstance(args, list) or not isinstance(kwargs, dict):
+            raise frames.FrameError("args must be a list and kwargs a dict")
+        return tuple(args), kwargs
+
+
+def _output(dtype: Any, shape: Any, is_contiguous: Any, is_writeable: Any) -> frames.Array:
+    """An array as the caller has given one to be filled."""
+    kind = np.dtype(str(dtype))
+    if kind.kind not in "biufc":
+        raise frames.FrameError(f"no numbers: {kind}")
+    found = np.zeros(shape, kind) if is_contiguous else np.zeros((*shape[:-1], 2 * shape[-1]), kind)[..., ::2]
+    found.flags.writeable = bool(is_writeable)
+    return found
+
+
+class Calls:
+    """All that is alive of one tenant. ``folder`` is where named indexes are."""
+
+    def __init__(self, folder: Path, lease_s: float) -> None:
+        self.sessions = Sessions(lease_s)
+        self.names = Names(folder, _redo)
+        self._folder = folder
+        self._ops: dict[str, Callable[[_Call, Rights], Any]] = {
+            "hello": self._hello,
+            "make": self._make,
+            "call": self._method,
+            "get": self._get,
+            "set": self._set,
+            "function": self._function,
+            "value": self._value,
+            "fetch": self._fetch,
+            "read": self._read,
+            "save": self._save,
+            "open": self._open,
+            "list": lambda call, rights: self._listed(rights),
+            "delete": self._delete,
+            "touch": lambda *_: None,
+            "end": self._end,
+        }
+
+    def answer(self, body: Any, arrays: list[frames.Array], rights: Rights) -> tuple[Any, list[frames.Array]]:
+        """The body and the arrays of the answer: what was found, or the error that FAISS has raised."""
+        try:
+            session = self.sessions.find(str(body["session"]))
+            session.drop(body.get("drop", ()))
+            op = str(body["op"])
+            rights.check(op, str(body.get("name", "")))
+            run = partial(self._run, op, body, arrays, session, rights)
+            call_id = body.get("call")
+            return session.once(str(call_id), run) if call_id is not None else run()
+        except Exception as error:  # noqa: BLE001  # it is the answer
+            return _fault(error), []
+
+    def _run(
+        self, op: str, body: Any, arrays: list[frames.Array], session: Session, rights: Rights
+    ) -> tuple[Any, list[frames.Array]]:
+        try:
+            numbers = set(_numbers(body.get("args"))) | set(_numbers(body.get("kwargs")))
+            numbers |= set(_numbers(body.get("value"))) | ({body["target"]} if "target" in body else set())
+            held = {number: _found(session, number) for number in numbers}
+            call = _Call(op, str(body.get("name", "")), body, arrays, session, held, [])
+            found: list[frames.Array] = []
+            result = self._ops[op](call, rights)
+            outputs = {id(array): n for n, array in enumerate(call.outputs)}
+
+            def special(value: Any) -> Any:
+                if id(value) in outputs:
+                    return {"output": outputs[id(value)]}
+                if isinstance(value, Held):
+                    return {"object": [session.hold(value), type(value.thing).__name__]}
+                return None
+
+            tree = frames.encode(result, found, special)
+            filled = [np.ascontiguousarray(array) for array in call.outputs]
+            return {"result": tree, "n_outputs": len(filled)}, [*filled, *found]
+        except KeyError as error:
+            if error.args == (op,):
+                return _fault(Refused(f"the server knows no {op!r}")), []
+            return _fault(error), []
+        except Exception as error:  # noqa: BLE001  # it is the answer
+            return _fault(error), []
+
+    # ---- objects ---------------------------------------------------------------------------------
+
+    def _hello(self, call: _Call, rights: Rights) -> Any:
+        return {
+            "tenant": rights.tenant,
+            "faiss": faiss.__version__,
+            "lease_s": self.sessions.lease_s,
+            "n_gpus": faiss.get_num_gpus(),
+            "options": faiss.get_compile_options(),
+        }
+
+    def _make(self, call: _Call, rights: Rights) -> Any:
+        the_class = allowed.made_class(call.name)
+        with self._changed(call, is_noted=False) as graphs:
+            args, kwargs = call.given()
+            allowed.check_made(call.name, args)
+            held = Held(the_class(*args, **kwargs), keeps=tuple(each.thing for each in call.held.values()))
+            for graph in graphs:
+                held.graph.join(graph)
+        return held
+
+    def _method(self, call: _Call, rights: Rights) -> Any:
+        target = call.target()
+
+        def run() -> Any:
+            args, kwargs = call.given()
+            method = allowed.method_of(target.thing, call.name)
+            allowed.check_call(target.thing, call.name, args, kwargs)
+            plain = not kwargs and all(type(each) in _MADE_OF_PLAIN for each in args)
+            return _part(target, ("call", call.name, *args) if plain else None, method(*args, **kwargs))
+
+        if call.name in allowed.READING:
+            with self._unchanged(call):
+                return run()
+        with self._changed(call) as graphs:
+            result = run()
+            for graph in graphs[1:]:
+                graphs[0].join(graph)
+            return result
+
+    def _get(self, call: _Call, rights: Rights) -> Any:
+        target = call.target()
+        with self._unchanged(call):
+            return _part(target, ("get", call.name), allowed.field_of(target.thing, call.name))
+
+    def _set(self, call: _Call, rights: Rights) -> Any:
+        with self._changed(call, is_synced=False):
+            allowed.set_field(call.target().thing, call.name, call.decoded(call.body["value"]))
+
+    def _function(self, call: _Call, rights: Rights) -> Any:
+        if call.name not in allowed.FUNCTIONS:
+            raise Refused(
+                f"faiss.{call.name} runs in this process, and the index is on the server: "
+                "fetch it with .to_local()"
+            )
+        if call.name in _CHANGING_FUNCTIONS:
+            with self._changed(call):
+                args, kwargs = call.given()
+                return getattr(faiss, call.name)(*args, **kwargs)
+        with self._unchanged(call):
+            args, kwargs = call.given()
+            allowed.check_made(call.name, args)
+            result = getattr(faiss, call.name)(*args, **kwargs)
+            if call.name in _NEW_BY or not call.held:
+                return Held(result) if _is_object(result) else result
+            return _part(next(iter(call.held.values())), ("function", call.name), result)
+
+    def _value(self, call: _Call, rights: Rights) -> Any:
+        """A method of an object that travels by value, given one that is here."""
+        if call.name not in _SPACE_METHODS:
+            raise Refused(f"{call.name} cannot be run on the server with an index that is there")
+        with self._changed(call, is_synced=False):
+            args, kwargs = call.given()
+            return getattr(call.decoded(call.body["value"]), call.name)(*args, **kwargs)
+
+    def _read(self, call: _Call, rights: Rights) -> Any:
+        (data, kind), _ = call.given()
+        return Held(read_foreign(np.ascontiguousarray(data, np.uint8).reshape(-1), str(kind), self._folder))
+
+    def _fetch(self, call: _Call, rights: Rights) -> Any:
+        with self._unchanged(call):
+            return written(call.target().thing)
+
+    # ---- names -----------------------------------------------------------------------------------
+
+    def _save(self, call: _Call, rights: Rights) -> Any:
+        held = call.target()
+        if not isinstance(held.thing, faiss.Index | faiss.IndexBinary):
+            raise Refused(f"a {type(held.thing).__name__} can have no name, an index can")
+        with locked([held], alone=True):
+            self.names.save(call.name, held)
+
+    def _open(self, call: _Call, rights: Rights) -> Any:
+        rights.check_name(call.name)
+        return self.names.open(call.name)
+
+    def _listed(self, rights: Rights) -> Any:
+        every = self.names.facts()
+        return [each for each in every if rights.indexes is None or each["name"] in rights.indexes]
+
+    def _delete(self, call: _Call, rights: Rights) -> Any:
+        rights.check_name(call.name)
+        self.names.delete(call.name)
+
+    def _end(self, call: _Call, rights: Rights) -> Any:
+        self.sessions.end(str(call.body["session"]))
+
+    # ---- locks and journals ----------------------------------------------------------------------
+
+    def _unchanged(self, call: _Call) -> Any:
+        return _Locked(call, alone=False)
+
+    def _changed(self, call: _Call, *, is_noted: bool = True, is_synced: bool = True) -> Any:
+        return _Locked(call, alone=True, names=self.names if is_noted else None, is_synced=is_synced)
+
+
+class _Locked:
+    """Holds the locks of a call; at the end writes to the journals what it has changed."""
+
+    def __init__(
+        self, call: _Call, *, alone: bool, names: Names | None = None, is_synced: bool = True
+    ) -> None:
+        self._call, self._names, self._is_synced = call, names, is_synced
+        self._locks = locked(call.held.values(), alone=alone)
+        self._named: list[Named] = []
+        self._before: list[int] = []
+
+    def __enter__(self) -> list[Graph]:
+        graphs = self._locks.__enter__()
+        try:
+            self._named = [named for graph in graphs for named in graph.named.values()]
+            for named in self._named:
+                check_there(named)
+            self._before = [named.held.thing.ntotal for named in self._named]
+        except BaseException:
+            self._locks.__exit__(None, None, None)
+            raise
+        return graphs
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            if self._names is not None:
+                for named, before in zip(self._named, self._before, strict=True):
+                    if error is None or named.held.thing.ntotal != before:
+                        self._note(named, is_whole=error is None)
+        finally:
+            self._locks.__exit__(None, None, None)
+
+    def _note(self, named: Named, *, is_whole: bool) -> None:
+        assert self._names is not None
+        body = _as_steps(self._call, named.held) if is_whole else None
+        try:
+            if body is None:
+                named.version += 1
+                named.checkpoint()
+            else:
+                named.note(body, self._call.arrays, is_synced=self._is_synced)
+        except FaissbaseError:
+            self._names.give_up(named)
+            raise
+
+
+def _found(session: Session, number: Any) -> Held:
+    try:
+        return session.find(number)
+    except LookupError:
+        raise Gone(
+            "the server does not have this object any more: it was restarted, or had not heard from this "
+            "process for longer than its lease"
+        ) from None
+
+
+class Gone(RuntimeError):
+    """The object is not there any more."""
+
+
+def _is_object(value: Any) -> bool:
+    return hasattr(value, "this") and type(value).__module__.startswith("faiss")
+
+
+def _part(parent: Held, step: Step | None, result: Any) -> Any:
+    """What a call has given; an object of FAISS's as a part of the one it came from."""
+    if type(result).__name__ == "SwigPyObject":
+        raise Refused(
+            "this gives a place in the server's memory: fetch the index with .to_local(), or its arrays with "
+            "faiss.vector_to_array"
+        )
+    if not _is_object(result):
+        return result
+    return Held(result, parent.graph, parent, step, (parent.thing, *parent.keeps))
+
+
+def _numbers(tree: Any) -> Iterable[int]:
+    """The objects that a request names, wherever in it."""
+    if isinstance(tree, list):
+        for each in tree:
+            yield from _numbers(each)
+    elif isinstance(tree, dict):
+        for tag, content in tree.items():
+            if tag == "object":
+                yield content
+            else:
+                yield from _numbers(content)
+
+
+def _as_steps(call: _Call, root: Held) -> dict[str, Any] | None:
+    """The request with its objects told by the way to them from ``root``; None where there is none."""
+    ways = {number: held.steps_from(root) for number, held in call.held.items()}
+    if any(way is None for way in ways.values()):
+        return None
+
+    def told(tree: Any) -> Any:
+        if isinstance(tree, list):
+            return [told(each) for each in tree]
+        if isinstance(tree, dict):
+            return {tag: ways[it] if tag == "object" else told(it) for tag, it in tree.items()}
+        return tree
+
+    kept: dict[str, Any] = {"op": call.op, "name": call.name}
+    kept |= {key: told(call.body[key]) for key in ("args", "kwargs", "value") if key in call.body}
+    return kept | ({"target": ways[call.body["target"]]} if "target" in call.body else {})
+
+
+def _redo(root: Held, body: Any, arrays: list[frames.Array]) -> None:
+    """Do a call of a journal again. What FAISS refused then, it refuses again."""
+
+    def special(tag: str, content: Any) -> Any:
+        if tag == "object":
+            return _walked(root.thing, content)
+        if tag == "value":
+            return values.build(content, decoded)
+        return _output(*content)
+
+    def decoded(tree: Any) -> Any:
+        return frames.decode(tree, arrays, special)
+
+    args, kwargs = decoded(body.get("args", [])), decoded(body.get("kwargs", {"dict": []}))
+    name = body["name"]
+    try:
+        if body["op"] == "set":
+            allowed.set_field(_walked(root.thing, body["target"]), name, decoded(body["value"]))
+        elif body["op"] == "call":
+            allowed.method_of(_walked(root.thing, body["target"]), name)(*args, **kwargs)
+        elif body["op"] == "value":
+            getattr(decoded(body["value"]), name)(*args, **kwargs)
+        elif body["op"] == "function":
+            getattr(faiss, name)(*args, **kwargs)
+    except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError):
+        return
+
+
+def _walked(thing: Any, steps: list[Any]) -> Any:
+    for kind, name, *args in steps:
+        before = thing
+        if kind == "get":
+            thing = allowed.field_of(thing, name)
+        elif kind == "call":
+            thing = allowed.method_of(thing, name)(*args)
+        else:
+            thing = getattr(faiss, name)(thing)
+        thing.__dict__["_part_of"] = before  # what it lies in must not go before it
+    return thing
+
+
+def _fault(error: Exception) -> dict[str, Any]:
+    """An error as it travels: its class, where Python or we have it, and what it was made with."""
+    name = type(error).__name__
+    if isinstance(error, FaissbaseError):
+        return {"error": {"ours": error.kind, "args": [str(error)]}}
+    if isinstance(error, Gone | Refused | frames.FrameError):
+        return {"error": {"refused": name, "args": [str(error)]}}
+    if getattr(builtins, name, None) is not type(error):
+        name = "RuntimeError"
+    return {
+        "error": {
+            "type": name,
+            "args": [each if isinstance(each, str) else repr(each) for each in error.args],
+        }
+    }

@@ -1,0 +1,194 @@
+"""The FAISS objects that are alive here, who holds them, and who may touch them when.
+
+An index and whatever it leads to (its quantizer, its sub-indexes) are one graph: its objects share memory, so
+they share one lock. Many may read at once; who changes something is alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from faissbase.dropin.named import Named
+
+_REMEMBERED = 64
+Step = tuple[Any, ...]
+
+
+class Lock:
+    """Many readers or one writer; a writer that waits lets no new reader in."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._n_readers = 0
+        self._is_written = False
+        self._n_waiting = 0
+
+    def take(self, *, alone: bool) -> None:
+        with self._changed:
+            if alone:
+                self._n_waiting += 1
+                self._changed.wait_for(lambda: not self._is_written and not self._n_readers)
+                self._n_waiting -= 1
+                self._is_written = True
+            else:
+                self._changed.wait_for(lambda: not self._is_written and not self._n_waiting)
+                self._n_readers += 1
+
+    def give_back(self, *, alone: bool) -> None:
+        with self._changed:
+            if alone:
+                self._is_written = False
+            else:
+                self._n_readers -= 1
+            if alone or not self._n_readers:
+                self._changed.notify_all()
+
+
+class Graph:
+    """What shares memory. ``joined`` is the graph that it has become part of."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.joined: Graph | None = None
+        self.named: dict[str, Named] = {}
+
+    def root(self) -> Graph:
+        graph = self
+        while graph.joined is not None:
+            graph = graph.joined
+        return graph
+
+    def join(self, other: Graph) -> None:
+        """Become one with ``other``; both locks are held alone."""
+        root, other_root = self.root(), other.root()
+        if root is not other_root:
+            other_root.joined = root
+            root.named |= other_root.named
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """An object, the graph it is of, and how it was reached from another; ``keeps`` must not go before it."""
+
+    thing: Any
+    graph: Graph = field(default_factory=Graph)
+    parent: Held | None = None
+    step: Step | None = None
+    keeps: tuple[Any, ...] = ()
+
+    def steps_from(self, root: Held) -> list[Step] | None:
+        """The way here from ``root``; None where there is none that can be told."""
+        steps: list[Step] = []
+        held: Held | None = self
+        while held is not root:
+            if held is None or held.step is None:
+                return None
+            steps.append(held.step)
+            held = held.parent
+        return steps[::-1]
+
+
+@contextmanager
+def locked(held: Iterable[Held], *, alone: bool) -> Iterator[list[Graph]]:
+    """The graphs of some objects, locked together in an order that all keep to."""
+    wanted = list(held)
+    while True:
+        graphs = sorted({each.graph.root() for each in wanted}, key=id)
+        with ExitStack() as stack:
+            for graph in graphs:
+                graph.lock.take(alone=alone)
+                stack.callback(graph.lock.give_back, alone=alone)
+            if {each.graph.root() for each in wanted} == set(graphs):
+                yield graphs
+                return
+
+
+class Session:
+    """What one client holds. Its calls are remembered for a while, so that one sent twice is done once."""
+
+    def __init__(self) -> None:
+        self.seen_s = time.monotonic()
+        self._lock = threading.Lock()
+        self._held: dict[int, Held] = {}
+        self._n = 0
+        self._answers: OrderedDict[str, tuple[threading.Event, list[Any]]] = OrderedDict()
+
+    def hold(self, held: Held) -> int:
+        with self._lock:
+            self._n += 1
+            self._held[self._n] = held
+            return self._n
+
+    def find(self, number: Any) -> Held:
+        found = self._held.get(number)
+        if found is None:
+            raise LookupError(number)
+        return found
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        with self._lock:
+            dropped = [self._held.pop(number, None) for number in numbers]
+        del dropped  # what FAISS frees takes a while: not under the lock
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def once(self, call_id: str, run: Callable[[], Any]) -> Any:
+        """What ``run`` gives, or has given when the same call came before."""
+        with self._lock:
+            known = self._answers.get(call_id)
+            if known is None:
+                done, answer = self._answers[call_id] = threading.Event(), []
+                while len(self._answers) > _REMEMBERED:
+                    self._answers.popitem(last=False)
+        if known is not None:
+            known[0].wait()
+            return known[1][0]
+        try:
+            answer.append(run())
+            return answer[0]
+        finally:
+            if not answer:
+                self._answers.pop(call_id, None)
+                answer.append(None)
+            done.set()
+
+
+class Sessions:
+    """All sessions of a process; those that are silent for too long lose what they hold."""
+
+    def __init__(self, lease_s: float) -> None:
+        self.lease_s = lease_s
+        self._lock = threading.Lock()
+        self._sessions: dict[str, Session] = {}
+
+    def find(self, name: str) -> Session:
+        """The session of that name, begun where there is none."""
+        with self._lock:
+            session = self._sessions.setdefault(name, Session())
+            session.seen_s = time.monotonic()
+            return session
+
+    def end(self, name: str) -> None:
+        with self._lock:
+            session = self._sessions.pop(name, None)
+        del session
+
+    def end_silent(self) -> None:
+        """End those whose lease is over."""
+        until = time.monotonic() - self.lease_s
+        with self._lock:
+            silent = [name for name, session in self._sessions.items() if session.seen_s < until]
+        for name in silent:
+            self.end(name)
+
+    def n_held(self) -> int:
+        with self._lock:
+            return sum(map(len, self._sessions.values()))

@@ -1,0 +1,148 @@
+"""The named indexes of one tenant: which there are, and each loaded once, when it is first asked for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+from faissbase.dropin import named as files
+from faissbase.dropin.graphs import Held, locked
+from faissbase.dropin.named import Named
+from faissbase.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    CorruptionError,
+    InvalidInputError,
+    NotFoundError,
+)
+from faissbase.storage.files import os_errors
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+
+
+class Names:
+    """Thread-safe. ``redo`` does a call of a journal again."""
+
+    def __init__(self, folder: Path, redo: Any) -> None:
+        self._folder = folder
+        self._redo = redo
+        self._lock = threading.Lock()
+        self._loaded: dict[str, Named] = {}
+
+    def names(self) -> list[str]:
+        return sorted(
+            each.name for each in self._folder.iterdir() if _NAME.match(each.name) and files.is_named(each)
+        )
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What each index is, by name."""
+        found = []
+        for name in self.names():
+            try:
+                facts = files.read_facts(self._folder / name)
+            except CorruptionError:  # deleted meanwhile, or damaged: opening it tells
+                continue
+            loaded = self._loaded.get(name)
+            ntotal = facts.ntotal if loaded is None else loaded.held.thing.ntotal
+            found.append(
+                {
+                    "name": name,
+                    "class": facts.kind,
+                    "d": facts.d,
+                    "metric": facts.metric,
+                    "ntotal": ntotal,
+                    "size_bytes": facts.size_bytes,
+                }
+            )
+        return found
+
+    def open(self, name: str) -> Held:
+        """The index of that name. `NotFoundError` where there is none."""
+        _check_name(name)
+        with self._lock:
+            known = self._loaded.get(name)
+            if known is None:
+                if not files.is_named(self._folder / name):
+                    there = ", ".join(self.names()[:20]) or "none"
+                    raise NotFoundError(f"no FAISS index {name!r}; there are: {there}")
+                known = self._loaded[name] = Named.opened(self._folder / name, self._redo)
+            return known.held
+
+    def save(self, name: str, held: Held) -> None:
+        """Give an index a name, durably; its lock is held alone.
+
+        Raises
+        ------
+        AlreadyExistsError
+            The name is taken.
+        """
+        _check_name(name)
+        folder = self._folder / name
+        with self._lock:
+            if files.is_named(folder):
+                raise AlreadyExistsError(f"there is a FAISS index {name!r} already")
+            with os_errors(f"cannot write {name!r}"):
+                shutil.rmtree(folder, ignore_errors=True)  # one that was not written to its end
+                folder.mkdir(mode=0o700)
+            named = Named(folder, held)
+            try:
+                named.checkpoint()
+            except BaseException:
+                named.close()
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            held.graph.root().named[name] = named
+            self._loaded[name] = named
+
+    def delete(self, name: str) -> None:
+        """Delete an index and its files. `NotFoundError` where there is none."""
+        _check_name(name)
+        with self._lock:
+            folder = self._folder / name
+            if not files.is_named(folder):
+                raise NotFoundError(f"no FAISS index {name!r}")
+            known = self._loaded.pop(name, None)
+        with os_errors(f"cannot delete {name!r}"):
+            if known is None:
+                files.remove(folder)
+                return
+            with locked([known.held], alone=True):
+                self._let_go(known)
+                files.remove(folder)
+
+    def give_up(self, named: Named) -> None:
+        """Let go of an index whose files are behind it; whoever opens it has what was acknowledged."""
+        with self._lock:
+            if self._loaded.get(named.name) is named:
+                del self._loaded[named.name]
+        self._let_go(named)
+
+    def _let_go(self, named: Named) -> None:
+        named.is_lost = True
+        named.close()
+
+    def settle(self) -> None:
+        """Write every index whose journal is not empty, so that it is loaded soon next time."""
+        with self._lock:
+            every = list(self._loaded.values())
+        for named in every:
+            with locked([named.held], alone=True):
+                if not named.is_lost:
+                    named.settle()
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise InvalidInputError(
+            "the name of an index must be 1 to 128 letters, digits, '.', '_' or '-', "
+            f"starting with a letter or digit, got {name!r}"
+        )
+
+
+def check_there(named: Named) -> None:
+    """Refuse to go on with an index that was deleted, or let go because its files could not be written."""
+    if named.is_lost:
+        raise ConflictError(f"the index {named.name!r} was deleted or loaded anew: open it again")

@@ -1,0 +1,38 @@
+"""Objects of FAISS that travel by value: search parameters, selectors, parameter spaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+
+from faissbase.dropin.allowed import Refused, value_class
+
+_OF_ARRAYS = ("IDSelectorArray", "IDSelectorBatch", "IDSelectorBitmap")
+
+
+def build(content: Any, decoded: Any) -> Any:
+    """The object that ``content`` describes: its class, its arguments by ``decoded``, fields set since."""
+    name, args, kwargs, fields = content
+    the_class = value_class(str(name))
+    args, kwargs = decoded(args), decoded(kwargs)
+    _check(str(name), args)
+    made = the_class(*args, **kwargs)
+    for field, value in decoded(fields).items():
+        if not isinstance(getattr(the_class, field, None), property):
+            raise AttributeError(f"{name!r} object has no attribute {field!r}")
+        setattr(made, field, value)
+    # FAISS's own references cover most of this; what a selector is made of must outlive it in any case.
+    made.__dict__["_made_of"] = (args, kwargs, decoded)
+    return made
+
+
+def _check(name: str, args: Any) -> None:
+    """Selectors of ids take them as one array, never as a length and a place in memory."""
+    if name in _OF_ARRAYS and len(args) != 1:
+        raise Refused(f"faiss.{name} wants its ids as one array on a server")
+
+
+def is_value(thing: Any) -> bool:
+    """Whether ``thing`` is of a class whose objects travel by value."""
+    return isinstance(thing, faiss.SearchParameters | faiss.IDSelector | faiss.ParameterSpace)

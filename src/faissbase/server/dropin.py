@@ -1,0 +1,245 @@
+"""Calls of FAISS by its drop-in client: handed through, as they come, to a process for each tenant.
+
+What FAISS does for one tenant, crashes included, happens in that process; here bytes are only passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import orjson
+from starlette.types import Receive, Send
+
+from faissbase.collection.bounds import TooLarge
+from faissbase.errors import InvalidInputError, UnavailableError
+from faissbase.server.faults import Malformed, TooSlow
+from faissbase.server.keys import Key
+from faissbase.server.settings import Settings
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout  # type: ignore[import-not-found]
+
+PATH = "/v1/faiss"
+MEDIA = "application/vnd.faissbase.faiss"
+FOLDER = ".faiss"
+_ANSWER = struct.Struct("<QI")
+_LENGTH = struct.Struct("<I")
+_MOST_CONNECTIONS = 32
+_PIECE_BYTES = 1 << 20
+_BUFFER_BYTES = 4 << 20
+_IDLE_S = 300.0
+_END_S = 120.0
+
+Begin = Callable[[int], Awaitable[None]]
+
+
+class _Worker:
+    """The process of one tenant, and the connections to it that nobody uses just now."""
+
+    def __init__(self, tenant: str, folder: Path, lease_s: float, memory_bytes: int) -> None:
+        self.tenant = tenant
+        self.used_s = time.monotonic()
+        self.n_held = 0
+        self.n_busy = 0
+        self._turns = asyncio.Semaphore(_MOST_CONNECTIONS)
+        self._free: list[socket.socket] = []
+        self._control, other = socket.socketpair()
+        with other:
+            command = [sys.executable, "-m", "faissbase.dropin.worker", str(other.fileno()), str(folder)]
+            self._process = subprocess.Popen(
+                [*command, str(lease_s), str(memory_bytes)],
+                pass_fds=(other.fileno(),),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[socket.socket]:
+        """A connection for one request, used again if all went well."""
+        async with self._turns:
+            self.n_busy += 1
+            connection = self._free.pop() if self._free else self._new_connection()
+            try:
+                yield connection
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                self._free.append(connection)
+            finally:
+                self.n_busy -= 1
+                self.used_s = time.monotonic()
+
+    def _new_connection(self) -> socket.socket:
+        ours, other = socket.socketpair()
+        with other:
+            try:
+                for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                    ours.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
+                ours.setblocking(False)
+                socket.send_fds(self._control, [b"c"], [other.fileno()])
+            except OSError as error:
+                ours.close()
+                raise self.ended() from error
+        return ours
+
+    def ended(self) -> UnavailableError:
+        """Why there is no answer."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        code = self._process.returncode
+        how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with status {code}"
+        return UnavailableError(
+            f"the process with the FAISS indexes of this tenant has ended, {how}: "
+            "those with a name are there again at the next call, the others are lost"
+        )
+
+    def begin_to_end(self) -> None:
+        self._control.close()
+        for connection in self._free:
+            connection.close()
+
+    def end(self, patience_s: float) -> None:
+        """Have it write what is not written yet; kill it where that takes too long."""
+        self.begin_to_end()
+        try:
+            self._process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class DropIn:
+    """A process for each tenant that calls FAISS, begun at the first call and ended once nothing is held."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._workers: dict[str, _Worker] = {}
+        self._starting: dict[str, asyncio.Lock] = {}
+        self._is_watched = False
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        self._memory_bytes = settings.faiss_memory_bytes or pages // 2
+
+    async def serve(self, key: Key, announced: str, receive: Receive, begin: Begin, send: Send) -> None:
+        """Hand a call to the tenant's process, and its answer back; ``begin`` sends the answer's head.
+
+        Raises
+        ------
+        InvalidInputError, TooLarge, TooSlow
+            The body's length is not announced, or too large; it does not come.
+        UnavailableError
+            The process has ended meanwhile.
+        """
+        if not (announced.isascii() and announced.isdigit()):
+            raise InvalidInputError("send the length of the body as content-length")
+        n_bytes, most = int(announced), self._settings.max_faiss_bytes
+        if n_bytes > most:
+            raise TooLarge(f"the body has {n_bytes:,} bytes, at most {most:,} are taken")
+        head = orjson.dumps(
+            {
+                "tenant": key.tenant,
+                "may_write": "write" in key.scopes or "admin" in key.scopes,
+                "indexes": None if key.indexes is None else sorted(key.indexes),
+                "most_bytes": most,
+            }
+        )
+        worker = await self._worker(key.tenant)
+        loop = asyncio.get_running_loop()
+        async with worker.connection() as connection:
+            try:
+                await loop.sock_sendall(connection, _LENGTH.pack(len(head)) + head)
+                with suppress(ConnectionError):  # it answers before it has all: it says why
+                    await self._hand_on(receive, connection, n_bytes)
+                length, worker.n_held = _ANSWER.unpack(await _exactly(connection, _ANSWER.size))
+            except (ConnectionError, EOFError) as error:
+                raise worker.ended() from error
+            await begin(length)
+            await _hand_back(connection, length, send)
+
+    async def _hand_on(self, receive: Receive, connection: socket.socket, n_bytes: int) -> None:
+        loop, is_more = asyncio.get_running_loop(), True
+        while is_more:
+            try:
+                async with timeout(self._settings.body_timeout_s):
+                    message = await receive()
+            except (TimeoutError, asyncio.TimeoutError):
+                raise TooSlow(f"nothing of the body came for {self._settings.body_timeout_s:g} s") from None
+            if message["type"] != "http.request":
+                raise Malformed("the body ended before its end")
+            piece, is_more = message.get("body", b""), message.get("more_body", False)
+            n_bytes -= len(piece)
+            await loop.sock_sendall(connection, piece)
+        if n_bytes:
+            raise Malformed(f"the body is not as long as was announced, by {n_bytes:,} bytes")
+
+    async def _worker(self, tenant: str) -> _Worker:
+        found = self._workers.get(tenant)
+        if found is not None and found.is_alive:
+            return found
+        async with self._starting.setdefault(tenant, asyncio.Lock()):
+            found = self._workers.get(tenant)
+            if found is None or not found.is_alive:
+                folder = self._folder / tenant / FOLDER
+                lease_s = self._settings.faiss_lease_s
+                found = self._workers[tenant] = _Worker(tenant, folder, lease_s, self._memory_bytes)
+        if not self._is_watched:
+            self._is_watched = True
+            asyncio.get_running_loop().call_later(_IDLE_S / 4, self._end_idle)
+        return found
+
+    def _end_idle(self) -> None:
+        """End the processes that hold nothing and that nobody has called for a while."""
+        until = time.monotonic() - _IDLE_S
+        for tenant, worker in list(self._workers.items()):
+            if not worker.n_busy and not worker.n_held and worker.used_s < until:
+                del self._workers[tenant]
+                threading.Thread(target=worker.end, args=(_END_S,), daemon=True).start()
+        self._is_watched = bool(self._workers)
+        if self._is_watched:
+            asyncio.get_running_loop().call_later(_IDLE_S / 4, self._end_idle)
+
+    def close(self) -> None:
+        """Have all processes write what is not written yet, and end."""
+        workers, self._workers = list(self._workers.values()), {}
+        for worker in workers:
+            worker.begin_to_end()
+        for worker in workers:
+            worker.end(_END_S)
+
+
+async def _exactly(connection: socket.socket, n_bytes: int) -> bytes:
+    loop, found = asyncio.get_running_loop(), b""
+    while len(found) < n_bytes:
+        piece = await loop.sock_recv(connection, n_bytes - len(found))
+        if not piece:
+            raise EOFError
+        found += piece
+    return found
+
+
+async def _hand_back(connection: socket.socket, n_bytes: int, send: Send) -> None:
+    loop = asyncio.get_running_loop()
+    while n_bytes:
+        piece = await loop.sock_recv(connection, min(n_bytes, _PIECE_BYTES))
+        if not piece:
+            raise UnavailableError("the answer was cut short")
+        n_bytes -= len(piece)
+        await send({"type": "http.response.body", "body": piece, "more_body": bool(n_bytes)})
