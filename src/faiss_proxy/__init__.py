@@ -27,6 +27,7 @@ from faiss_proxy.names import open_index as open_index
 from faiss_proxy.settings import configure as configure
 from faiss_proxy.settings import local as local
 from faiss_proxy.settings import remote as remote
+from faissbase.dropin import allowed as _allowed
 
 __all__ = [name for name in dir(_faiss) if not name.startswith("_")]
 __version__ = _faiss.__version__
@@ -38,7 +39,7 @@ def __getattr__(name: str) -> Any:
     if isinstance(found, types.FunctionType) and not name.startswith("_"):
         found = _functions.placed(name, found)
     elif isinstance(found, type) and found.__module__.startswith("faiss"):
-        if issubclass(found, _classes.MADE):
+        if issubclass(found, _allowed.MADE):
             found = _classes.proxy(found)
         elif _values.is_value(found):
             found = _values.recording(found)

@@ -22,7 +22,6 @@ from faiss_proxy.settings import active
 from faissbase.dropin import frames
 from faissbase.dropin.allowed import READING
 
-MADE = (faiss.Index, faiss.IndexBinary, faiss.VectorTransform, faiss.Quantizer, faiss.InvertedLists)
 _PICKLED = (faiss.Index,)
 # Arrays that a method fills for its caller, and where they stand if not named.
 _FILLED: dict[str, dict[str, int | None]] = {

@@ -63,7 +63,7 @@ class Connection:
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._host, self._port, self._timeout_s = parts.hostname, parts.port, timeout_s
         self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
-        self._headers = {"Content-Type": MEDIA} | ({"X-API-Key": key} if key else {})
+        self._head = _head(parts.netloc.rpartition("@")[2], key)
         self._tenant = tenant
         self._session = uuid.uuid4().hex
         self._numbers = count(1)
@@ -167,19 +167,19 @@ class Connection:
         sent: Callable[[int, int], None] | None,
     ) -> tuple[dict[str, Any], list[frames.Array]]:
         n_bytes = sum(piece.nbytes for piece in pieces)
-        connection.putrequest("POST", PATH, skip_accept_encoding=True)
-        for name, value in self._headers.items():
-            connection.putheader(name, value)
-        connection.putheader("Content-Length", str(n_bytes))
+        if connection.sock is None:
+            connection.connect()
+        head = b"%sContent-Length: %d\r\n\r\n" % (self._head, n_bytes)
         try:
             if n_bytes <= _JOINED_BYTES:
-                connection.endheaders(b"".join(pieces))
+                connection.sock.sendall(b"".join([head, *pieces]))  # one packet wakes the server once
             else:
-                connection.endheaders()
-                _send(connection, pieces, n_bytes, sent)
+                connection.sock.sendall(head)
+                _send(connection.sock, pieces, n_bytes, sent)
         except (BrokenPipeError, ConnectionResetError):
             pass  # refused before all of it was read: the answer says why, if there is one
-        response = connection.getresponse()
+        response = http.client.HTTPResponse(connection.sock, method="POST")
+        response.begin()
         if response.status != 200:
             content = response.read()
             self._give_back(connection, response)
@@ -273,8 +273,18 @@ def _end(itself: weakref.ref[Connection]) -> None:
             return  # the lease ends it
 
 
+def _head(host: str, key: str | None) -> bytes:
+    """The head of every request, but for the length of its body."""
+    lines = [f"POST {PATH} HTTP/1.1", f"Host: {host}", f"Content-Type: {MEDIA}"]
+    if key is not None:
+        if not key.isascii() or not key.isprintable():
+            raise ValueError("api_key must be the text that faissbase keys create has printed")
+        lines.append(f"X-API-Key: {key}")
+    return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+
+
 def _send(
-    connection: http.client.HTTPConnection,
+    connection: socket.socket,
     pieces: list[memoryview],
     n_bytes: int,
     sent: Callable[[int, int], None] | None,
@@ -283,7 +293,7 @@ def _send(
     for piece in pieces:
         for start in range(0, piece.nbytes, _PIECE_BYTES):
             part = piece[start : start + _PIECE_BYTES]
-            connection.send(part)
+            connection.sendall(part)
             done += part.nbytes
             if sent is not None:
                 sent(done, n_bytes)

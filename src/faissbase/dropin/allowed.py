@@ -19,7 +19,15 @@ def _words(text: str) -> frozenset[str]:
 
 _LONGEST_FACTORY = 1000
 _LEAST_M = 2
-_MADE = (faiss.Index, faiss.IndexBinary, faiss.VectorTransform, faiss.Quantizer, faiss.InvertedLists)
+MADE = (
+    faiss.Index,
+    faiss.IndexBinary,
+    faiss.VectorTransform,
+    faiss.Quantizer,
+    faiss.InvertedLists,
+    faiss.Clustering,  # it is given an index to train
+    faiss.Clustering1D,
+)
 _VALUES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
 # They open files, call back into Python, or borrow memory that is not theirs.
 _NEVER_MADE = (
@@ -97,7 +105,7 @@ def _class(name: str, of: tuple[type, ...]) -> type | None:
 
 def made_class(name: str) -> type:
     """The class of that name whose objects may be made here."""
-    found = _class(name, _MADE)
+    found = _class(name, MADE)
     if found is None:
         raise Refused(f"faiss.{name} cannot be made on the server")
     return found

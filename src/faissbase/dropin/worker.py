@@ -18,8 +18,9 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faiss
 import orjson
@@ -33,6 +34,7 @@ ANSWER = struct.Struct("<QI")
 LENGTH = struct.Struct("<I")
 _MOST_RIGHTS_BYTES = 1 << 20
 _BUFFER_BYTES = 4 << 20
+_READ_BYTES = 64 << 10
 _LOOKS_S = 5.0
 _LOCK_PATIENCE_S = 30.0
 _SAID_BYTES = 1 << 20
@@ -83,12 +85,13 @@ class Worker:
         with connection, suppress(OSError, EOFError):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 connection.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
-            while self._serve_one(connection):
-                pass
+            with cast("BufferedReader", connection.makefile("rb", _READ_BYTES)) as source:
+                fill = _filler(source)
+                while self._serve_one(fill, connection):
+                    pass
 
-    def _serve_one(self, connection: socket.socket) -> bool:
+    def _serve_one(self, fill: frames.Fill, connection: socket.socket) -> bool:
         """Answer one request; False where what follows it cannot be told from it."""
-        fill = _filler(connection)
         length = bytearray(LENGTH.size)
         fill(memoryview(length))
         head = bytearray(min(LENGTH.unpack(length)[0], _MOST_RIGHTS_BYTES))
@@ -151,11 +154,11 @@ def _send_all(connection: socket.socket, pieces: list[memoryview]) -> None:
         sent = max(0, sent - piece.nbytes)
 
 
-def _filler(connection: socket.socket) -> frames.Fill:
+def _filler(source: BufferedReader) -> frames.Fill:
     def fill(target: memoryview) -> None:
         done = 0
         while done < target.nbytes:
-            n = connection.recv_into(target[done:])
+            n = source.readinto(target[done:])
             if not n:
                 raise EOFError
             done += n

@@ -80,6 +80,7 @@ class Server:
         tell: Callable[[dict[str, Any]], None] = logs.request,
     ) -> None:
         self.settings = settings
+        self._is_public = settings.is_public
         self.metrics = Metrics()
         self.is_stopping = False
         self._tell_line = tell
@@ -148,10 +149,10 @@ class Server:
         sent = _sent_key(scope)
         if sent is not None:
             return self._keys.recognise(sent)
-        is_shown = self.settings.is_public or self.settings.tls_elsewhere
+        is_shown = self._is_public or self.settings.tls_elsewhere
         if self._keys.are_there or (is_shown and not self.settings.insecure):
             raise Unauthenticated("send your API key as X-API-Key, or as Authorization: Bearer")
-        if not self.settings.is_public and _is_from_a_page(heads):
+        if not self._is_public and _is_from_a_page(heads):
             raise Unauthenticated("while there are no keys, pages in a browser are not served: make a key")
         return NOBODY
 

@@ -165,16 +165,19 @@ class DropIn:
         loop = asyncio.get_running_loop()
         async with worker.connection() as connection:
             try:
-                await loop.sock_sendall(connection, _LENGTH.pack(len(head)) + head)
                 with suppress(ConnectionError):  # it answers before it has all: it says why
-                    await self._hand_on(receive, connection, n_bytes)
-                length, worker.n_held = _ANSWER.unpack(await _exactly(connection, _ANSWER.size))
+                    await self._hand_on(_LENGTH.pack(len(head)) + head, receive, connection, n_bytes)
+                first = await loop.sock_recv(connection, _PIECE_BYTES)
+                if len(first) < _ANSWER.size:
+                    raise EOFError
             except (ConnectionError, EOFError) as error:
                 raise worker.ended() from error
+            length, worker.n_held = _ANSWER.unpack_from(first)
             await begin(length)
-            await _hand_back(connection, length, send)
+            await _hand_back(first[_ANSWER.size :], connection, length, send)
 
-    async def _hand_on(self, receive: Receive, connection: socket.socket, n_bytes: int) -> None:
+    async def _hand_on(self, head: bytes, receive: Receive, connection: socket.socket, n_bytes: int) -> None:
+        """Send the head, and with it the first piece of the body, and the body as it comes."""
         loop, is_more = asyncio.get_running_loop(), True
         while is_more:
             try:
@@ -186,7 +189,8 @@ class DropIn:
                 raise Malformed("the body ended before its end")
             piece, is_more = message.get("body", b""), message.get("more_body", False)
             n_bytes -= len(piece)
-            await loop.sock_sendall(connection, piece)
+            await loop.sock_sendall(connection, head + piece if head else piece)
+            head = b""
         if n_bytes:
             raise Malformed(f"the body is not as long as was announced, by {n_bytes:,} bytes")
 
@@ -225,21 +229,15 @@ class DropIn:
             worker.end(_END_S)
 
 
-async def _exactly(connection: socket.socket, n_bytes: int) -> bytes:
-    loop, found = asyncio.get_running_loop(), b""
-    while len(found) < n_bytes:
-        piece = await loop.sock_recv(connection, n_bytes - len(found))
-        if not piece:
-            raise EOFError
-        found += piece
-    return found
-
-
-async def _hand_back(connection: socket.socket, n_bytes: int, send: Send) -> None:
+async def _hand_back(piece: bytes, connection: socket.socket, n_bytes: int, send: Send) -> None:
+    """Send an answer on as it comes; the first of it is here."""
     loop = asyncio.get_running_loop()
-    while n_bytes:
+    while True:
+        n_bytes -= len(piece)
+        if piece:
+            await send({"type": "http.response.body", "body": piece, "more_body": n_bytes > 0})
+        if n_bytes <= 0:
+            return
         piece = await loop.sock_recv(connection, min(n_bytes, _PIECE_BYTES))
         if not piece:
             raise UnavailableError("the answer was cut short")
-        n_bytes -= len(piece)
-        await send({"type": "http.response.body", "body": piece, "more_body": bool(n_bytes)})
