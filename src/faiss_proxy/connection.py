@@ -24,6 +24,7 @@ from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
+from faiss_proxy.cache import Cache, Kept, key_of
 from faissbase import errors
 from faissbase.dropin import frames
 
@@ -48,7 +49,14 @@ class Connection:
     """A server as one session of this process: it holds objects there for as long as they are used here."""
 
     def __init__(
-        self, url: str, key: str | None, tenant: str | None, *, ca_file: str | None, timeout_s: float
+        self,
+        url: str,
+        key: str | None,
+        tenant: str | None,
+        *,
+        ca_file: str | None,
+        timeout_s: float,
+        cache_bytes: int = 0,
     ) -> None:
         parts = urlsplit(url if isinstance(url, str) else "")
         if (
@@ -60,11 +68,14 @@ class Connection:
             raise ValueError(f"api_url must be like 'https://host:8000', got {url!r}")
         if not timeout_s > 0:
             raise ValueError(f"timeout_s must be more than 0, got {timeout_s!r}")
+        if not cache_bytes >= 0:
+            raise ValueError(f"cache_bytes must be 0 or more, got {cache_bytes!r}")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._host, self._port, self._timeout_s = parts.hostname, parts.port, timeout_s
         self._tls = ssl.create_default_context(cafile=ca_file) if parts.scheme == "https" else None
         self._head = _head(parts.netloc.rpartition("@")[2], key)
         self._tenant = tenant
+        self._cache = Cache(cache_bytes) if cache_bytes else None
         self._session = uuid.uuid4().hex
         self._numbers = count(1)
         self._pool: list[http.client.HTTPConnection] = []
@@ -85,8 +96,8 @@ class Connection:
         if self._hello is None:
             with self._lock:
                 if self._hello is None:
-                    tree, arrays = self._asked({"op": "hello"}, [])
-                    found = frames.decode(tree, arrays, lambda *it: it)
+                    answer, arrays = self._asked({"op": "hello"}, [])
+                    found = frames.decode(answer["result"], arrays, lambda *it: it)
                     if self._tenant not in (None, found["tenant"]):
                         raise errors.AccessError(
                             f"the key is of tenant {found['tenant']!r}, tenant_id is {self._tenant!r}"
@@ -114,15 +125,30 @@ class Connection:
         body["drop"] = list(self._drops())
         if self.n_threads is not None:
             body["omp"] = self.n_threads
-        result, found = self._asked(body, arrays, sent)
-        return decoded(result, found)
+        if is_safe and self._cache is not None and body["op"] == "call":
+            return decoded(*self._known_or_asked(self._cache, body, arrays))
+        answer, found = self._asked(body, arrays, sent)
+        return decoded(answer.get("result"), found)
+
+    def _known_or_asked(
+        self, cache: Cache, body: dict[str, Any], arrays: list[frames.Array]
+    ) -> tuple[Any, list[frames.Array]]:
+        """What is known here of the index as it is now, by the server's word; else what it answers."""
+        asked = {key: body[key] for key in ("name", "target", "args", "kwargs")}
+        key = key_of(frames.pack(asked, arrays))
+        known = cache.find(key)
+        answer, found = self._asked({**body, "known": known.version if known else ""}, arrays)
+        if known is None or not answer.get("is_unchanged"):
+            known = Kept(answer["version"], answer["result"], found)
+            cache.keep(key, known)
+        return known.result, [array.copy() for array in known.arrays]
 
     def _asked(
         self,
         body: dict[str, Any],
         arrays: list[frames.Array],
         sent: Callable[[int, int], None] | None = None,
-    ) -> tuple[Any, list[frames.Array]]:
+    ) -> tuple[dict[str, Any], list[frames.Array]]:
         body["session"] = self._session
         try:
             pieces = frames.pack(body, arrays)
@@ -133,7 +159,7 @@ class Connection:
             _print(fd, text)
         if "error" in answer:
             raise _error_of(answer["error"])
-        return answer.get("result"), found
+        return answer, found
 
     def _tried(
         self, pieces: list[memoryview], sent: Callable[[int, int], None] | None

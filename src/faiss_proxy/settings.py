@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from faiss_proxy.connection import Connection
 
 _PREFIX = "FAISS_PROXY_"
-_VARIABLES = ("API_URL", "API_KEY", "TENANT_ID", "CA_FILE", "TIMEOUT_S")
+_VARIABLES = ("API_URL", "API_KEY", "TENANT_ID", "CA_FILE", "TIMEOUT_S", "CACHE_BYTES")
 _UNSET: list[Connection | None] = []
 
 _process: list[Connection | None] = [None]
@@ -24,6 +24,7 @@ def configure(
     *,
     ca_file: str | None = None,
     timeout_s: float = 3600.0,
+    cache_bytes: int = 0,
 ) -> None:
     """Have FAISS's classes and functions run on a server from now on; ``None`` for none, as at first.
 
@@ -39,6 +40,9 @@ def configure(
         Authorities (PEM) to know the server by, instead of the system's.
     timeout_s : float
         So long a call may take.
+    cache_bytes : int
+        Room for answers of searches, which are given again once the server has said that the index is as it
+        was: nothing is searched or sent twice, and nothing is stale. 0 for none.
 
     Raises
     ------
@@ -47,7 +51,9 @@ def configure(
     """
     made = None
     if api_url is not None:
-        made = Connection(api_url, api_key, tenant_id, ca_file=ca_file, timeout_s=timeout_s)
+        made = Connection(
+            api_url, api_key, tenant_id, ca_file=ca_file, timeout_s=timeout_s, cache_bytes=cache_bytes
+        )
     elif api_key is not None or tenant_id is not None:
         raise ValueError("api_url says where the server is; without it no other setting has a meaning")
     _process[0] = made
@@ -67,6 +73,7 @@ def remote(
     *,
     ca_file: str | None = None,
     timeout_s: float = 3600.0,
+    cache_bytes: int = 0,
 ) -> Iterator[None]:
     """Have a block run on a server: a given one, or the configured one inside of ``with local():``."""
     if api_url is None:
@@ -74,7 +81,9 @@ def remote(
         if connection is None:
             raise ValueError("no server is configured: give api_url, or call configure(api_url=...) first")
     else:
-        connection = Connection(api_url, api_key, tenant_id, ca_file=ca_file, timeout_s=timeout_s)
+        connection = Connection(
+            api_url, api_key, tenant_id, ca_file=ca_file, timeout_s=timeout_s, cache_bytes=cache_bytes
+        )
     with _chosen(connection):
         yield
 
@@ -110,12 +119,17 @@ def configure_by(environment: Mapping[str, str] = os.environ) -> None:
         raise ValueError(f"no such setting: {unknown[0]}; there are {known}")
     if not given:
         return
-    timeout = given.get(f"{_PREFIX}TIMEOUT_S", "3600")
-    try:
-        timeout_s = float(timeout)
-    except ValueError:
-        raise ValueError(f"{_PREFIX}TIMEOUT_S must be seconds, got {timeout!r}") from None
+    timeout_s = _number(given, "TIMEOUT_S", "3600")
+    cache_bytes = int(_number(given, "CACHE_BYTES", "0"))
     url, key, tenant, ca_file = (given.get(_PREFIX + name) for name in _VARIABLES[:4])
     if url is None:
         raise ValueError(f"{next(iter(given))} is set, and {_PREFIX}API_URL is not")
-    configure(url, key, tenant, ca_file=ca_file, timeout_s=timeout_s)
+    configure(url, key, tenant, ca_file=ca_file, timeout_s=timeout_s, cache_bytes=cache_bytes)
+
+
+def _number(given: Mapping[str, str], name: str, default: str) -> float:
+    text = given.get(_PREFIX + name, default)
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{_PREFIX}{name} must be a number, got {text!r}") from None

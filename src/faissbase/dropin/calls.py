@@ -6,6 +6,7 @@ Knows sessions, names and FAISS; not how a request comes here.
 from __future__ import annotations
 
 import builtins
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,8 @@ _CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range"))
 _NEW_BY = frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index"))
 _SPACE_METHODS = frozenset(("set_index_parameter", "set_index_parameters", "initialize"))
 _READ_OPS = frozenset(("hello", "get", "fetch", "open", "list", "touch", "end"))
+_UNCHANGED = object()
+_RUN = uuid.uuid4().hex[:16]
 _MADE_OF_PLAIN = (int, str, float, bool)
 
 
@@ -62,6 +65,7 @@ class _Call:
     session: Session
     held: dict[int, Held]
     outputs: list[frames.Array]
+    version: str = ""
 
     def special(self, tag: str, content: Any) -> Any:
         """What stands in a request for an object, for one by value, for an array to be filled."""
@@ -157,9 +161,12 @@ class Calls:
                     return {"object": [session.hold(value), type(value.thing).__name__]}
                 return None
 
+            if result is _UNCHANGED:
+                return {"is_unchanged": True}, []
             tree = frames.encode(result, found, special)
             filled = [np.ascontiguousarray(array) for array in call.outputs]
-            return {"result": tree, "n_outputs": len(filled)}, [*filled, *found]
+            version = {"version": call.version} if "known" in body else {}
+            return {"result": tree, **version}, [*filled, *found]
         except KeyError as error:
             if error.args == (op,):
                 return _fault(Refused(f"the server knows no {op!r}")), []
@@ -199,8 +206,9 @@ class Calls:
             return _part(target, ("call", call.name, *args) if plain else None, method(*args, **kwargs))
 
         if call.name in allowed.READING:
-            with self._unchanged(call):
-                return run()
+            with self._unchanged(call) as graphs:
+                call.version = f"{_RUN}-{'-'.join(str(graph.version) for graph in graphs)}"
+                return _UNCHANGED if call.body.get("known") == call.version else run()
         with self._changed(call) as graphs:
             result = run()
             for graph in graphs[1:]:
@@ -290,12 +298,14 @@ class _Locked:
         self, call: _Call, *, alone: bool, names: Names | None = None, is_synced: bool = True
     ) -> None:
         self._call, self._names, self._is_synced = call, names, is_synced
+        self._graphs: list[Graph] = []
+        self._is_alone = alone
         self._locks = locked(call.held.values(), alone=alone)
         self._named: list[Named] = []
         self._before: list[int] = []
 
     def __enter__(self) -> list[Graph]:
-        graphs = self._locks.__enter__()
+        graphs = self._graphs = self._locks.__enter__()
         try:
             self._named = [named for graph in graphs for named in graph.named.values()]
             for named in self._named:
@@ -308,6 +318,9 @@ class _Locked:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
+            if self._is_alone:
+                for graph in self._graphs:
+                    graph.root().change()
             if self._names is not None:
                 for named, before in zip(self._named, self._before, strict=True):
                     if error is None or named.held.thing.ntotal != before:

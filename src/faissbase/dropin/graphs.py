@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _REMEMBERED = 64
 Step = tuple[Any, ...]
+_versions = count()
 
 
 class Lock:
@@ -58,6 +60,11 @@ class Graph:
         self.lock = Lock()
         self.joined: Graph | None = None
         self.named: dict[str, Named] = {}
+        self.change()
+
+    def change(self) -> None:
+        """Note that something is not as it was; the lock is held alone."""
+        self.version = next(_versions)
 
     def root(self) -> Graph:
         graph = self
@@ -71,6 +78,7 @@ class Graph:
         if root is not other_root:
             other_root.joined = root
             root.named |= other_root.named
+            root.change()
 
 
 @dataclass(eq=False, slots=True)
