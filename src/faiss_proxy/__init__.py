@@ -21,6 +21,7 @@ from faiss_proxy import settings as _settings
 from faiss_proxy import values as _values
 from faiss_proxy.classes import to_remote as to_remote
 from faiss_proxy.connection import RemoteError as RemoteError
+from faiss_proxy.kmeans import Kmeans as Kmeans
 from faiss_proxy.names import delete_index as delete_index
 from faiss_proxy.names import list_indexes as list_indexes
 from faiss_proxy.names import open_index as open_index

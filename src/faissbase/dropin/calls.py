@@ -225,6 +225,8 @@ class Calls:
             allowed.set_field(call.target().thing, call.name, call.decoded(call.body["value"]))
 
     def _function(self, call: _Call, rights: Rights) -> Any:
+        if call.name == "Kmeans":
+            return _trained(*call.given()[0])
         if call.name not in allowed.FUNCTIONS:
             raise Refused(
                 f"faiss.{call.name} runs in this process, and the index is on the server: "
@@ -340,6 +342,13 @@ class _Locked:
         except FaissbaseError:
             self._names.give_up(named)
             raise
+
+
+def _trained(d: int, k: int, options: dict[str, Any], x: Any, weights: Any, first: Any) -> tuple[Any, ...]:
+    """Centroids, objectives and statistics of a k-means as `faiss.Kmeans` does it."""
+    clustering = faiss.Kmeans(d, k, **options)
+    clustering.train(x, weights, first)
+    return clustering.centroids, clustering.obj, clustering.iteration_stats
 
 
 def _found(session: Session, number: Any) -> Held:
