@@ -32,11 +32,14 @@ from faissbase.dropin import allowed as _allowed
 
 __all__ = [name for name in dir(_faiss) if not name.startswith("_")]
 __version__ = _faiss.__version__
+_MISSING = object()
 
 
 def __getattr__(name: str) -> Any:
     """A class or function of FAISS's, in its place; anything else as FAISS has it."""
-    found = getattr(_faiss, name)
+    found = getattr(_faiss, name, _MISSING)
+    if found is _MISSING:
+        raise AttributeError(_functions.why_missing(name))
     if isinstance(found, types.FunctionType) and not name.startswith("_"):
         found = _functions.placed(name, found)
     elif isinstance(found, type) and found.__module__.startswith("faiss"):

@@ -89,6 +89,14 @@ def _no_gpu(name: str, connection: Connection) -> str:
     return f"faiss.{name}: the server at {connection.url} {has}"
 
 
+def why_missing(name: str) -> str:
+    """Why FAISS has no such name: it may be one of a FAISS for GPUs, which the server may be asked about."""
+    connection = active()
+    if connection is not None and "gpu" in name.lower():
+        return _no_gpu(name, connection)
+    return f"module 'faiss' has no attribute {name!r}"
+
+
 def _written(name: str, thing: Any, to: Any, flags: int = 0) -> None:
     """Write an object of the server to a file of this machine, or to a writer of FAISS's."""
     if flags or not isinstance(to, str | os.PathLike):

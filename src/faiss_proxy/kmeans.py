@@ -15,8 +15,8 @@ from faiss_proxy.settings import active
 class Kmeans(faiss.Kmeans):  # type: ignore[misc]  # faiss has no types for it
     """``faiss.Kmeans``; with ``remote=True`` it is trained on the configured server.
 
-    That pays where the server has more cores, or GPUs (``gpu=True`` means the server's then). The vectors travel
-    once; centroids, ``obj`` and ``iteration_stats`` come back, and `assign` runs here.
+    That pays where the server has more cores, or GPUs (``gpu=True`` means the server's then). The vectors
+    travel once; centroids, ``obj`` and ``iteration_stats`` come back, and `assign` runs here.
 
     Raises
     ------
@@ -26,18 +26,16 @@ class Kmeans(faiss.Kmeans):  # type: ignore[misc]  # faiss has no types for it
 
     def __init__(self, d: int, k: int, *, remote: bool = False, **kwargs: Any) -> None:
         if remote and active() is None:
-            raise RemoteError(
-                "Kmeans(remote=True): no server is configured, call configure(api_url=...) first"
-            )
+            raise RemoteError("remote=True, and no server is configured: call configure(api_url=...) first")
         self._connection = active() if remote else None
         self._options = kwargs
         here = {name: value for name, value in kwargs.items() if not (remote and name == "gpu")}
         super().__init__(d, k, **here)
 
-    def train(self, x: Any, weights: Any = None, init_centroids: Any = None) -> float:
+    def train(self, x: Any, weights: Any = None, init_centroids: Any = None) -> Any:
         """Find the centroids; the final objective."""
         if self._connection is None:
-            return float(super().train(x, weights, init_centroids))
+            return super().train(x, weights, init_centroids)
         x = np.ascontiguousarray(x, dtype="float32")
         _, d = x.shape
         assert d == self.d
@@ -46,4 +44,4 @@ class Kmeans(faiss.Kmeans):  # type: ignore[misc]  # faiss has no types for it
         self.centroids, self.obj, self.iteration_stats = found
         self.index.reset()
         self.index.add(self.centroids)
-        return float(self.obj[-1]) if self.obj.size > 0 else 0.0
+        return self.obj[-1] if self.obj.size > 0 else 0.0
