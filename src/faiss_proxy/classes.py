@@ -17,7 +17,7 @@ import faiss
 import numpy as np
 
 from faiss_proxy import values
-from faiss_proxy.connection import Connection, RemoteError, show_progress
+from faiss_proxy.connection import Connection, RemoteError, Transfer, show_progress
 from faiss_proxy.settings import active
 from faissbase.dropin import frames
 from faissbase.dropin.allowed import READING
@@ -157,11 +157,14 @@ class Remote:
 
     # ---- moving ----------------------------------------------------------------------------------
 
-    def fetch(self) -> frames.Array:
-        """The bytes ``uint8[n]`` of the file that FAISS would write of it."""
+    def fetch(self, path: str | os.PathLike[str] | None = None) -> frames.Array:
+        """The bytes ``uint8[n]`` of the file that FAISS would write of it; at ``path``, if one is given."""
         handle = self._handle
         body = {"op": "fetch", "target": handle.number}
-        found: frames.Array = _sent(handle.connection, body, [], [], is_safe=True)
+        allocate: frames.Allocate = np.empty
+        if path is not None:
+            allocate = functools.partial(_mapped, path)
+        found: frames.Array = _sent(handle.connection, body, [], [], is_safe=True, allocate=allocate)
         return found
 
     def to_local(self) -> Any:
@@ -227,6 +230,10 @@ class _Field:
             arrays,
             [],
         )
+
+
+def _mapped(path: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtype[Any]) -> frames.Array:
+    return np.memmap(path, dtype, "w+", shape=shape)
 
 
 def _method(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
@@ -309,6 +316,7 @@ def _sent(
     filled: list[frames.Array],
     *,
     is_safe: bool = False,
+    allocate: frames.Allocate = np.empty,
 ) -> Any:
     """What the server gives; arrays of the caller's are filled, objects become objects here."""
 
@@ -325,7 +333,7 @@ def _sent(
         return frames.decode(tree, found[len(filled) :], special)
 
     sent = show_progress(f"sending to {connection.url}") if arrays else None
-    return connection.call(body, arrays, decoded, is_safe=is_safe, sent=sent)
+    return connection.call(body, arrays, decoded, is_safe=is_safe, transfer=Transfer(sent, allocate))
 
 
 def wrapped(connection: Connection, number: int, name: str) -> Any:

@@ -20,11 +20,14 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
 from faiss_proxy.cache import Cache, Kept, key_of
+import numpy as np
+
 from faissbase import errors
 from faissbase.dropin import frames
 
@@ -43,6 +46,17 @@ _AWAY = (ConnectionError, http.client.HTTPException, socket.timeout, OSError)
 
 class RemoteError(RuntimeError):
     """The server cannot or will not do it; says why, and what is possible instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How bytes go and come: ``sent`` is told how many of how many have gone, ``allocate`` makes arrays."""
+
+    sent: Callable[[int, int], None] | None = None
+    allocate: frames.Allocate = np.empty
+
+
+_PLAIN = Transfer()
 
 
 class Connection:
@@ -113,9 +127,9 @@ class Connection:
         decoded: Callable[[Any, list[frames.Array]], Any],
         *,
         is_safe: bool = False,
-        sent: Callable[[int, int], None] | None = None,
+        transfer: Transfer = _PLAIN,
     ) -> Any:
-        """What the server answers to ``body``; ``sent`` is told how many bytes of how many have gone.
+        """What the server answers to ``body``.
 
         A call that is not ``is_safe`` to repeat carries a number, by which the server does it once.
         """
@@ -127,7 +141,7 @@ class Connection:
             body["omp"] = self.n_threads
         if is_safe and self._cache is not None and body["op"] == "call":
             return decoded(*self._known_or_asked(self._cache, body, arrays))
-        answer, found = self._asked(body, arrays, sent)
+        answer, found = self._asked(body, arrays, transfer)
         return decoded(answer.get("result"), found)
 
     def _known_or_asked(
@@ -147,14 +161,14 @@ class Connection:
         self,
         body: dict[str, Any],
         arrays: list[frames.Array],
-        sent: Callable[[int, int], None] | None = None,
+        transfer: Transfer = _PLAIN,
     ) -> tuple[dict[str, Any], list[frames.Array]]:
         body["session"] = self._session
         try:
             pieces = frames.pack(body, arrays)
         except ValueError as error:
             raise TypeError(str(error)) from error
-        answer, found = self._tried(pieces, sent)
+        answer, found = self._tried(pieces, transfer)
         for fd, text in zip((1, 2), answer.get("said", ()), strict=False):
             _print(fd, text)
         if "error" in answer:
@@ -162,12 +176,12 @@ class Connection:
         return answer, found
 
     def _tried(
-        self, pieces: list[memoryview], sent: Callable[[int, int], None] | None
+        self, pieces: list[memoryview], transfer: Transfer
     ) -> tuple[dict[str, Any], list[frames.Array]]:
         for attempt in range(_TRIES):
             connection, is_new = self._taken()
             try:
-                answer = self._exchanged(connection, pieces, sent)
+                answer = self._exchanged(connection, pieces, transfer)
             except _Busy as busy:
                 if attempt == _TRIES - 1:
                     raise busy.error from None
@@ -190,7 +204,7 @@ class Connection:
         self,
         connection: http.client.HTTPConnection,
         pieces: list[memoryview],
-        sent: Callable[[int, int], None] | None,
+        transfer: Transfer,
     ) -> tuple[dict[str, Any], list[frames.Array]]:
         n_bytes = sum(piece.nbytes for piece in pieces)
         if connection.sock is None:
@@ -201,7 +215,7 @@ class Connection:
                 connection.sock.sendall(b"".join([head, *pieces]))  # one packet wakes the server once
             else:
                 connection.sock.sendall(head)
-                _send(connection.sock, pieces, n_bytes, sent)
+                _send(connection.sock, pieces, n_bytes, transfer.sent)
         except (BrokenPipeError, ConnectionResetError):
             pass  # refused before all of it was read: the answer says why, if there is one
         response = http.client.HTTPResponse(connection.sock, method="POST")
@@ -210,7 +224,7 @@ class Connection:
             content = response.read()
             self._give_back(connection, response)
             raise _fault_of(response, content, self.url)
-        answer = frames.read(_filler(response), _MOST_ANSWER_BYTES)
+        answer = frames.read(_filler(response), _MOST_ANSWER_BYTES, transfer.allocate)
         response.read()
         self._give_back(connection, response)
         return answer

@@ -103,9 +103,7 @@ def _written(name: str, thing: Any, to: Any, flags: int = 0) -> None:
         _WRITING[name](thing.to_local(), to, *([flags] if flags else []))
         return
     faiss.FileIOWriter(os.fspath(to))  # opens it, or fails as FAISS does
-    data = thing.fetch()
-    with open(to, "wb") as file:
-        file.write(memoryview(data))
+    thing.fetch(to)
 
 
 def _read(

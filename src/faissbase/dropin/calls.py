@@ -258,7 +258,7 @@ class Calls:
 
     def _fetch(self, call: _Call, rights: Rights) -> Any:
         with self._unchanged(call):
-            return written(call.target().thing)
+            return written(call.target().thing, self._folder)
 
     # ---- names -----------------------------------------------------------------------------------
 

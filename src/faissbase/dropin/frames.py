@@ -17,6 +17,7 @@ import orjson
 
 Array: TypeAlias = npt.NDArray[Any]
 Fill: TypeAlias = Callable[[memoryview], None]
+Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 _LENGTH = struct.Struct("<I")
 MOST_HEAD_BYTES = 64 << 20
 _KINDS = "biufc"
@@ -146,8 +147,10 @@ def pack(body: Any, arrays: Sequence[Array]) -> list[memoryview]:
     return pieces + [_bytes_of(array) for array in arrays if array.size]
 
 
-def read(fill: Fill, most_bytes: int) -> tuple[Any, list[Array]]:
+def read(fill: Fill, most_bytes: int, allocate: Allocate = np.empty) -> tuple[Any, list[Array]]:
     """Body and arrays of the next frame; ``fill`` fills what it is given with the next bytes.
+
+    ``allocate`` makes an array of a shape and dtype, to be filled.
 
     Raises
     ------
@@ -171,7 +174,7 @@ def read(fill: Fill, most_bytes: int) -> tuple[Any, list[Array]]:
     n_bytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in facts)
     if n_bytes > most_bytes:
         raise FrameError(f"arrays of {n_bytes:,} bytes, at most {most_bytes:,} are taken")
-    arrays = [np.empty(shape, dtype) for dtype, shape in facts]
+    arrays = [allocate(shape, dtype) for dtype, shape in facts]
     for array in arrays:
         if array.size:
             fill(_bytes_of(array))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import faiss
+import numpy as np
 
 from faissbase.dropin.allowed import Refused
 from faissbase.dropin.frames import Array
@@ -69,14 +70,17 @@ def read_foreign(data: Array, kind: str, folder: Path) -> Any:
         return _KINDS[kind][0](str(clean))
 
 
-def written(thing: Any) -> Array:
-    """The bytes ``uint8[n]`` of the file that FAISS writes of an object."""
+def written(thing: Any, folder: Path) -> Array:
+    """The bytes ``uint8[n]`` of the file that FAISS writes of an object; they are on disk, and go with it."""
     for the_class, (_, write) in _CLASSES.items():
         if isinstance(thing, the_class):
-            writer = faiss.VectorIOWriter()
-            write(thing, writer)
-            found: Array = faiss.vector_to_array(writer.data)
-            return found
+            with (
+                os_errors("cannot keep a file for sending"),
+                tempfile.TemporaryDirectory(dir=folder, prefix=".out-") as name,
+            ):
+                path = str(Path(name) / "out")
+                write(thing, path)
+                return np.memmap(path, np.uint8, "r")
     raise Refused(f"a {type(thing).__name__} cannot be fetched by itself, the index that it is of can")
 
 
