@@ -25,9 +25,9 @@ from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
-from faiss_proxy.cache import Cache, Kept, key_of
 import numpy as np
 
+from faiss_proxy.cache import Cache, Kept, key_of
 from faissbase import errors
 from faissbase.dropin import frames
 
