@@ -18,6 +18,7 @@ import numpy as np
 
 from faissbase.dropin import allowed, frames, values
 from faissbase.dropin.allowed import Refused
+from faissbase.dropin.gathering import Searches
 from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
 from faissbase.dropin.names import Names, check_there
@@ -203,6 +204,8 @@ class Calls:
             method = allowed.method_of(target.thing, call.name)
             allowed.check_call(target.thing, call.name, args, kwargs)
             plain = not kwargs and all(type(each) in _MADE_OF_PLAIN for each in args)
+            if call.name == "search":
+                return _searched(target, method, args, kwargs)
             return _part(target, ("call", call.name, *args) if plain else None, method(*args, **kwargs))
 
         if call.name in allowed.READING:
@@ -349,6 +352,14 @@ def _trained(d: int, k: int, options: dict[str, Any], x: Any, weights: Any, firs
     clustering = faiss.Kmeans(d, k, **options)
     clustering.train(x, weights, first)
     return clustering.centroids, clustering.obj, clustering.iteration_stats
+
+
+def _searched(target: Held, method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a search gives, run by itself or together with others that wait."""
+    if target.searches is None:
+        target.searches = Searches(target.thing, faiss.omp_get_max_threads())
+    asked = target.searches.few(args, kwargs)
+    return method(*args, **kwargs) if asked is None else target.searches.search(*asked)
 
 
 def _found(session: Session, number: Any) -> Held:

@@ -16,6 +16,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from faissbase.dropin.gathering import Searches
     from faissbase.dropin.named import Named
 
 _REMEMBERED = 64
@@ -90,6 +91,7 @@ class Held:
     parent: Held | None = None
     step: Step | None = None
     keeps: tuple[Any, ...] = ()
+    searches: Searches | None = None
 
     def steps_from(self, root: Held) -> list[Step] | None:
         """The way here from ``root``; None where there is none that can be told."""
