@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.server.running import Running, made
+from tests.e2e.server.hostile import BODY_TIMEOUT_S, MOST_BYTES, Target, fill
+from tests.e2e.server.running import Running, made, new_key
 
 from faissbase.demo.dataset import DemoQueries, iter_batches, load_queries
 from faissbase.types import Batch
@@ -30,3 +31,34 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with Running(made(tmp_path_factory.mktemp("server") / "data")) as running:
         yield running
         assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def target(server: Running) -> Iterator[Target]:
+    """A server with the usual limits; ``docs`` holds one record, ``spare`` is for those who change it."""
+    _, key = new_key(server.folder, "acme", "admin")
+    with server.client(key) as http:
+        fill(http)
+        yield Target(server, http, key)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A server that takes small bodies, and does not wait long for them."""
+    folder = made(tmp_path_factory.mktemp("small") / "data")
+    _, key = new_key(folder, "acme", "admin")
+    options = ("--max-body-bytes", MOST_BYTES, "--body-timeout-s", BODY_TIMEOUT_S)
+    with Running(folder, *options) as running, running.client(key) as http:
+        fill(http)
+        yield Target(running, http, key)
+        assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A server for requests that are known to go wrong: its log is nobody's concern."""
+    folder = made(tmp_path_factory.mktemp("frail") / "data")
+    _, key = new_key(folder, "acme", "admin")
+    with Running(folder) as running, running.client(key) as http:
+        fill(http)
+        yield Target(running, http, key)

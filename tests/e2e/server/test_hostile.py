@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import operator
 import re
-import socket
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
 from typing import Any, get_type_hints
-from urllib.parse import quote, unquote
 
-import httpx
 import msgspec
 import orjson
 import pytest
 import zstandard
-from tests.e2e.server.running import PATIENCE_S, Running, address_of, done, made, new_key, path_of, refused
+from tests.e2e.server.hostile import GOOD, J, Target, holds_its_own, ids_of
+from tests.e2e.server.running import done, path_of, refused
 
 from faissbase.server.app import OPERATIONS
 from faissbase.server.operations import Operation
 from faissbase.wire import RecordIn, Search
 
-MOST_BYTES = 4096
 FOR_PEOPLE = ("faissbase serves ", "no API key is needed yet")
-BODY_TIMEOUT_S = 0.5
-J = {"content-type": "application/json"}
 DEEP = 100_000
 WITH_BODY = [op for op in OPERATIONS if op.body is not None]
 ODD_NAMES = [
@@ -44,61 +36,6 @@ ODD_NAMES = [
     "%F0%9F%98%80",
 ]
 LONG_NAMES = ["x" * 129, "x" * 2000, "x" * 20_000, "%2F" * 5000]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A server, a client of it that may do everything, and its key."""
-
-    running: Running
-    http: httpx.Client
-    key: str
-
-
-@pytest.fixture(scope="module")
-def target(server: Running) -> Iterator[Target]:
-    """A server with the usual limits; ``docs`` holds one record, ``spare`` is for those who change it."""
-    _, key = new_key(server.folder, "acme", "admin")
-    with server.client(key) as http:
-        fill(http)
-        yield Target(server, http, key)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A server that takes small bodies, and does not wait long for them."""
-    folder = made(tmp_path_factory.mktemp("small") / "data")
-    _, key = new_key(folder, "acme", "admin")
-    options = ("--max-body-bytes", MOST_BYTES, "--body-timeout-s", BODY_TIMEOUT_S)
-    with Running(folder, *options) as running, running.client(key) as http:
-        fill(http)
-        yield Target(running, http, key)
-        assert running.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """A server for requests that are known to go wrong: its log is nobody's concern."""
-    folder = made(tmp_path_factory.mktemp("frail") / "data")
-    _, key = new_key(folder, "acme", "admin")
-    with Running(folder) as running, running.client(key) as http:
-        fill(http)
-        yield Target(running, http, key)
-
-
-def fill(http: httpx.Client) -> None:
-    for name in ("docs", "spare"):
-        done(http.post("/index", json={"name": name, "dimension": 2, "metric": "l2"}), 201)
-        done(http.post(f"/index/{name}/vectors", json={"vectors": [{"id": "a", "values": [0, 1]}]}))
-
-
-def holds_its_own(answer: httpx.Response) -> bool:
-    """Whether an answer is none of the server's faults, and an error is told as all are."""
-    if answer.status_code < 400:
-        return True
-    assert answer.status_code < 500, (answer.request.url, answer.request.content, answer.text)
-    refused(answer, answer.status_code, answer.json()["error"]["code"])
-    return True
 
 
 # ---- bodies that are no bodies ----------------------------------------------------------------------
@@ -541,7 +478,6 @@ def test_an_unknown_encoding_is_refused(target: Target, encoding: str) -> None:
     refused(answer, 415, "unsupported_media_type")
 
 
-GOOD = b'{"vector":[0,1]}'
 HALF = operator.itemgetter(slice(0, 8))
 LESS = operator.itemgetter(slice(0, -1))
 
@@ -574,209 +510,6 @@ def test_a_zstd_body_is_whole(target: Target, change: Any) -> None:
     refused(answer, 400, "malformed")
 
 
-# ---- bodies that are too long or too slow -----------------------------------------------------------
-
-
-class Line:
-    """A connection on which anything can be sent."""
-
-    def __init__(self, running: Running) -> None:
-        self._socket = socket.create_connection(address_of(running.url), timeout=PATIENCE_S)
-
-    def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
-
-    def answer(self) -> tuple[int, bytes]:
-        """Status and body of the next answer, or 0 and what was left where the other side hangs up."""
-        received = b""
-        while b"\r\n\r\n" not in received:
-            more = self._socket.recv(1 << 16)
-            if not more:
-                return 0, received
-            received += more
-        head, _, body = received.partition(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-        while length is not None and len(body) < int(length[1]):
-            body += self._socket.recv(1 << 16)
-        self.head = head
-        return int(head.split()[1]), body
-
-    def has_ended(self) -> bool:
-        """Whether the other side hangs up without another word."""
-        return self._socket.recv(1) == b""
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def head(target: Target, *lines: str, method: str = "POST", path: str = "/v1/index/docs/search") -> bytes:
-    all_lines = [
-        f"{method} {path} HTTP/1.1",
-        "Host: here",
-        f"X-API-Key: {target.key}",
-        "Content-Type: application/json",
-    ]
-    return "\r\n".join([*all_lines, *lines, "", ""]).encode("latin-1")
-
-
-def test_a_body_that_announces_too_much_is_refused_before_it_comes(small: Target) -> None:
-    with closing(Line(small.running)) as line:
-        line.send(head(small, f"Content-Length: {MOST_BYTES + 1}"))
-        status, body = line.answer()
-    assert status == 413
-    assert orjson.loads(body)["error"]["code"] == "too_large"
-
-
-def test_who_has_no_key_is_refused_before_the_body_comes(small: Target) -> None:
-    with closing(Line(small.running)) as line:
-        line.send(head(small, "Content-Length: 100").replace(small.key.encode(), b"fb_0_0"))
-        assert line.answer()[0] == 401
-
-
-def test_a_body_of_no_length_is_refused_where_it_becomes_too_long(small: Target) -> None:
-    pieces = itertools.repeat(b" " * 1000, 10)
-    answer = small.http.post("/index/docs/search", content=iter(pieces), headers=J)
-    refused(answer, 413, "too_large")
-    exactly = iter([b" " * (MOST_BYTES - len(GOOD)), GOOD])
-    assert len(done(small.http.post("/index/docs/search", content=exactly, headers=J))["results"]) == 1
-
-
-def test_a_packed_body_may_not_unpack_to_too_much(small: Target) -> None:
-    bombs = [
-        ("gzip", gzip.compress(b" " * (MOST_BYTES + 1 - len(GOOD)) + GOOD, mtime=0)),
-        ("gzip", gzip.compress(b" " * 3_000_000, mtime=0)),
-        ("zstd", zstandard.compress(b" " * (MOST_BYTES + 1 - len(GOOD)) + GOOD)),
-        ("zstd", zstandard.compress(b" " * 30_000_000)),
-        ("zstd", zstandard.ZstdCompressor(write_content_size=False).compress(b" " * 30_000_000)),
-    ]
-    for encoding, body in bombs:
-        assert len(body) < MOST_BYTES
-        headers = {**J, "content-encoding": encoding}
-        answer = small.http.post("/index/docs/search", content=body, headers=headers)
-        refused(answer, 413, "too_large")
-    fits = gzip.compress(b" " * (MOST_BYTES - len(GOOD)) + GOOD)
-    headers = {**J, "content-encoding": "gzip"}
-    assert len(done(small.http.post("/index/docs/search", content=fits, headers=headers))["results"]) == 1
-
-
-def test_a_bomb_is_refused_with_the_usual_limits_too(target: Target) -> None:
-    for encoding, body in (
-        ("zstd", zstandard.compress(bytes(1 << 28))),
-        ("gzip", gzip.compress(bytes(70 << 20), 1, mtime=0)),
-    ):
-        headers = {**J, "content-encoding": encoding}
-        refused(target.http.post("/index/docs/search", content=body, headers=headers), 413, "too_large")
-
-
-def test_a_slow_body_is_given_up_while_others_are_served(small: Target) -> None:
-    lines = [Line(small.running) for _ in range(20)]
-    for line in lines:
-        line.send(head(small, "Content-Length: 16") + GOOD[:5])
-    assert len(done(small.http.post("/index/docs/search", content=GOOD, headers=J))["results"]) == 1
-    for line in lines:
-        status, body = line.answer()
-        assert (status, orjson.loads(body)["error"]["code"]) == (408, "timeout")
-        line.close()
-
-
-def test_a_connection_whose_body_was_given_up_is_ended(small: Target) -> None:
-    with closing(Line(small.running)) as line:
-        line.send(head(small, "Content-Length: 16") + GOOD[:5])
-        assert line.answer()[0] == 408
-        assert b"connection: close" in line.head.lower()
-        assert line.has_ended()
-
-
-def test_a_body_that_ends_before_its_end_hurts_nobody(small: Target) -> None:
-    for sent in (b"", GOOD[:5]):
-        line = Line(small.running)
-        line.send(head(small, "Content-Length: 16") + sent)
-        line.close()
-    line = Line(small.running)
-    line.send(head(small, "Transfer-Encoding: chunked") + b"5\r\nabc")
-    line.close()
-    done(small.http.get("/health"))
-
-
-# ---- not even HTTP ----------------------------------------------------------------------------------
-
-GARBAGE = [
-    b"\r\n" * 10 + b"hello\r\n\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    b"GET /v1/health\xff HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET  HTTP/1.1\r\n\r\n",
-    b"GET http:// HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"GET /v1/health HTTP/9.9\r\nHost: x\r\n\r\n",
-    b"GET /v1/health HTTP/1.1\r\nHost x\r\n\r\n",
-    b"CONNECT a:1 HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    b"POST /v1/index HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-    b"POST /v1/index HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 400 + b"\r\n\r\n",
-    b"POST /v1/index HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-]
-
-
-@pytest.mark.parametrize("data", GARBAGE, ids=lambda data: repr(data[:30]))
-def test_what_is_no_request_is_answered_400(target: Target, data: bytes) -> None:
-    with closing(Line(target.running)) as line:
-        line.send(data)
-        assert line.answer()[0] == 400
-        assert line.has_ended()
-    done(target.http.get("/health"))
-
-
-def test_requests_that_wear_odd_heads_are_answered(target: Target) -> None:
-    odd = [
-        (head(target, "Host: [", "Idempotency-Key: a", method="DELETE", path="/v1/index/nosuch"), 404),
-        (head(target, "Cookie: " + "x" * 20_000, method="GET", path="/v1/index"), 200),
-        (head(target, "Expect: 100-continue", method="GET", path="/v1/index"), 200),
-        (head(target, "Content-Encoding: \xff", method="GET", path="/v1/index"), 200),
-        (head(target, method="GET", path="/v1/index?%ff=%zz"), 422),
-        (head(target, method="GET", path="//v1/index"), 404),
-        (b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", 401),
-        (b"GET /v1/index HTTP/1.1\r\nHost: x\r\nX-API-Key: \xff\x80\r\n\r\n", 401),
-    ]
-    for data, expected in odd:
-        with closing(Line(target.running)) as line:
-            line.send(data)
-            assert line.answer()[0] == expected, data
-
-
-def test_a_write_against_repetition_from_an_odd_host_is_answered(target: Target) -> None:
-    lines = ("Idempotency-Key: a", "Content-Length: 2")
-    data = head(target, *lines, path="/v1/index/spare/reset").replace(b"Host: here", b"Host: [")
-    with closing(Line(target.running)) as line:
-        line.send(data + b"{}")
-        assert line.answer()[0] == 200
-
-
-@pytest.mark.parametrize("mark", ["%3F", "%23"])
-def test_an_answer_is_given_again_for_the_same_path_alone(target: Target, mark: str) -> None:
-    ids = [f"b{unquote(mark)}1", f"b{unquote(mark)}2"]
-    records = [{"id": id, "values": [0, 1]} for id in ids]
-    done(target.http.post("/index/spare/vectors", json={"vectors": records}))
-    for id in ids:
-        path = f"/index/spare/vectors/{quote(id, safe='')}"
-        target.http.delete(path, headers={"idempotency-key": f"only-once-{ord(unquote(mark))}"})
-        refused(target.http.get(path), 404, "not_found")
-
-
-def test_no_web_socket_is_opened(target: Target) -> None:
-    upgrade = ("Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
-    with closing(Line(target.running)) as line:
-        line.send(head(target, *upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", method="GET"))
-        assert line.answer()[0] == 422  # a search like any other, and without a vector
-
-
-def test_a_head_without_end_is_refused(frail: Target) -> None:
-    with closing(Line(frail.running)) as line:
-        line.send(b"GET /v1/health HTTP/1.1\r\nHost: x\r\n")
-        filler = "a" * 1000
-        lines = b"".join(f"x-{i}: {filler}\r\n".encode() for i in range(5000))
-        with pytest.raises(OSError, match=r"reset|pipe"):
-            line.send(lines)
-
-
 # ---- what is left of it -----------------------------------------------------------------------------
 
 
@@ -805,7 +538,3 @@ def test_after_all_of_it_both_servers_answer_and_their_logs_hold_no_traceback(
         lines = [line for line in each.running.lines if not line.startswith(FOR_PEOPLE)]
         assert each.running.logged() == [orjson.loads(line) for line in lines]
         assert [line for line in lines if "traceback" in line.lower()] == []
-
-
-def ids_of(target: Target) -> list[str]:
-    return [each["id"] for each in done(target.http.get("/index/docs/vectors"))["vectors"]]
