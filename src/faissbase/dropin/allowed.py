@@ -12,13 +12,14 @@ from typing import Any
 
 import faiss
 
+from faissbase.dropin.bounds import Refused as Refused
+from faissbase.dropin.bounds import check_effort
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_LONGEST_FACTORY = 1000
-_LEAST_M = 2
 MADE = (
     faiss.Index,
     faiss.IndexBinary,
@@ -37,6 +38,8 @@ _NEVER_MADE = (
     "ReadOnlyInvertedLists",
     "BlockInvertedLists",
 )
+# What they attach or take over must not be a part of the object itself.
+ATTACHING = _words("add_shard add_replica addIndex merge_from merge_into copy_subset_to")
 # Methods of C++ without a wrapper, whose arguments are numbers and objects.
 _PLAIN = _words(
     """
@@ -64,7 +67,7 @@ _TUNED = _words(
     nprobe max_codes parallel_mode verbose efSearch efConstruction bounded_queue check_relative_distance
     search_bounded_queue k_factor search_L search_type do_polysemous_training polysemous_ht
     polysemous_training encode_signs scan_table_threshold max_beam_size max_mem_distances
-    use_precomputed_table quantizer_trains_alone clustering_index by_residual rerank_k qbs qbs2 implem
+    use_precomputed_table quantizer_trains_alone clustering_index by_residual rerank_k implem
     niter nredo seed spherical int_centroids update_index frozen_centroids min_points_per_centroid
     max_points_per_centroid decode_block_size check_input_data_for_NaNs use_faster_subsampling
     rowwise_minmax train_type rangestat rangestat_arg eigen_power epsilon balanced_bins random_rotation
@@ -89,10 +92,6 @@ FUNCTIONS = _words(
     get_invlist_range set_invlist_range
     """
 )
-
-
-class Refused(RuntimeError):
-    """Not from afar; says what is possible instead."""
 
 
 @cache
@@ -152,6 +151,8 @@ def set_field(thing: Any, name: str, value: Any) -> None:
     before = field_of(thing, name)
     if name in _OWNED:
         return  # whoever is referred to is kept alive by references, and never freed by its holder
+    if type(value) is type(before) and isinstance(value, bool | int | float | str) and value == before:
+        return
     if name not in _TUNED or not isinstance(before, bool | int | float | str):
         raise Refused(
             f"{type(thing).__name__}.{name} cannot be set on a server, for it says how memory is laid out: "
@@ -161,41 +162,17 @@ def set_field(thing: Any, name: str, value: Any) -> None:
         raise Refused(
             f"{type(thing).__name__}.{name} is {before!r} and cannot be set to {value!r} on a server"
         )
+    check_effort(name, value)
     setattr(thing, name, value)
+    if isinstance(thing, faiss.IndexIVFPQ) and name in ("use_precomputed_table", "by_residual"):
+        _tabulate(thing, name, before)
 
 
-def check_made(name: str, args: tuple[Any, ...]) -> None:
-    """Refuse what would end the process, or hang it, instead of making it."""
-    if name in ("index_factory", "index_binary_factory"):
-        text = next((each for each in args if isinstance(each, str)), "")
-        if len(text) > _LONGEST_FACTORY:
-            raise Refused(
-                f"a factory string of {len(text):,} letters, at most {_LONGEST_FACTORY:,} are taken"
-            )
-        if any(f"HNSW{m}" in text.split(",") for m in range(_LEAST_M)):
-            raise Refused(f"{text!r}: HNSW wants M of {_LEAST_M} or more")
-    if "HNSW" in name and name.startswith("Index"):
-        numbers = [each for each in args if type(each) is int]
-        if len(numbers) > 1 and not numbers[1] >= _LEAST_M:
-            raise Refused(f"{name} wants M of {_LEAST_M} or more, got {numbers[1]}")
-    if name.startswith(("Index", "HNSW")) and args and type(args[0]) is int and args[0] < 0:
-        raise Refused(f"{name} of dimension {args[0]}")
-
-
-_BY_POSITION = (faiss.IndexIVF, faiss.IndexIDMap, faiss.IndexBinaryIDMap, faiss.IndexBinaryIVF)
-
-
-def check_call(thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse positions that are none: FAISS would give what lies there in memory."""
-    if name not in ("reconstruct", "reconstruct_batch") or isinstance(thing, _BY_POSITION):
-        return
-    if not hasattr(thing, "ntotal"):
-        return
-    key = args[0] if args else kwargs.get("key")
-    keys = [key] if isinstance(key, int) else key
+def _tabulate(index: Any, name: str, before: Any) -> None:
+    """Make the table that a search would read, or leave all as it was."""
     try:
-        is_inside = all(0 <= int(each) < thing.ntotal for each in keys)  # type: ignore[union-attr]
-    except (TypeError, ValueError, OverflowError):
-        return  # FAISS says what is wrong with it
-    if not is_inside:
-        raise Refused(f"{type(thing).__name__}.{name}: {key!r} is no position from 0 to {thing.ntotal - 1}")
+        if index.use_precomputed_table > 0 and index.by_residual and index.is_trained:
+            index.precompute_table()
+    except Exception:
+        setattr(index, name, before)
+        raise

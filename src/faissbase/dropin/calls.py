@@ -16,7 +16,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import allowed, frames, values
+from faissbase.dropin import allowed, bounds, frames, values
 from faissbase.dropin.allowed import Refused
 from faissbase.dropin.gathering import Searches
 from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
@@ -36,18 +36,29 @@ _MADE_OF_PLAIN = (int, str, float, bool)
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What the caller's key is good for. ``indexes``: names, where it is good for those alone."""
+    """What the caller's key is good for. ``indexes``: names, where it is good for those alone.
+
+    A session is the key's: another key that has learnt its name finds nothing in it.
+    """
 
     tenant: str
+    key: str
     may_write: bool
     indexes: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, head: dict[str, Any]) -> Rights:
+        """What the server says of the caller."""
+        indexes = None if head["indexes"] is None else frozenset(head["indexes"])
+        return cls(head["tenant"], head["key"], head["may_write"], indexes)
 
     def check(self, op: str, name: str) -> None:
         reads = op in _READ_OPS or (op == "call" and name in allowed.READING)
         reads = reads or (op == "function" and name in allowed.FUNCTIONS - _CHANGING_FUNCTIONS - _NEW_BY)
         if not reads and not self.may_write:
             raise AccessError(f"this key may not {op} {name}: it wants the scope 'write'")
-        if self.indexes is not None and op in ("make", "read", "save", "delete"):
+        is_new = op in ("make", "read", "save", "delete") or (op == "function" and name in _NEW_BY)
+        if self.indexes is not None and is_new:
             raise AccessError(f"this key is good for some indexes alone, so it may not {op}")
 
     def check_name(self, name: str) -> None:
@@ -133,9 +144,9 @@ class Calls:
     def answer(self, body: Any, arrays: list[frames.Array], rights: Rights) -> tuple[Any, list[frames.Array]]:
         """The body and the arrays of the answer: what was found, or the error that FAISS has raised."""
         try:
-            session = self.sessions.find(str(body["session"]))
+            op, name = _checked(body)
+            session = self.sessions.find(f"{rights.key} {name}")
             session.drop(body.get("drop", ()))
-            op = str(body["op"])
             rights.check(op, str(body.get("name", "")))
             run = partial(self._run, op, body, arrays, session, rights)
             call_id = body.get("call")
@@ -190,7 +201,7 @@ class Calls:
         the_class = allowed.made_class(call.name)
         with self._changed(call, is_noted=False) as graphs:
             args, kwargs = call.given()
-            allowed.check_made(call.name, args)
+            bounds.check_made(call.name, args)
             held = Held(the_class(*args, **kwargs), keeps=tuple(each.thing for each in call.held.values()))
             for graph in graphs:
                 held.graph.join(graph)
@@ -202,7 +213,8 @@ class Calls:
         def run() -> Any:
             args, kwargs = call.given()
             method = allowed.method_of(target.thing, call.name)
-            allowed.check_call(target.thing, call.name, args, kwargs)
+            bounds.check_call(target.thing, call.name, args, kwargs)
+            _check_apart(call, target)
             plain = not kwargs and all(type(each) in _MADE_OF_PLAIN for each in args)
             if call.name == "search":
                 return _searched(target, method, args, kwargs)
@@ -241,7 +253,7 @@ class Calls:
                 return getattr(faiss, call.name)(*args, **kwargs)
         with self._unchanged(call):
             args, kwargs = call.given()
-            allowed.check_made(call.name, args)
+            bounds.check_made(call.name, args)
             result = getattr(faiss, call.name)(*args, **kwargs)
             if call.name in _NEW_BY or not call.held:
                 return Held(result) if _is_object(result) else result
@@ -253,6 +265,7 @@ class Calls:
             raise Refused(f"{call.name} cannot be run on the server with an index that is there")
         with self._changed(call, is_synced=False):
             args, kwargs = call.given()
+            bounds.check_parameters(args)
             return getattr(call.decoded(call.body["value"]), call.name)(*args, **kwargs)
 
     def _read(self, call: _Call, rights: Rights) -> Any:
@@ -285,7 +298,7 @@ class Calls:
         self.names.delete(call.name)
 
     def _end(self, call: _Call, rights: Rights) -> Any:
-        self.sessions.end(str(call.body["session"]))
+        self.sessions.end(f"{rights.key} {call.body['session']}")
 
     # ---- locks and journals ----------------------------------------------------------------------
 
@@ -335,7 +348,9 @@ class _Locked:
 
     def _note(self, named: Named, *, is_whole: bool) -> None:
         assert self._names is not None
-        body = _as_steps(self._call, named.held) if is_whole else None
+        # Training again may lead elsewhere, and takes long.
+        is_kept = is_whole and not self._call.name.startswith("train")
+        body = _as_steps(self._call, named.held) if is_kept else None
         try:
             if body is None:
                 named.version += 1
@@ -360,6 +375,37 @@ def _searched(target: Held, method: Any, args: tuple[Any, ...], kwargs: dict[str
         target.searches = Searches(target.thing, faiss.omp_get_max_threads())
     asked = target.searches.few(args, kwargs)
     return method(*args, **kwargs) if asked is None else target.searches.search(*asked)
+
+
+_MOST_SESSION = 64
+
+
+def _checked(body: dict[str, Any]) -> tuple[str, str]:
+    """What is to be done, and in which session.
+
+    Raises
+    ------
+    FrameError
+        A part of the request is missing, or not of its kind.
+    """
+    op, session, drop = body.get("op"), body.get("session"), body.get("drop", [])
+    if not (type(op) is str and type(session) is str and len(session) <= _MOST_SESSION):
+        raise frames.FrameError(f"a call says what op it is and of which session, as texts, got {op!r:.80}")
+    if type(body.get("name", "")) is not str:
+        raise frames.FrameError(f"the name must be a text, got {body['name']!r:.80}")
+    if type(drop) is not list or not all(type(each) is int for each in drop):
+        raise frames.FrameError("drop must be a list of numbers of objects")
+    if type(body.get("target", 0)) is not int:
+        raise frames.FrameError(f"the target must be the number of an object, got {body['target']!r:.80}")
+    return op, session
+
+
+def _check_apart(call: _Call, target: Held) -> None:
+    """Refuse to make an object a part of itself: FAISS would go round for ever."""
+    if call.name in allowed.ATTACHING:
+        others = {*_numbers(call.body.get("args")), *_numbers(call.body.get("kwargs"))}
+        if any(call.held[each].graph.root() is target.graph.root() for each in others):
+            raise Refused(f"{call.name}: an index cannot be given to itself, or twice to the same index")
 
 
 def _found(session: Session, number: Any) -> Held:
@@ -424,7 +470,7 @@ def _as_steps(call: _Call, root: Held) -> dict[str, Any] | None:
 
 
 def _redo(root: Held, body: Any, arrays: list[frames.Array]) -> None:
-    """Do a call of a journal again. What FAISS refused then, it refuses again."""
+    """Do a call of a journal again, which FAISS has not refused then."""
 
     def special(tag: str, content: Any) -> Any:
         if tag == "object":
@@ -438,17 +484,14 @@ def _redo(root: Held, body: Any, arrays: list[frames.Array]) -> None:
 
     args, kwargs = decoded(body.get("args", [])), decoded(body.get("kwargs", {"dict": []}))
     name = body["name"]
-    try:
-        if body["op"] == "set":
-            allowed.set_field(_walked(root.thing, body["target"]), name, decoded(body["value"]))
-        elif body["op"] == "call":
-            allowed.method_of(_walked(root.thing, body["target"]), name)(*args, **kwargs)
-        elif body["op"] == "value":
-            getattr(decoded(body["value"]), name)(*args, **kwargs)
-        elif body["op"] == "function":
-            getattr(faiss, name)(*args, **kwargs)
-    except (RuntimeError, AssertionError, TypeError, ValueError, AttributeError):
-        return
+    if body["op"] == "set":
+        allowed.set_field(_walked(root.thing, body["target"]), name, decoded(body["value"]))
+    elif body["op"] == "call":
+        allowed.method_of(_walked(root.thing, body["target"]), name)(*args, **kwargs)
+    elif body["op"] == "value":
+        getattr(decoded(body["value"]), name)(*args, **kwargs)
+    elif body["op"] == "function":
+        getattr(faiss, name)(*args, **kwargs)
 
 
 def _walked(thing: Any, steps: list[Any]) -> Any:

@@ -23,6 +23,7 @@ MOST_HEAD_BYTES = 64 << 20
 _KINDS = "biufc"
 _MOST_INT, _LEAST_INT = 2**64, -(2**63)
 _MOST_DIMENSIONS = 8
+_MOST_ARRAYS = 10_000
 
 
 class FrameError(ValueError):
@@ -171,10 +172,15 @@ def read(fill: Fill, most_bytes: int, allocate: Allocate = np.empty) -> tuple[An
         body, facts = found["body"], [(_dtype(dtype), _shape(shape)) for dtype, shape in found["arrays"]]
     except (ValueError, TypeError, KeyError) as error:
         raise FrameError(f"no frame: {error}") from error
+    if len(facts) > _MOST_ARRAYS:
+        raise FrameError(f"{len(facts):,} arrays, at most {_MOST_ARRAYS:,} are taken")
     n_bytes = sum(dtype.itemsize * math.prod(shape) for dtype, shape in facts)
     if n_bytes > most_bytes:
         raise FrameError(f"arrays of {n_bytes:,} bytes, at most {most_bytes:,} are taken")
-    arrays = [allocate(shape, dtype) for dtype, shape in facts]
+    try:
+        arrays = [allocate(shape, dtype) for dtype, shape in facts]
+    except ValueError as error:  # a dimension beyond what there can be
+        raise FrameError(f"no shape: {error}") from error
     for array in arrays:
         if array.size:
             fill(_bytes_of(array))

@@ -9,40 +9,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import struct
+import uuid
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import faiss
 
 from faissbase.dropin import frames
+from faissbase.dropin.facts import META, Facts, is_name, is_named, read_facts
 from faissbase.dropin.graphs import Held
-from faissbase.errors import CorruptionError
+from faissbase.dropin.journal import Journal
+from faissbase.errors import CorruptionError, UnavailableError
 from faissbase.storage.files import os_errors, sync_folder
 
-_META = "index.json"
-_RECORD = struct.Struct("<4sQI")
-_MARK = b"FBJ1"
 _LEAST_JOURNAL_BYTES = 64 << 20
 _PIECE_BYTES = 16 << 20
-_NO_LIMIT = 1 << 62
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the file beside an index says of it."""
-
-    generation: int
-    kind: str
-    d: int
-    ntotal: int
-    metric: int
-    is_binary: bool
-    checksum: int
-    size_bytes: int
+_BUFFER_BYTES = 1 << 20
+_GONE = ".gone-"
+# What a call of a journal raises where it cannot be done again: then it succeeded, so now it must, too.
+_REFUSALS = (RuntimeError, AssertionError, TypeError, ValueError, AttributeError, LookupError)
 
 
 class Named:
@@ -55,8 +42,7 @@ class Named:
         self.is_lost = False
         self._generation = 0
         self._size_bytes = 0
-        self._journal: int | None = None
-        self._journal_bytes = 0
+        self._journal: Journal | None = None
 
     @property
     def name(self) -> str:
@@ -64,7 +50,7 @@ class Named:
 
     # ---- writing ---------------------------------------------------------------------------------
 
-    def note(self, body: Any, arrays: Sequence[frames.Array], *, is_synced: bool) -> None:
+    def note(self, body: dict[str, Any], arrays: Sequence[frames.Array], *, is_synced: bool) -> None:
         """Write a call to the journal; where that is long, the index itself.
 
         Raises
@@ -72,21 +58,15 @@ class Named:
         UnavailableError
             It could not be written. The index in memory is ahead of its files and must be let go.
         """
-        pieces = frames.pack(body, arrays)
-        n_bytes, checksum = sum(piece.nbytes for piece in pieces), 0
-        for piece in pieces:
-            checksum = zlib.crc32(piece, checksum)
+        pieces = frames.pack(body | {"ntotal": self.held.thing.ntotal}, arrays)
         self.version += 1
-        if self._journal_bytes + n_bytes > max(_LEAST_JOURNAL_BYTES, self._size_bytes):
+        assert self._journal is not None
+        n_bytes = self._journal.n_bytes + sum(piece.nbytes for piece in pieces)
+        if n_bytes > max(_LEAST_JOURNAL_BYTES, self._size_bytes):
             self.checkpoint()
             return
         with os_errors(f"cannot write the journal of {self.name!r}"):
-            assert self._journal is not None
-            for piece in [memoryview(_RECORD.pack(_MARK, n_bytes, checksum)), *pieces]:
-                _write(self._journal, piece)
-            if is_synced:
-                os.fdatasync(self._journal)
-        self._journal_bytes += n_bytes
+            self._journal.add(pieces, is_synced=is_synced)
 
     def checkpoint(self) -> None:
         """Write the index itself, durably, and begin an empty journal."""
@@ -95,7 +75,6 @@ class Named:
         is_binary = isinstance(thing, faiss.IndexBinary)
         with os_errors(f"cannot write {self.name!r}"):
             checksum, size_bytes = _written(thing, path, is_binary)
-            journal = os.open(self._journal_path(generation), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             facts = Facts(
                 generation,
                 type(thing).__name__,
@@ -106,30 +85,27 @@ class Named:
                 checksum,
                 size_bytes,
             )
-            draft = self.folder / f"{_META}.draft"
-            with open(draft, "w") as file:
-                json.dump({each: getattr(facts, each) for each in Facts.__slots__}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            sync_folder(self.folder)
-            draft.rename(self.folder / _META)
-            sync_folder(self.folder)
-        self._begin(facts, journal, 0)
+            journal = Journal(self._journal_path(generation), is_new=True)
+            try:
+                _publish(self.folder, facts)
+            except BaseException:
+                journal.close()
+                raise
+        self._begin(facts, journal)
         _remove_others(self.folder, generation)
 
-    def _begin(self, facts: Facts, journal: int, journal_bytes: int) -> None:
+    def _begin(self, facts: Facts, journal: Journal) -> None:
         self.close()
-        self._generation, self._size_bytes = facts.generation, facts.size_bytes
-        self._journal, self._journal_bytes = journal, journal_bytes
+        self._generation, self._size_bytes, self._journal = facts.generation, facts.size_bytes, journal
 
     def settle(self) -> None:
         """Write the index itself where its journal is not empty."""
-        if self._journal_bytes:
+        if self._journal is not None and self._journal.n_bytes:
             self.checkpoint()
 
     def close(self) -> None:
         if self._journal is not None:
-            os.close(self._journal)
+            self._journal.close()
             self._journal = None
 
     def _journal_path(self, generation: int) -> Path:
@@ -152,75 +128,81 @@ class Named:
             if (facts.size_bytes, facts.checksum) != (path.stat().st_size, _checksum(path)):
                 raise CorruptionError(f"{path.name} of index {folder.name!r} is damaged")
         read = faiss.read_index_binary if facts.is_binary else faiss.read_index
-        held = Held(read(str(path)))
-        named = cls(folder, held)
-        held.graph.named[folder.name] = named
+        named = cls(folder, Held(read(str(path))))
         with os_errors(f"cannot read the journal of {folder.name!r}"):
-            journal = os.open(named._journal_path(facts.generation), os.O_RDWR | os.O_CREAT, 0o600)
-        stop = 0
-        for body, arrays, at in _records(journal):
-            redo(held, body, arrays)
-            stop = at
-        os.ftruncate(journal, stop)  # a call that was being written was never acknowledged
-        os.lseek(journal, stop, os.SEEK_SET)
-        named._begin(facts, journal, stop)
+            journal = Journal(named._journal_path(facts.generation), is_new=False)
+            try:
+                for n, (body, arrays) in enumerate(journal.records()):
+                    _redone(named, redo, n, body, arrays)
+            except BaseException:
+                journal.close()
+                raise
+        named._begin(facts, journal)
+        named.held.graph.named[folder.name] = named
         _remove_others(folder, facts.generation)
         return named
 
 
-def read_facts(folder: Path) -> Facts:
-    """What an index is, by the file beside it."""
+def _redone(named: Named, redo: Any, n: int, body: Any, arrays: list[frames.Array]) -> None:
+    """Do a call of the journal again, and see that it has led where it led the first time."""
     try:
-        return Facts(**json.loads((folder / _META).read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise CorruptionError(f"{_META} of index {folder.name!r} cannot be read: {error}") from error
+        redo(named.held, body, arrays)
+    except MemoryError:
+        raise UnavailableError(f"not enough memory to open {named.name!r}") from None
+    except _REFUSALS as error:
+        raise CorruptionError(f"call {n} of the journal of {named.name!r} fails now: {error}") from error
+    found, wanted = named.held.thing.ntotal, body.get("ntotal")
+    if found != wanted:
+        raise CorruptionError(
+            f"call {n} of the journal of {named.name!r} leads to ntotal={found}, it was {wanted}"
+        )
 
 
-def is_named(folder: Path) -> bool:
-    """Whether there is an index in ``folder``; one that was not written to its end is none."""
-    return (folder / _META).exists()
+class _Out:
+    """Takes what FAISS writes to a file; keeps its checksum and size, and what went wrong."""
 
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.checksum = self.size_bytes = 0
+        self.error: OSError | None = None
 
-def _records(journal: int) -> Iterator[tuple[Any, list[frames.Array], int]]:
-    """Each call that was written whole, and where it ends."""
-    size, at = os.fstat(journal).st_size, 0
-    while at + _RECORD.size <= size:
-        mark, n_bytes, checksum = _RECORD.unpack(os.pread(journal, _RECORD.size, at))
-        stop = at + _RECORD.size + n_bytes
-        if mark != _MARK or stop > size:
-            return
-        found, at = memoryview(bytearray(n_bytes)), at + _RECORD.size
-        done = 0
-        while done < n_bytes:
-            done += os.preadv(journal, [found[done : done + _PIECE_BYTES]], at + done)
-        if zlib.crc32(found) != checksum:
-            return
-        body, arrays = frames.read(_filler(found), _NO_LIMIT)
-        yield body, arrays, stop
-        at = stop
-
-
-def _filler(source: memoryview) -> frames.Fill:
-    at = 0
-
-    def fill(target: memoryview) -> None:
-        nonlocal at
-        target[:] = source[at : at + target.nbytes]
-        at += target.nbytes
-
-    return fill
+    def __call__(self, piece: bytes) -> int:
+        try:
+            self._file.write(piece)
+        except OSError as error:
+            self.error = error
+            raise
+        self.checksum = zlib.crc32(piece, self.checksum)
+        self.size_bytes += len(piece)
+        return len(piece)
 
 
 def _written(thing: Any, path: Path, is_binary: bool) -> tuple[int, int]:
-    """Write an index durably; its checksum and size."""
+    """Write an index durably; its checksum and size. FAISS's own files do not tell of a full disk."""
     write = faiss.write_index_binary if is_binary else faiss.write_index
-    try:
-        write(thing, str(path))
-    except RuntimeError as error:  # FAISS's, for a write that failed
-        raise OSError(str(error)) from error
-    with open(path, "rb+") as file:
+    with open(path, "wb", buffering=_BUFFER_BYTES) as file:
+        out = _Out(file)
+        try:
+            write(thing, faiss.PyCallbackIOWriter(out))
+        except Exception:
+            if out.error is not None:
+                raise out.error from None
+            raise
+        file.flush()
         os.fsync(file.fileno())
-    return _checksum(path), path.stat().st_size
+    return out.checksum, out.size_bytes
+
+
+def _publish(folder: Path, facts: Facts) -> None:
+    """Say durably that the index is what ``facts`` tell."""
+    draft = folder / f"{META}.draft"
+    with open(draft, "w") as file:
+        json.dump({each: getattr(facts, each) for each in Facts.__slots__}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(folder)
+    draft.rename(folder / META)
+    sync_folder(folder)
 
 
 def _checksum(path: Path) -> int:
@@ -231,20 +213,23 @@ def _checksum(path: Path) -> int:
     return checksum
 
 
-def _write(fd: int, piece: memoryview) -> None:
-    while piece.nbytes:
-        piece = piece[os.write(fd, piece[:_PIECE_BYTES]) :]
-
-
 def _remove_others(folder: Path, generation: int) -> None:
-    kept = {_META, f"index.{generation}.faiss", f"journal.{generation}"}
+    kept = {META, f"index.{generation}.faiss", f"journal.{generation}"}
     for file in folder.iterdir():
         if file.name not in kept:
             file.unlink(missing_ok=True)
 
 
-def remove(folder: Path) -> None:
-    """Remove an index: at once it is none any more, then its files go."""
-    (folder / _META).unlink()
-    sync_folder(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+def remove(folder: Path) -> Path:
+    """Remove an index at once and durably; the folder with its files, which are still to be deleted."""
+    gone = folder.parent / f"{_GONE}{uuid.uuid4().hex}"
+    folder.rename(gone)
+    sync_folder(folder.parent)
+    return gone
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes have left beside the indexes of ``folder``."""
+    for each in folder.iterdir():
+        if each.is_dir() and not (is_name(each.name) and is_named(each)):
+            shutil.rmtree(each, ignore_errors=True)

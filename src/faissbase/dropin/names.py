@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from faissbase.dropin import named as files
+from faissbase.dropin.facts import is_name, is_named, names_in, read_facts
 from faissbase.dropin.graphs import Held, locked
 from faissbase.dropin.named import Named
 from faissbase.errors import (
     AlreadyExistsError,
     ConflictError,
     CorruptionError,
+    FaissbaseError,
     InvalidInputError,
     NotFoundError,
 )
-from faissbase.storage.files import os_errors
+from faissbase.storage.files import os_errors, sync_folder
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+_MOST_SHOWN = 20
 
 
 class Names:
@@ -31,18 +33,17 @@ class Names:
         self._redo = redo
         self._lock = threading.Lock()
         self._loaded: dict[str, Named] = {}
+        files.remove_leftovers(folder)
 
     def names(self) -> list[str]:
-        return sorted(
-            each.name for each in self._folder.iterdir() if _NAME.match(each.name) and files.is_named(each)
-        )
+        return names_in(self._folder)
 
     def facts(self) -> list[dict[str, Any]]:
         """What each index is, by name."""
         found = []
         for name in self.names():
             try:
-                facts = files.read_facts(self._folder / name)
+                facts = read_facts(self._folder / name)
             except CorruptionError:  # deleted meanwhile, or damaged: opening it tells
                 continue
             loaded = self._loaded.get(name)
@@ -65,8 +66,8 @@ class Names:
         with self._lock:
             known = self._loaded.get(name)
             if known is None:
-                if not files.is_named(self._folder / name):
-                    there = ", ".join(self.names()[:20]) or "none"
+                if not is_named(self._folder / name):
+                    there = ", ".join(self.names()[:_MOST_SHOWN]) or "none"
                     raise NotFoundError(f"no FAISS index {name!r}; there are: {there}")
                 known = self._loaded[name] = Named.opened(self._folder / name, self._redo)
             return known.held
@@ -82,7 +83,7 @@ class Names:
         _check_name(name)
         folder = self._folder / name
         with self._lock:
-            if files.is_named(folder):
+            if is_named(folder):
                 raise AlreadyExistsError(f"there is a FAISS index {name!r} already")
             with os_errors(f"cannot write {name!r}"):
                 shutil.rmtree(folder, ignore_errors=True)  # one that was not written to its end
@@ -90,6 +91,8 @@ class Names:
             named = Named(folder, held)
             try:
                 named.checkpoint()
+                with os_errors(f"cannot write {name!r}"):
+                    sync_folder(self._folder)
             except BaseException:
                 named.close()
                 shutil.rmtree(folder, ignore_errors=True)
@@ -100,18 +103,27 @@ class Names:
     def delete(self, name: str) -> None:
         """Delete an index and its files. `NotFoundError` where there is none."""
         _check_name(name)
-        with self._lock:
-            folder = self._folder / name
-            if not files.is_named(folder):
-                raise NotFoundError(f"no FAISS index {name!r}")
-            known = self._loaded.pop(name, None)
+        gone = None
+        while gone is None:
+            with self._lock:
+                known = self._loaded.get(name)
+            with locked([] if known is None else [known.held], alone=True), self._lock:
+                gone = self._removed(name, known)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _removed(self, name: str, known: Named | None) -> Path | None:
+        """The folder of an index that is none any more; None where it was opened or let go meanwhile."""
+        if self._loaded.get(name) is not known:
+            return None
+        folder = self._folder / name
+        if not is_named(folder):
+            raise NotFoundError(f"no FAISS index {name!r}")
         with os_errors(f"cannot delete {name!r}"):
-            if known is None:
-                files.remove(folder)
-                return
-            with locked([known.held], alone=True):
-                self._let_go(known)
-                files.remove(folder)
+            gone = files.remove(folder)
+        self._loaded.pop(name, None)
+        if known is not None:
+            self._let_go(known)
+        return gone
 
     def give_up(self, named: Named) -> None:
         """Let go of an index whose files are behind it; whoever opens it has what was acknowledged."""
@@ -129,13 +141,13 @@ class Names:
         with self._lock:
             every = list(self._loaded.values())
         for named in every:
-            with locked([named.held], alone=True):
-                if not named.is_lost:
+            with locked([named.held], alone=True), suppress(FaissbaseError, RuntimeError):
+                if not named.is_lost:  # where it fails, its journal has all
                     named.settle()
 
 
 def _check_name(name: object) -> None:
-    if not isinstance(name, str) or not _NAME.match(name):
+    if not is_name(name):
         raise InvalidInputError(
             "the name of an index must be 1 to 128 letters, digits, '.', '_' or '-', "
             f"starting with a letter or digit, got {name!r}"

@@ -8,6 +8,7 @@ Run as ``python -m faissbase.dropin.reading IN OUT KIND``.
 
 from __future__ import annotations
 
+import mmap
 import resource
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from faissbase.dropin.frames import Array
 from faissbase.storage.files import os_errors
 
 _ON_DISK = b"ilod"
-_PIECE_BYTES = 16 << 20
+_N_LISTS_AT, _LIST_BYTES = 20, 24
 _FACTOR, _LEAST_BYTES = 6, 1 << 30
 _CPU_S = 600
 _KINDS = {
@@ -39,6 +40,10 @@ _CLASSES = {
     faiss.ProductQuantizer: _KINDS["quantizer"],
 }
 _REFUSED = 3
+_ADVICE = (
+    "inverted lists on disk cannot be sent to the server: bring them into memory first, with "
+    "faiss.read_index and ArrayInvertedLists"
+)
 
 
 def read_foreign(data: Array, kind: str, folder: Path) -> Any:
@@ -62,7 +67,7 @@ def read_foreign(data: Array, kind: str, folder: Path) -> Any:
             file.write(data.data)
         command = [sys.executable, "-m", "faissbase.dropin.reading", str(given), str(clean), kind]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        said = done.stdout.strip().replace(str(given), "the file")
+        said = done.stdout.strip().replace(str(given), "the file").replace(str(clean), "the file")
         if done.returncode == _REFUSED:
             raise Refused(said)
         if done.returncode:
@@ -91,51 +96,36 @@ def _main(given: Path, clean: Path, kind: str) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     read, write = _KINDS[kind]
-    if kind in ("index", "binary") and _may_be_on_disk(given):
-        print(
-            "inverted lists on disk cannot be sent to the server: bring them into memory first, with "
-            "faiss.read_index and ArrayInvertedLists"
-        )
+    if size and _may_be_on_disk(given):
+        print(_ADVICE)
         return _REFUSED
     try:
         write(read(str(given)), str(clean))
-    except (RuntimeError, MemoryError) as error:
-        print(error or "not enough memory")
+        read(str(clean))  # as it will be read where it must not fail
+    except MemoryError:
+        print("not enough memory")
+        return 1
+    except RuntimeError as error:
+        print(error)
         return 1
     return 0
 
 
 def _may_be_on_disk(given: Path) -> bool:
-    """Whether the file says that it has inverted lists on disk, or holds those letters by chance."""
-    before = b""
-    with open(given, "rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            if _ON_DISK in before + piece:
-                return _has_disk_lists(given)
-            before = piece[-len(_ON_DISK) + 1 :]
+    """Whether there are lists on disk somewhere in the file, whatever they are nested in.
+
+    Behind their mark are two numbers, how many lists there are, and 24 bytes for each: what has no room for
+    those has the letters by chance, and FAISS could not read it as lists.
+    """
+    with open(given, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(_ON_DISK)
+        while at >= 0:
+            start = at + _N_LISTS_AT
+            n_lists = int.from_bytes(data[start : start + 8], "little")
+            if start + 8 <= len(data) and n_lists <= (len(data) - start) // _LIST_BYTES:
+                return True
+            at = data.find(_ON_DISK, at + 1)
     return False
-
-
-def _has_disk_lists(given: Path) -> bool:
-    """Look without opening the lists. What cannot be looked at counts as having them."""
-    try:
-        found = faiss.read_index(str(given), faiss.IO_FLAG_SKIP_IVF_DATA)
-    except RuntimeError:
-        return True
-    return _any_on_disk(found)
-
-
-def _any_on_disk(index: Any) -> bool:
-    index = faiss.downcast_index(index)
-    lists = getattr(index, "invlists", None)
-    if lists is not None and isinstance(faiss.downcast_InvertedLists(lists), faiss.OnDiskInvertedLists):
-        return True
-    inner = [
-        getattr(index, name, None) for name in ("index", "quantizer", "base_index", "refine_index", "storage")
-    ]
-    if isinstance(index, faiss.IndexShards | faiss.IndexReplicas):
-        inner += [index.at(i) for i in range(index.count())]
-    return any(_any_on_disk(each) for each in inner if each is not None)
 
 
 if __name__ == "__main__":

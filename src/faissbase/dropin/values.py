@@ -7,6 +7,7 @@ from typing import Any
 import faiss
 
 from faissbase.dropin.allowed import Refused, value_class
+from faissbase.dropin.bounds import check_effort
 
 _OF_ARRAYS = ("IDSelectorArray", "IDSelectorBatch", "IDSelectorBitmap")
 
@@ -21,7 +22,11 @@ def build(content: Any, decoded: Any) -> Any:
     for field, value in decoded(fields).items():
         if not isinstance(getattr(the_class, field, None), property):
             raise AttributeError(f"{name!r} object has no attribute {field!r}")
+        if isinstance(made, faiss.IDSelector) and not isinstance(made, faiss.IDSelectorRange):
+            raise Refused(f"{name}.{field} says where its ids lie, and cannot be set: make a new selector")
         setattr(made, field, value)
+    for field in ("efSearch", "qb"):
+        check_effort(field, getattr(made, field, None))
     # FAISS's own references cover most of this; what a selector is made of must outlive it in any case.
     made.__dict__["_made_of"] = (args, kwargs, decoded)
     return made

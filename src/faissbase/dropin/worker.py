@@ -1,8 +1,8 @@
 """The process in which the FAISS objects of one tenant live, so that what ends it is nobody else's loss.
 
 Whoever has started it sends it connections over one socket and ends it by closing that. On a connection: what
-the caller may do, as JSON after its length, a frame with what is asked, and back the length of the answer,
-how many objects are held, and the answer's frame.
+the caller may do and how long the frame is, as JSON after its length, a frame with what is asked, and back
+the length of the answer, how many objects are held, whether the connection goes on, and the answer's frame.
 Run as ``python -m faissbase.dropin.worker FD FOLDER LEASE_S MEMORY_BYTES``.
 """
 
@@ -30,13 +30,13 @@ from faissbase.dropin.calls import Calls, Rights
 from faissbase.storage.files import FolderLock
 from faissbase.storage.malloc import return_freed_memory, share_freed_memory
 
-ANSWER = struct.Struct("<QI")
+ANSWER = struct.Struct("<QI?")
 LENGTH = struct.Struct("<I")
 _MOST_RIGHTS_BYTES = 1 << 20
 _BUFFER_BYTES = 4 << 20
 _READ_BYTES = 64 << 10
 _LOOKS_S = 5.0
-_LOCK_PATIENCE_S = 30.0
+_LOCK_PATIENCE_S = 150.0  # so long, and more, the one before has to write its indexes
 _SAID_BYTES = 1 << 20
 _TRIMMED_BYTES = 64 << 20
 
@@ -98,16 +98,15 @@ class Worker:
         fill(memoryview(head))
         allowed = orjson.loads(head)
         try:
-            body, arrays = frames.read(fill, allowed["most_bytes"])
-        except (frames.FrameError, MemoryError) as error:
+            body, arrays = _only_frame(fill, allowed["n_bytes"])
+        except (frames.FrameError, MemoryError, RecursionError) as error:
             text = str(error) or "not enough memory for these arrays"
-            self._send(connection, {"error": {"refused": "FrameError", "args": [text]}}, [])
+            self._send(connection, _refusal(text), [], goes_on=False)
             return False
-        indexes = allowed["indexes"]
-        rights = Rights(
-            allowed["tenant"], allowed["may_write"], None if indexes is None else frozenset(indexes)
-        )
-        answer, found = self._answer(body, arrays, rights)
+        try:
+            answer, found = self._answer(body, arrays, Rights.of(allowed))
+        except MemoryError:
+            answer, found = {"error": {"type": "MemoryError", "args": []}}, []
         n_bytes = sum(array.nbytes for array in arrays)
         del arrays
         self._send(connection, answer, found)
@@ -119,7 +118,7 @@ class Worker:
         self, body: Any, arrays: list[frames.Array], rights: Rights
     ) -> tuple[Any, list[frames.Array]]:
         if not isinstance(body, dict):
-            return {"error": {"refused": "FrameError", "args": ["expected a JSON object"]}}, []
+            return _refusal("expected a JSON object"), []
         self._set_threads(body.get("omp"))
         answer, found = self._calls.answer(body, arrays, rights)
         out, err = self._said.news()
@@ -134,16 +133,46 @@ class Worker:
             faiss.omp_set_num_threads(n)
             self._threads.n = n
 
-    def _send(self, connection: socket.socket, body: Any, arrays: list[frames.Array]) -> None:
+    def _send(
+        self, connection: socket.socket, body: Any, arrays: list[frames.Array], *, goes_on: bool = True
+    ) -> None:
         pieces = frames.pack(body, arrays)
         n_bytes = sum(piece.nbytes for piece in pieces)
-        pieces[0] = memoryview(ANSWER.pack(n_bytes, self._calls.sessions.n_held()) + pieces[0].tobytes())
+        n_held = self._calls.sessions.n_held()
+        pieces[0] = memoryview(ANSWER.pack(n_bytes, n_held, goes_on) + pieces[0].tobytes())
         small = [piece for piece in pieces if piece.nbytes <= _BUFFER_BYTES]
         if len(small) == len(pieces):
             _send_all(connection, pieces)
             return
         for piece in pieces:
             connection.sendall(piece)
+
+
+def _refusal(text: str) -> dict[str, Any]:
+    return {"error": {"refused": "FrameError", "args": [text]}}
+
+
+def _only_frame(fill: frames.Fill, n_bytes: int) -> tuple[Any, list[frames.Array]]:
+    """The frame that is the whole of a body of ``n_bytes``: what follows it is the next caller's.
+
+    Raises
+    ------
+    FrameError
+        The body is no frame, ends within it or goes on behind it.
+    """
+    left = n_bytes
+
+    def bounded(target: memoryview) -> None:
+        nonlocal left
+        if target.nbytes > left:
+            raise frames.FrameError(f"the body of {n_bytes:,} bytes ends before the frame in it")
+        left -= target.nbytes
+        fill(target)
+
+    found = frames.read(bounded, n_bytes)
+    if left:
+        raise frames.FrameError(f"the body goes on for {left:,} bytes behind the frame in it")
+    return found
 
 
 def _send_all(connection: socket.socket, pieces: list[memoryview]) -> None:
@@ -203,11 +232,17 @@ def main(control_fd: int, folder: Path, lease_s: float, memory_bytes: int) -> No
             if not message:
                 break
             for fd in fds:
-                connection = socket.socket(fileno=fd)
-                threading.Thread(target=worker.serve, args=(connection,), daemon=True).start()
+                _serve_apart(worker, socket.socket(fileno=fd))
     calls.names.settle()
     lock.release()
     os._exit(0)  # threads may be in FAISS: nothing of them is needed any more
+
+
+def _serve_apart(worker: Worker, connection: socket.socket) -> None:
+    try:
+        threading.Thread(target=worker.serve, args=(connection,), daemon=True).start()
+    except (RuntimeError, MemoryError):  # no room for a thread: the others go on
+        connection.close()
 
 
 def _look(calls: Calls) -> None:

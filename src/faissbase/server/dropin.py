@@ -35,9 +35,10 @@ else:
 PATH = "/v1/faiss"
 MEDIA = "application/vnd.faissbase.faiss"
 FOLDER = ".faiss"
-_ANSWER = struct.Struct("<QI")
+_ANSWER = struct.Struct("<QI?")
 _LENGTH = struct.Struct("<I")
 _MOST_CONNECTIONS = 32
+_LONGEST_NUMBER = 20
 _PIECE_BYTES = 1 << 20
 _BUFFER_BYTES = 4 << 20
 _IDLE_S = 300.0
@@ -82,7 +83,8 @@ class _Worker:
                 connection.close()
                 raise
             else:
-                self._free.append(connection)
+                if connection.fileno() >= 0:
+                    self._free.append(connection)
             finally:
                 self.n_busy -= 1
                 self.used_s = time.monotonic()
@@ -105,7 +107,9 @@ class _Worker:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1.0)
         code = self._process.returncode
-        how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else f"with status {code}"
+        if code is None:
+            return UnavailableError("the process with the FAISS indexes of this tenant has no room for this")
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
         return UnavailableError(
             f"the process with the FAISS indexes of this tenant has ended, {how}: "
             "those with a name are there again at the next call, the others are lost"
@@ -113,7 +117,8 @@ class _Worker:
 
     def begin_to_end(self) -> None:
         self._control.close()
-        for connection in self._free:
+        free, self._free = self._free, []
+        for connection in free:
             connection.close()
 
     def end(self, patience_s: float) -> None:
@@ -148,37 +153,31 @@ class DropIn:
         UnavailableError
             The process has ended meanwhile.
         """
-        if not (announced.isascii() and announced.isdigit()):
+        if not (announced.isascii() and announced.isdigit() and len(announced) < _LONGEST_NUMBER):
             raise InvalidInputError("send the length of the body as content-length")
         n_bytes, most = int(announced), self._settings.max_faiss_bytes
         if n_bytes > most:
             raise TooLarge(f"the body has {n_bytes:,} bytes, at most {most:,} are taken")
-        head = orjson.dumps(
-            {
-                "tenant": key.tenant,
-                "may_write": "write" in key.scopes or "admin" in key.scopes,
-                "indexes": None if key.indexes is None else sorted(key.indexes),
-                "most_bytes": most,
-            }
-        )
+        head = _head(key, n_bytes)
         worker = await self._worker(key.tenant)
         loop = asyncio.get_running_loop()
         async with worker.connection() as connection:
             try:
-                with suppress(ConnectionError):  # it answers before it has all: it says why
-                    await self._hand_on(_LENGTH.pack(len(head)) + head, receive, connection, n_bytes)
+                await self._hand_on(head, receive, connection, n_bytes)
                 first = await loop.sock_recv(connection, _PIECE_BYTES)
                 if len(first) < _ANSWER.size:
                     raise EOFError
             except (ConnectionError, EOFError) as error:
                 raise worker.ended() from error
-            length, worker.n_held = _ANSWER.unpack_from(first)
+            length, worker.n_held, goes_on = _ANSWER.unpack_from(first)
             await begin(length)
             await _hand_back(first[_ANSWER.size :], connection, length, send)
+            if not goes_on:
+                connection.close()
 
     async def _hand_on(self, head: bytes, receive: Receive, connection: socket.socket, n_bytes: int) -> None:
         """Send the head, and with it the first piece of the body, and the body as it comes."""
-        loop, is_more = asyncio.get_running_loop(), True
+        loop, is_more, is_taken = asyncio.get_running_loop(), True, True
         while is_more:
             try:
                 async with timeout(self._settings.body_timeout_s):
@@ -189,7 +188,11 @@ class DropIn:
                 raise Malformed("the body ended before its end")
             piece, is_more = message.get("body", b""), message.get("more_body", False)
             n_bytes -= len(piece)
-            await loop.sock_sendall(connection, head + piece if head else piece)
+            if is_taken:
+                try:
+                    await loop.sock_sendall(connection, head + piece if head else piece)
+                except ConnectionError:  # it answers before it has all, and says why: the rest is for nobody
+                    is_taken = False
             head = b""
         if n_bytes:
             raise Malformed(f"the body is not as long as was announced, by {n_bytes:,} bytes")
@@ -201,6 +204,8 @@ class DropIn:
         async with self._starting.setdefault(tenant, asyncio.Lock()):
             found = self._workers.get(tenant)
             if found is None or not found.is_alive:
+                if found is not None:
+                    found.begin_to_end()
                 folder = self._folder / tenant / FOLDER
                 lease_s = self._settings.faiss_lease_s
                 found = self._workers[tenant] = _Worker(tenant, folder, lease_s, self._memory_bytes)
@@ -227,6 +232,20 @@ class DropIn:
             worker.begin_to_end()
         for worker in workers:
             worker.end(_END_S)
+
+
+def _head(key: Key, n_bytes: int) -> bytes:
+    """What the process is to know of a caller, and how long the body is that follows."""
+    head = orjson.dumps(
+        {
+            "tenant": key.tenant,
+            "key": key.id,
+            "may_write": "write" in key.scopes or "admin" in key.scopes,
+            "indexes": None if key.indexes is None else sorted(key.indexes),
+            "n_bytes": n_bytes,
+        }
+    )
+    return _LENGTH.pack(len(head)) + head
 
 
 async def _hand_back(piece: bytes, connection: socket.socket, n_bytes: int, send: Send) -> None:

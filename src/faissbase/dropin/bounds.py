@@ -1,0 +1,193 @@
+"""Numbers that would lead FAISS outside of its arrays, or into more memory than there is: refused before.
+
+FAISS checks most of what it is given. Here is what it does not check, or checks in a thread of its own, where
+its exception ends the process.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import faiss
+import numpy as np
+
+MOST_EFFORT = 1 << 20
+MOST_K = 1 << 20
+_LONGEST_FACTORY = 1000
+_LEAST_M = 2
+_MOST_QUERY_BITS = 8
+_EFFORTS = ("efSearch", "efConstruction", "search_L")
+# Sizes of a factory string at which FAISS divides by zero, writes nowhere, or never ends.
+_BAD_FACTORY = re.compile(r"(HNSW|NSG)0*[01](?!\d)|(RQ|LSQ)(\d+x)*0+(?!\d)|PQ\d+x0+(?!\d)")
+_CHECKED = (faiss.IndexIVF, faiss.IndexIDMap, faiss.IndexBinaryIDMap, faiss.IndexBinaryIVF)
+_CHECKED_RANGES = (faiss.IndexIVF, faiss.IndexFlatCodes)
+_LISTS = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.InvertedLists)
+
+
+class Refused(RuntimeError):
+    """Not from afar; says what is possible instead."""
+
+
+# ---- what is made --------------------------------------------------------------------------------
+
+
+def check_made(name: str, args: Sequence[Any]) -> None:
+    """Refuse what would end the process, or hang it, instead of making it."""
+    numbers = [each for each in args if type(each) is int]
+    if name in ("index_factory", "index_binary_factory"):
+        _check_factory(next((each for each in args if isinstance(each, str)), ""))
+    elif name == "SliceInvertedLists":
+        _check_slice(args)
+    elif name.startswith("Index") and ("HNSW" in name or "NSG" in name):
+        _check_m(name, args)
+    elif "Quantizer" in name and numbers and min(numbers) <= 0:
+        raise Refused(f"{name} wants sizes of 1 or more, got {min(numbers)}")
+    if args and type(args[0]) is int and args[0] < 0:
+        raise Refused(f"{name} of dimension {args[0]}")
+
+
+def _check_factory(text: str) -> None:
+    if len(text) > _LONGEST_FACTORY:
+        raise Refused(f"a factory string of {len(text):,} letters, at most {_LONGEST_FACTORY:,} are taken")
+    found = _BAD_FACTORY.search(text)
+    if found:
+        raise Refused(f"{text!r}: {found[0]} has a size that is too small")
+
+
+def _check_m(name: str, args: Sequence[Any]) -> None:
+    at = 3 if name.endswith("2Level") else 2 if name.endswith(("SQ", "PQ")) else 1
+    if len(args) > at and type(args[at]) is int and args[at] < _LEAST_M:
+        raise Refused(f"{name} wants M of {_LEAST_M} or more, got {args[at]}")
+
+
+def _check_slice(args: Sequence[Any]) -> None:
+    try:
+        lists, start, stop = args
+        is_inside = 0 <= start <= stop <= lists.nlist
+    except (TypeError, ValueError, AttributeError):
+        return  # FAISS says what is wrong with it
+    if not is_inside:
+        raise Refused(f"SliceInvertedLists: {start} to {stop} is no part of {lists.nlist} lists")
+
+
+def check_effort(name: str, value: Any) -> None:
+    """Refuse an effort for which each thread would take gigabytes."""
+    if name in _EFFORTS and type(value) is int and value > MOST_EFFORT:
+        raise Refused(f"{name} of {value:,}: at most {MOST_EFFORT:,} is taken on a server")
+    if name == "qb" and type(value) is int and not 0 <= value <= _MOST_QUERY_BITS:
+        raise Refused(f"qb is a number of bits from 0 to {_MOST_QUERY_BITS}, got {value}")
+
+
+def check_parameters(args: Sequence[Any]) -> None:
+    """`check_effort` for what a ParameterSpace sets: ``"efSearch=9,nprobe=3"``, or a name and a value."""
+    texts = [each for each in args if isinstance(each, str)]
+    values = [each for each in args if isinstance(each, int | float)]
+    for text in texts:
+        for pair in text.split(","):
+            name, _, value = pair.partition("=")
+            try:
+                number = float(value) if value else max(values, default=0.0)
+            except ValueError:
+                continue
+            if number > MOST_EFFORT:
+                check_effort(name.removeprefix("quantizer_"), int(min(number, 2.0**62)))
+
+
+# ---- what is called ------------------------------------------------------------------------------
+
+
+def check_call(thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse positions and sizes that are none in ``thing``."""
+    check = _CHECKS.get(name)
+    if check is not None:
+        try:
+            check(thing, *args, **kwargs)
+        except (TypeError, ValueError, OverflowError, AttributeError, LookupError):
+            return  # FAISS says what is wrong with it
+
+
+def _innermost(index: Any) -> Any:
+    while isinstance(index, faiss.IndexPreTransform):
+        index = faiss.downcast_index(index.index)
+    return index
+
+
+def _position(thing: Any, key: Any, *_: Any, **__: Any) -> None:
+    if isinstance(_innermost(thing), _CHECKED) or not hasattr(thing, "ntotal"):
+        return
+    keys = np.atleast_1d(np.asarray(key)).astype(np.int64)
+    if keys.size and not (keys.min() >= 0 and keys.max() < thing.ntotal):
+        raise Refused(f"{_kind(thing)}: {key!r:.80} is no position from 0 to {thing.ntotal - 1}")
+
+
+def _range(thing: Any, n0: Any = 0, ni: Any = -1, x: Any = None) -> None:
+    inner = _innermost(thing)
+    if isinstance(inner, _CHECKED_RANGES) or not hasattr(thing, "ntotal"):
+        return
+    n = thing.ntotal - n0 if ni == -1 else ni
+    if n > 0:
+        if not 0 <= n0 <= n0 + n <= thing.ntotal:
+            raise Refused(f"{_kind(thing)}: {n} from {n0} on are no positions from 0 to {thing.ntotal - 1}")
+        _check_ids(inner, n0, n)
+        thing.reconstruct(n0)  # where it cannot, FAISS says so here, and not in a thread of its own
+
+
+def _check_ids(inner: Any, n0: int, n: int) -> None:
+    if isinstance(inner, faiss.IndexIDMap | faiss.IndexBinaryIDMap):
+        ids = faiss.vector_to_array(inner.id_map)
+        n_there = np.unique(ids[(ids >= n0) & (ids < n0 + n)]).size
+        if n_there != n:
+            raise Refused(f"{_kind(inner)}: of the ids {n0} to {n0 + n - 1} there are {n_there}")
+
+
+def _list_number(thing: Any, list_no: Any) -> None:
+    if isinstance(thing, _LISTS) and not 0 <= list_no < thing.nlist:
+        raise Refused(f"{_kind(thing)}: there are lists 0 to {thing.nlist - 1}, and no {list_no}")
+
+
+def _level(thing: Any, level: Any) -> None:
+    if level < 0:
+        raise Refused(f"{_kind(thing)}: there is no level {level}")
+
+
+def _part_number(thing: Any, i: Any) -> None:
+    if hasattr(thing, "count") and not 0 <= i < thing.count():
+        raise Refused(f"{_kind(thing)}: there are parts 0 to {thing.count() - 1}, and no {i}")
+
+
+def _codes(thing: Any, codes: Any, *_: Any, **__: Any) -> None:
+    """Codes of inverted lists begin with the list's number."""
+    inner = _innermost(thing)
+    if not isinstance(inner, faiss.IndexIVF):
+        return
+    width = inner.coarse_code_size()
+    numbers = np.zeros((len(codes), 8), np.uint8)
+    numbers[:, :width] = np.asarray(codes)[:, :width]
+    if len(codes) and numbers.view("<u8").max() >= inner.nlist:
+        raise Refused(f"{_kind(inner)}: codes of lists that are not there: there are {inner.nlist}")
+
+
+def _most(thing: Any, x: Any, k: Any, *_: Any, **__: Any) -> None:
+    if type(k) is int and k > max(MOST_K, getattr(thing, "ntotal", 0)):
+        raise Refused(f"k of {k:,}: at most {MOST_K:,}, or as many as there are vectors, on a server")
+
+
+def _kind(thing: Any) -> str:
+    return type(thing).__name__
+
+
+_CHECKS: dict[str, Callable[..., None]] = {
+    "reconstruct": _position,
+    "reconstruct_batch": _position,
+    "reconstruct_n": _range,
+    "get_list_size": _list_number,
+    "list_size": _list_number,
+    "nb_neighbors": _level,
+    "cum_nb_neighbors": _level,
+    "at": _part_number,
+    "sa_decode": _codes,
+    **dict.fromkeys(("search", "search_and_reconstruct", "search_and_return_codes", "assign"), _most),
+    "search_preassigned": _most,
+}
