@@ -205,8 +205,8 @@ def _adding(run: _Run) -> Iterator[Figure]:
         taken = interleaved(arms, run.options.rounds)
     mb = xb.nbytes / 1e6
     names = {"upload": "a plain upload to the bare stack", "proxy": "IndexFlatL2.add through the proxy"}
-    for arm, times in taken.items():
-        yield Figure(PART, data, names[arm], "MB/s", spread([mb / each for each in times]))
+    for name, times in taken.items():
+        yield Figure(PART, data, names[name], "MB/s", spread([mb / each for each in times]))
     gain = spread(ratios(taken["upload"], taken["proxy"]))
     yield Figure(PART, data, "add through the proxy / plain upload", "x", gain, at_least(0.5, gain.median))
     yield from _memory(run, data)
@@ -237,7 +237,8 @@ def _memory(run: _Run, data: str) -> Iterator[Figure]:
     """How far both processes grow beyond the vectors, which the client has and the index keeps."""
     index = faiss_proxy.IndexFlatL2(run.dataset.d)
     [worker] = [pid for pid in _children(run.server) if b"dropin.worker" in _command(pid)]
-    kept = {"client": ("self", 0.0), "worker": (worker, run.dataset.xb.nbytes / 1e6)}
+    own_mb = run.dataset.xb.nbytes / 1e6
+    kept: dict[str, tuple[int | str, float]] = {"client": ("self", 0.0), "worker": (worker, own_mb)}
     before = {name: _rss_mb(process) for name, (process, _) in kept.items()}
     for process, _ in kept.values():
         Path(f"/proc/{process}/clear_refs").write_text("5")
