@@ -93,7 +93,7 @@ class Connection:
         self._session = uuid.uuid4().hex
         self._numbers = count(1)
         self._pool: list[http.client.HTTPConnection] = []
-        self._process = os.getpid()
+        self._owner = self._process = os.getpid()
         self._lock = threading.Lock()
         self._hello: dict[str, Any] | None = None
         self._dropped: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -272,9 +272,20 @@ class Connection:
         thread.start()
         atexit.register(_end, itself)
 
-    def touch(self, dropped: list[int]) -> None:
-        """Tell the server that this process is alive, and what it has no use for any more."""
-        self._asked({"op": "touch", "drop": dropped}, [])
+    def touch(self, dropped: list[int]) -> dict[str, int]:
+        """Tell the server that this process is alive, and what it has no use for any more.
+
+        Its answer: how many objects it holds for this process (``n_held``) and for the tenant
+        (``n_held_by_tenant``).
+        """
+        tree, arrays = self._asked({"op": "touch", "drop": dropped}, [])
+        found: dict[str, int] = frames.decode(tree, arrays, lambda *it: it)
+        return found
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this process has made it: what it holds is not a fork's to end."""
+        return self._owner == os.getpid()
 
     def end(self) -> None:
         """Have the server forget everything that has no name."""
@@ -306,7 +317,7 @@ def _keep(itself: weakref.ref[Connection], dropped: queue.SimpleQueue[int], peri
 
 def _end(itself: weakref.ref[Connection]) -> None:
     connection = itself()
-    if connection is not None and connection.n_held:
+    if connection is not None and connection.is_own and connection.n_held:
         try:
             connection.end()
         except (errors.FaissbaseError, RuntimeError):

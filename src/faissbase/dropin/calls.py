@@ -137,7 +137,10 @@ class Calls:
             "open": self._open,
             "list": lambda call, rights: self._listed(rights),
             "delete": self._delete,
-            "touch": lambda *_: None,
+            "touch": lambda call, _: {
+                "n_held": len(call.session),
+                "n_held_by_tenant": self.sessions.n_held(),
+            },
             "end": self._end,
         }
 
