@@ -73,7 +73,7 @@ def test_what_makes_no_sense_for_one_is_refused_clearly(running: Running) -> Non
             refused(answer, 422, "invalid_input")
         refused(client.post("/index/named/search", json={"vector": [1.0]}), 422, "invalid_input")
         upsert = {"vectors": [{"id": "a", "values": vector}]}
-        refused(client.post("/index/named/upsert", json=upsert), 409, "conflict")
+        refused(client.post("/index/named/vectors", json=upsert), 409, "conflict")
         refused(client.post("/index/named/optimize", json={}), 409, "conflict")
 
 
