@@ -46,7 +46,8 @@ def recording(local: type) -> type:
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
         set_field(self, name, value)
-        if "_fields" in self.__dict__ and isinstance(getattr(local, name, None), property):
+        is_field = name != "thisown" and isinstance(getattr(local, name, None), property)
+        if is_field and "_fields" in self.__dict__:
             self.__dict__["_fields"][name] = value
 
     space = {name: _space_method(local, name) for name in _SPACE_METHODS if hasattr(local, name)}

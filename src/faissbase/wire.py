@@ -38,7 +38,8 @@ class CreateIndex(Body):
 class IndexInfo(msgspec.Struct):
     """An index: ``id`` never changes, ``name`` is unique within its tenant; routes take both.
 
-    ``ntotal`` is null in a list where the file that tells it is damaged.
+    ``ntotal`` is null in a list where the file that tells it is damaged, and for FAISS indexes. ``kind`` is
+    "collection", or "faiss" for an index that a drop-in client has made and named.
     """
 
     id: str
@@ -48,6 +49,7 @@ class IndexInfo(msgspec.Struct):
     metric: str
     index_type: str
     ntotal: int | None
+    kind: str = "collection"
 
 
 class IndexList(msgspec.Struct):

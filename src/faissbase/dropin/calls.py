@@ -28,7 +28,7 @@ from faissbase.errors import AccessError, FaissbaseError
 _CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range"))
 _NEW_BY = frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index"))
 _SPACE_METHODS = frozenset(("set_index_parameter", "set_index_parameters", "initialize"))
-_READ_OPS = frozenset(("hello", "get", "fetch", "open", "list", "touch", "end"))
+_READ_OPS = frozenset(("hello", "get", "fetch", "open", "list", "touch", "end", "count", "find"))
 _UNCHANGED = object()
 _RUN = uuid.uuid4().hex[:16]
 _MADE_OF_PLAIN = (int, str, float, bool)
@@ -45,12 +45,13 @@ class Rights:
     key: str
     may_write: bool
     indexes: frozenset[str] | None = None
+    saved: str | None = None  # the name that the server has found free for this call
 
     @classmethod
     def of(cls, head: dict[str, Any]) -> Rights:
         """What the server says of the caller."""
         indexes = None if head["indexes"] is None else frozenset(head["indexes"])
-        return cls(head["tenant"], head["key"], head["may_write"], indexes)
+        return cls(head["tenant"], head["key"], head["may_write"], indexes, head["saved"])
 
     def check(self, op: str, name: str) -> None:
         reads = op in _READ_OPS or (op == "call" and name in allowed.READING)
@@ -137,6 +138,8 @@ class Calls:
             "open": self._open,
             "list": lambda call, rights: self._listed(rights),
             "delete": self._delete,
+            "count": self._count,
+            "find": self._find,
             "touch": lambda call, _: {
                 "n_held": len(call.session),
                 "n_held_by_tenant": self.sessions.n_held(),
@@ -283,6 +286,8 @@ class Calls:
 
     def _save(self, call: _Call, rights: Rights) -> Any:
         held = call.target()
+        if call.name != rights.saved:
+            raise Refused("a call that gives an index a name must be short")
         if not isinstance(held.thing, faiss.Index | faiss.IndexBinary):
             raise Refused(f"a {type(held.thing).__name__} can have no name, an index can")
         with locked([held], alone=True):
@@ -299,6 +304,19 @@ class Calls:
     def _delete(self, call: _Call, rights: Rights) -> Any:
         rights.check_name(call.name)
         self.names.delete(call.name)
+
+    def _count(self, call: _Call, rights: Rights) -> Any:
+        held = self._open(call, rights)
+        with locked([held], alone=False):
+            return [held.thing.ntotal]
+
+    def _find(self, call: _Call, rights: Rights) -> Any:
+        """A search in a named index by somebody who holds nothing."""
+        held = self._open(call, rights)
+        (x, k), _ = call.given()
+        bounds.check_call(held.thing, "search", (x, k), {})
+        with locked([held], alone=False):
+            return list(held.thing.search(x, k))
 
     def _end(self, call: _Call, rights: Rights) -> Any:
         self.sessions.end(f"{rights.key} {call.body['session']}")

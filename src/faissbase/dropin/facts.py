@@ -10,6 +10,7 @@ from pathlib import Path
 
 from faissbase.errors import CorruptionError
 
+FOLDER = ".faiss"  # of a tenant; each index has a folder in it
 META = "index.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 

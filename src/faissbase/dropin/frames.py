@@ -187,6 +187,18 @@ def read(fill: Fill, most_bytes: int, allocate: Allocate = np.empty) -> tuple[An
     return body, arrays
 
 
+def unpack(content: bytes) -> tuple[Any, list[Array]]:
+    """Body and arrays of the frame that is in ``content``."""
+    at, view = 0, memoryview(content)
+
+    def fill(target: memoryview) -> None:
+        nonlocal at
+        target[:] = view[at : at + target.nbytes]
+        at += target.nbytes
+
+    return read(fill, len(content))
+
+
 def _shape(shape: Any) -> tuple[int, ...]:
     if len(shape) > _MOST_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
         raise FrameError(f"no shape: {shape!r}"[:200])

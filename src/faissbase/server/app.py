@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from faissbase.errors import InvalidInputError, UnavailableError
+from faissbase.errors import AlreadyExistsError, InvalidInputError, UnavailableError
 from faissbase.server import access, backups, dropin, indexes, logs, searches, vectors, watching
 from faissbase.server.bodies import JSON, Held, media_of, read_body
 from faissbase.server.downloads import CONTENT_TYPE as TAR
@@ -93,7 +93,7 @@ class Server:
         self._answered = Answered()
         self._held = Held(settings.max_held_bytes)
         self._router = Router(OPERATIONS)
-        self._dropin = dropin.DropIn(settings, tenants.folder)
+        self._dropin = dropin.DropIn(settings, tenants.folder, self._check_save)
 
     # ---- letting in ------------------------------------------------------------------------------
 
@@ -116,6 +116,7 @@ class Server:
         heads: Heads = dict(scope["headers"])
         story = _Story(_request_id(heads), time.perf_counter())
         scope[STORY] = story
+        self._dropin.runs_in(asyncio.get_running_loop())
         self.metrics.n_in_flight += 1
         try:
             op = OPEN_PATHS.get(scope["path"])
@@ -236,7 +237,17 @@ class Server:
             accept = heads.get(b"accept", b"").decode("latin-1")
             media = CONTENT_TYPE if op.answer is bytes else JSON if op.answer is not None else None
             call = Call(
-                key, self._tenants, self._keys, self.settings, self.metrics, path, query, body, accept, media
+                key,
+                self._tenants,
+                self._keys,
+                self.settings,
+                self.metrics,
+                path,
+                query,
+                body,
+                accept,
+                media,
+                self._dropin,
             )
             status, content = await self._answer(op, call, scope["path"], heads, cycle)
         finally:
@@ -264,6 +275,14 @@ class Server:
         announced = heads.get(b"content-length", b"").decode("latin-1")
         begin = partial(_begin, send, story, 200, media=dropin.MEDIA, more=[])
         await self._dropin.serve(key, announced, receive, lambda n_bytes: begin(n_bytes=n_bytes), send)
+
+    def _check_save(self, key: Key, name: str) -> None:
+        """Refuse a name for a FAISS index that a collection has, and one index more than there may be."""
+        database = self._tenants.database(key.tenant)
+        if name in database.list_collections():
+            raise AlreadyExistsError(f"there is an index {name!r} already")
+        with self._tenants.usage(key.tenant).room_for_index(self.settings):
+            return
 
     async def _answer(self, op: Operation, call: Call, path: str, heads: Heads, cycle: Any) -> Answer:
         """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""

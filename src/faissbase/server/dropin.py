@@ -14,14 +14,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import orjson
 from starlette.types import Receive, Send
 
 from faissbase.collection.bounds import TooLarge
+from faissbase.dropin import frames
+from faissbase.dropin.facts import FOLDER
 from faissbase.errors import InvalidInputError, UnavailableError
 from faissbase.server.faults import Malformed, TooSlow
 from faissbase.server.keys import Key
@@ -34,11 +37,11 @@ else:
 
 PATH = "/v1/faiss"
 MEDIA = "application/vnd.faissbase.faiss"
-FOLDER = ".faiss"
 _ANSWER = struct.Struct("<QI?")
 _LENGTH = struct.Struct("<I")
 _MOST_CONNECTIONS = 32
 _LONGEST_NUMBER = 20
+_SMALL_BYTES = 8192
 _PIECE_BYTES = 1 << 20
 _BUFFER_BYTES = 4 << 20
 _IDLE_S = 300.0
@@ -134,12 +137,17 @@ class _Worker:
 class DropIn:
     """A process for each tenant that calls FAISS, begun at the first call and ended once nothing is held."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self, settings: Settings, folder: Path, check_save: Callable[[Key, str], None] | None = None
+    ) -> None:
+        """``check_save`` raises where a tenant may not give an index that name; it may block."""
         self._settings = settings
+        self._check_save = check_save or (lambda key, name: None)
         self._folder = folder
         self._workers: dict[str, _Worker] = {}
         self._starting: dict[str, asyncio.Lock] = {}
         self._is_watched = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         self._memory_bytes = settings.faiss_memory_bytes or pages // 2
 
@@ -159,6 +167,12 @@ class DropIn:
         if n_bytes > most:
             raise TooLarge(f"the body has {n_bytes:,} bytes, at most {most:,} are taken")
         head = _head(key, n_bytes)
+        if n_bytes <= _SMALL_BYTES:
+            content = await self._whole(receive, n_bytes)
+            saved = _saved_name(content)
+            if saved is not None:
+                await asyncio.get_running_loop().run_in_executor(None, self._check_save, key, saved)
+            head, receive = _head(key, n_bytes, saved), _again(content)
         worker = await self._worker(key.tenant)
         loop = asyncio.get_running_loop()
         async with worker.connection() as connection:
@@ -175,9 +189,47 @@ class DropIn:
             if not goes_on:
                 connection.close()
 
+    def runs_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Say which loop serves, so that threads can `ask`."""
+        self._loop = loop
+
+    def ask(self, key: Key, body: Any, arrays: Sequence[frames.Array]) -> tuple[Any, list[frames.Array]]:
+        """What the tenant's process answers; blocks, and is for threads other than the loop's."""
+        assert self._loop is not None
+        content = b"".join(frames.pack(body, arrays))
+        found = asyncio.run_coroutine_threadsafe(self._exchanged(key, content), self._loop).result()
+        return frames.unpack(found)
+
+    async def _exchanged(self, key: Key, content: bytes) -> bytes:
+        worker, loop = await self._worker(key.tenant), asyncio.get_running_loop()
+        async with worker.connection() as connection:
+            try:
+                await loop.sock_sendall(connection, _head(key, len(content)) + content)
+                length, worker.n_held, goes_on = _ANSWER.unpack(await _exactly(connection, _ANSWER.size))
+                found = await _exactly(connection, length)
+            except (ConnectionError, EOFError) as error:
+                raise worker.ended() from error
+            if not goes_on:
+                connection.close()
+            return found
+
     async def _hand_on(self, head: bytes, receive: Receive, connection: socket.socket, n_bytes: int) -> None:
         """Send the head, and with it the first piece of the body, and the body as it comes."""
-        loop, is_more, is_taken = asyncio.get_running_loop(), True, True
+        loop, is_taken = asyncio.get_running_loop(), True
+        async for piece in self._pieces(receive, n_bytes):
+            if is_taken:
+                try:
+                    await loop.sock_sendall(connection, head + piece if head else piece)
+                except ConnectionError:  # it answers before it has all, and says why: the rest is for nobody
+                    is_taken = False
+            head = b""
+
+    async def _whole(self, receive: Receive, n_bytes: int) -> bytes:
+        return b"".join([piece async for piece in self._pieces(receive, n_bytes)])
+
+    async def _pieces(self, receive: Receive, n_bytes: int) -> AsyncIterator[bytes]:
+        """What comes of a body of ``n_bytes``."""
+        is_more = True
         while is_more:
             try:
                 async with timeout(self._settings.body_timeout_s):
@@ -188,12 +240,7 @@ class DropIn:
                 raise Malformed("the body ended before its end")
             piece, is_more = message.get("body", b""), message.get("more_body", False)
             n_bytes -= len(piece)
-            if is_taken:
-                try:
-                    await loop.sock_sendall(connection, head + piece if head else piece)
-                except ConnectionError:  # it answers before it has all, and says why: the rest is for nobody
-                    is_taken = False
-            head = b""
+            yield piece
         if n_bytes:
             raise Malformed(f"the body is not as long as was announced, by {n_bytes:,} bytes")
 
@@ -234,7 +281,27 @@ class DropIn:
             worker.end(_END_S)
 
 
-def _head(key: Key, n_bytes: int) -> bytes:
+def _saved_name(content: bytes) -> str | None:
+    """The name that a call wants to give an index; None for every other call."""
+    if b'"save"' not in content:
+        return None
+    try:
+        body = frames.unpack(content)[0]
+        return str(body["name"]) if body["op"] == "save" else None
+    except (frames.FrameError, ValueError, LookupError, TypeError):
+        return None  # the process says what is wrong with it
+
+
+def _again(content: bytes) -> Receive:
+    """Gives what has been read already."""
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": content}
+
+    return receive
+
+
+def _head(key: Key, n_bytes: int, saved: str | None = None) -> bytes:
     """What the process is to know of a caller, and how long the body is that follows."""
     head = orjson.dumps(
         {
@@ -243,9 +310,20 @@ def _head(key: Key, n_bytes: int) -> bytes:
             "may_write": "write" in key.scopes or "admin" in key.scopes,
             "indexes": None if key.indexes is None else sorted(key.indexes),
             "n_bytes": n_bytes,
+            "saved": saved,
         }
     )
     return _LENGTH.pack(len(head)) + head
+
+
+async def _exactly(connection: socket.socket, n_bytes: int) -> bytes:
+    loop, found = asyncio.get_running_loop(), b""
+    while len(found) < n_bytes:
+        piece = await loop.sock_recv(connection, n_bytes - len(found))
+        if not piece:
+            raise EOFError
+        found += piece
+    return found
 
 
 async def _hand_back(piece: bytes, connection: socket.socket, n_bytes: int, send: Send) -> None:

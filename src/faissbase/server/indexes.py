@@ -9,11 +9,13 @@ from typing import Any
 from faissbase.collection.store import Config
 from faissbase.errors import (
     AccessError,
+    AlreadyExistsError,
     CorruptionError,
     InvalidInputError,
     NotFoundError,
     UnavailableError,
 )
+from faissbase.server import named
 from faissbase.server.faults import without_folder
 from faissbase.server.operations import Call, Operation, matrix
 from faissbase.types import Problem
@@ -41,6 +43,8 @@ def create(call: Call) -> IndexInfo:
         raise InvalidInputError(f"an index may not be called like an id, got {body.name!r}")
     if not call.key.may_use((body.name,)):
         raise AccessError(f"this key is not good for an index named {body.name!r}")
+    if named.is_there(call, body.name):
+        raise AlreadyExistsError(f"there is a FAISS index {body.name!r} already")
     with call.tenants.usage(call.key.tenant).room_for_index(call.settings):
         database.create_collection(body.name, body.dimension, body.metric, body.index_type)
     return _info(call, database.describe(body.name), 0)
@@ -56,20 +60,38 @@ def list_all(call: Call) -> IndexList:
                 continue
             except (CorruptionError, UnavailableError):  # the others are to be listed all the same
                 found.append(_info(call, config, None))
-    return IndexList(found)
+    return IndexList(found + named.list_all(call))
 
 
 def describe(call: Call) -> IndexInfo:
+    if _is_faiss(call):
+        return named.describe(call, call.path["index"])
     config = call.tenants.find(call.key, call.path["index"])
     return _info(call, config, call.tenants.database(call.key.tenant).open(config).ntotal)
 
 
 def delete(call: Call) -> None:
+    if _is_faiss(call):
+        named.delete(call, call.path["index"])
+        return
     config = call.tenants.find(call.key, call.path["index"])
     call.tenants.database(call.key.tenant).delete_collection(config.name)
 
 
+def _is_faiss(call: Call) -> bool:
+    """Whether the path names a FAISS index, and no collection."""
+    if not named.is_there(call, call.path["index"]):
+        return False
+    try:
+        call.tenants.find(call.key, call.path["index"])
+    except NotFoundError:
+        return True
+    return False
+
+
 def ntotal(call: Call) -> Ntotal:
+    if _is_faiss(call):
+        return Ntotal(named.ntotal(call, call.path["index"]))
     return Ntotal(call.collection().ntotal)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -15,13 +15,17 @@ import numpy.typing as npt
 
 from faissbase.collection.bounds import TooLarge
 from faissbase.collection.collection import LocalCollection
-from faissbase.errors import InvalidInputError
+from faissbase.dropin.facts import FOLDER, is_name, is_named
+from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
 from faissbase.server.bodies import ARROW, JSON, check_arrow, decoded, media_of, unpacked
 from faissbase.server.downloads import Download
 from faissbase.server.keys import Key, Keys
 from faissbase.server.metrics import Metrics
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
+
+if TYPE_CHECKING:
+    from faissbase.server.dropin import DropIn
 
 Scope = Literal["read", "write", "admin"]
 Float64: TypeAlias = npt.NDArray[np.float64]
@@ -45,6 +49,10 @@ def matrix(rows: Sequence[Sequence[float]], dimension: int, names: Callable[[int
     return np.frombuffer(packed, np.float64).reshape(len(rows), dimension)
 
 
+class IsFaiss(ConflictError):
+    """The index is one of FAISS's own, and this route is for those of records."""
+
+
 @dataclass(slots=True)
 class Call:
     """One request that has been let in, with what serves it. ``media`` is the type of its answer."""
@@ -59,10 +67,26 @@ class Call:
     body: Any
     accept: str = ""
     media: str | None = JSON
+    faiss: DropIn | None = None
 
     def collection(self) -> LocalCollection:
-        """The index that the path names."""
-        return self.tenants.collection(self.key, self.path["index"])
+        """The index that the path names.
+
+        Raises
+        ------
+        IsFaiss
+            It is none of records, but one that a drop-in client for FAISS has named.
+        """
+        name = self.path["index"]
+        try:
+            return self.tenants.collection(self.key, name)
+        except NotFoundError:
+            folder = self.tenants.folder / self.key.tenant / FOLDER / name
+            if is_name(name) and self.key.may_use((name,)) and is_named(folder):
+                raise IsFaiss(
+                    f"{name!r} is a FAISS index: it can be listed, searched and deleted here"
+                ) from None
+            raise
 
     def room(
         self, n_numbers: int, parts: Iterable[str | bytes | None], ids: Sequence[str] = ()

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from faissbase.database.database import Database
+from faissbase.dropin.facts import FOLDER, names_in, size_bytes
 from faissbase.errors import AccessError, CorruptionError, NotFoundError, UnavailableError
 from faissbase.server.settings import Settings
 
@@ -46,6 +47,7 @@ class Usage:
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        self._faiss = database.path / database.tenant / FOLDER
         self._clock = clock
         self._ended = threading.Condition()
         self._n_running = 0
@@ -57,7 +59,7 @@ class Usage:
         """Make one index more in the block, or `QuotaExceeded`."""
         with self._ended:
             most = settings.max_indexes
-            if most and len(self._database.list_collections()) >= most:
+            if most and len(self._database.list_collections()) + len(names_in(self._faiss)) >= most:
                 raise QuotaExceeded(f"this tenant has {most:,} indexes, and may have no more")
             if settings.max_tenant_bytes:
                 self._count(settings)
@@ -113,4 +115,5 @@ class Usage:
             with suppress(NotFoundError, CorruptionError, UnavailableError):
                 totals = self._database.totals(config, is_fresh=bool(settings.max_tenant_bytes))
                 counted += _Amount(totals.records, totals.size_bytes)
+        counted += _Amount(bytes=size_bytes(self._faiss))
         self._counted, self._finished, self._counted_at_s = counted, _Amount(), self._clock()

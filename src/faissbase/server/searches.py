@@ -14,8 +14,9 @@ from faissbase.collection.answers import Explanation
 from faissbase.collection.bounds import NUMBER_BYTES, RECORD_BYTES, Bounds, TooLarge
 from faissbase.collection.collection import LocalCollection
 from faissbase.errors import AccessError, InvalidInputError, NotFoundError
+from faissbase.server import named
 from faissbase.server.bodies import ARROW, decoded, media_of
-from faissbase.server.operations import Call, Operation, matrix
+from faissbase.server.operations import Call, IsFaiss, Operation, matrix
 from faissbase.types import Float32, Hit
 from faissbase.wire import (
     Batch,
@@ -81,7 +82,10 @@ class _Answer:
 def search(call: Call) -> Results | ManyResults | bytes:
     if isinstance(call.body, _Queries):
         return _answer_columns(call, call.body.asked, call.body.vectors)
-    collection = call.collection()
+    try:
+        collection = call.collection()
+    except IsFaiss:
+        return named.search(call, call.path["index"])
     return _answered(call, collection, call.body, _Answer(call, collection))
 
 
@@ -158,7 +162,10 @@ def likeness(call: Call) -> Hashable:
 def search_together(calls: list[Call]) -> list[Results]:
     """The answers to single searches of one `likeness`."""
     first = calls[0]
-    collection, body = first.collection(), first.body
+    try:
+        collection, body = first.collection(), first.body
+    except IsFaiss:
+        return [named.search_one(call, call.path["index"]) for call in calls]
     first.check_k(body.k)
     rows = [call.body.vector for call in calls]
     queries = _as_float32(matrix(rows, collection.dimension, lambda _: "vector"))

@@ -140,7 +140,14 @@ def test_a_second_frame_in_a_body_is_not_taken_for_a_call_with_other_rights(worl
     read = world.caller("read")
     forged = framed({"op": "function", "name": "index_factory", "args": [8, "Flat"], "session": "s"})
     rights = orjson.dumps(
-        {"tenant": "acme", "key": "x", "may_write": True, "indexes": None, "n_bytes": len(forged)}
+        {
+            "tenant": "acme",
+            "key": "x",
+            "may_write": True,
+            "indexes": None,
+            "n_bytes": len(forged),
+            "saved": None,
+        }
     )
     smuggled = framed(_HELLO) + struct.pack("<I", len(rights)) + rights + forged
     answer, _ = unframed(read.post(smuggled).content)

@@ -1,0 +1,271 @@
+"""Named FAISS indexes: in the routes of indexes, and after the end of the processes that had them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.e2e.server.faiss_calls import Caller, Failed, rows
+from tests.e2e.server.running import Running, done, made, new_key, refused
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return made(tmp_path / "db")
+
+
+@pytest.fixture
+def running(folder: Path) -> Iterator[Running]:
+    with Running(folder) as found:
+        yield found
+
+
+def _saved(caller: Caller, name: str, factory: str = "Flat", n: int = 10) -> int:
+    index = caller.factory(factory)
+    if factory != "Flat":
+        caller.call(index, "train", rows(200))
+    if n:
+        caller.call(index, "add", rows(n))
+    caller.ask("save", name=name, target=index)
+    return index
+
+
+# ---- REST ----------------------------------------------------------------------------------------
+
+
+def test_a_named_index_is_listed_described_searched_and_deleted(running: Running) -> None:
+    caller = Caller(running)
+    index = _saved(caller, "named", "IVF2,Flat")
+    caller.call(index, "add", rows(5, seed=3))
+    wanted = caller.call(index, "search", rows(2), 3)
+    with running.client() as client:
+        [found] = done(client.get("/index"))["indexes"]
+        assert (found["name"], found["kind"], found["index_type"]) == ("named", "faiss", "IndexIVFFlat")
+        info = done(client.get("/index/named"))
+        assert (info["dimension"], info["metric"], info["ntotal"]) == (8, "l2", 15)
+        assert done(client.get("/index/named/ntotal")) == {"ntotal": 15}
+        many = done(client.post("/index/named/search", json={"vectors": rows(2).tolist(), "k": 3}))["results"]
+        assert [[hit["id"] for hit in hits] for hits in many] == wanted[1].astype(str).tolist()
+        one = done(client.post("/index/named/search", json={"vector": rows(1)[0].tolist(), "k": 3}))[
+            "results"
+        ]
+        assert [hit["distance"] for hit in one] == pytest.approx(wanted[0][0].tolist())
+        assert one[0]["score"] >= one[1]["score"]
+        assert one[0]["metadata"] == {}
+        assert done(client.delete("/index/named"), 204) is None
+        assert done(client.get("/index"))["indexes"] == []
+        refused(client.get("/index/named"), 404, "not_found")
+
+
+def test_what_makes_no_sense_for_one_is_refused_clearly(running: Running) -> None:
+    _saved(Caller(running), "named")
+    vector = rows(1)[0].tolist()
+    with running.client() as client:
+        for more in ({"filter": {"a": 1}}, {"text": "x"}, {"nprobe": 3}, {"explain": True}):
+            answer = client.post("/index/named/search", json={"vector": vector, **more})
+            refused(answer, 422, "invalid_input")
+        refused(client.post("/index/named/search", json={"vector": [1.0]}), 422, "invalid_input")
+        upsert = {"vectors": [{"id": "a", "values": vector}]}
+        refused(client.post("/index/named/vectors", json=upsert), 409, "conflict")
+        refused(client.post("/index/named/optimize", json={}), 409, "conflict")
+
+
+def test_a_name_is_taken_by_either_kind(running: Running) -> None:
+    caller = Caller(running)
+    index = _saved(caller, "first")
+    with running.client() as client:
+        body = {"name": "first", "dimension": 8, "metric": "l2"}
+        refused(client.post("/index", json=body), 409, "already_exists")
+        done(client.post("/index", json=body | {"name": "second"}), 201)
+    with pytest.raises(AssertionError, match="already_exists"):
+        caller.ask("save", name="second", target=index)
+
+
+def test_indexes_of_both_kinds_count_for_the_quota(folder: Path) -> None:
+    with Running(folder, "--max-indexes", 2) as running, running.client() as client:
+        caller = Caller(running)
+        index = _saved(caller, "one")
+        body = {"name": "two", "dimension": 8, "metric": "l2"}
+        done(client.post("/index", json=body), 201)
+        refused(client.post("/index", json=body | {"name": "three"}), 429, "quota_exceeded")
+        with pytest.raises(AssertionError, match="quota_exceeded"):
+            caller.ask("save", name="three", target=index)
+
+
+def test_a_key_for_some_indexes_sees_those(folder: Path) -> None:
+    _, write = new_key(folder, "acme", "write")
+    _, some = new_key(folder, "acme", "read", indexes=["allowed"])
+    _, other = new_key(folder, "other", "write")
+    with Running(folder) as running:
+        for name in ("allowed", "secret"):
+            _saved(Caller(running, write), name)
+        with running.client(some) as client:
+            assert [each["name"] for each in done(client.get("/index"))["indexes"]] == ["allowed"]
+            refused(client.get("/index/secret"), 404, "not_found")
+            refused(client.delete("/index/allowed"), 403, "access")
+        with running.client(other) as client:
+            assert done(client.get("/index"))["indexes"] == []
+            refused(client.get("/index/allowed"), 404, "not_found")
+
+
+# ---- durability ----------------------------------------------------------------------------------
+
+
+def _worker_of(folder: Path) -> int:
+    for each in Path("/proc").iterdir():
+        if each.name.isdigit():
+            try:
+                words = (each / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if f"{folder}/default/.faiss" in words:
+                return int(each.name)
+    raise AssertionError("no process with FAISS objects")
+
+
+@pytest.mark.parametrize("who", ["server and worker", "worker"])
+def test_acknowledged_calls_survive_a_kill_in_their_middle(folder: Path, who: str) -> None:
+    acknowledged: list[int] = []
+    with Running(folder) as running:
+        caller = Caller(running)
+        index = _saved(caller, "kept", "IVF4,Flat", n=0)
+
+        def add() -> None:
+            for n in range(10_000):
+                try:
+                    caller.call(index, "add", rows(50, seed=n))
+                    acknowledged.append(n)
+                    if n % 5 == 4:
+                        caller.call(index, "remove_ids", np.arange(n, n + 2))
+                except Exception:  # noqa: BLE001  # the process is gone, in whatever way that shows
+                    return
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        while len(acknowledged) < 30:
+            thread.join(0.01)
+        worker = _worker_of(folder)
+        if who != "worker":
+            running.process.kill()
+        os.kill(worker, signal.SIGKILL)
+        thread.join()
+    with Running(folder) as running:
+        caller = Caller(running)
+        index = caller.open("kept")
+        n, n_removals = len(acknowledged), len(acknowledged) // 5
+        n_found = caller.get(index, "ntotal")
+        assert 50 * n - 2 * (n_removals + 1) <= n_found <= 50 * (n + 1)
+        for seed in acknowledged[-20:]:
+            distances, _ = caller.call(index, "search", rows(50, seed=seed)[10:11], 1)
+            assert distances[0, 0] == 0
+
+
+def test_a_reset_and_what_came_after_it_survive(folder: Path) -> None:
+    with Running(folder) as running:
+        caller = Caller(running)
+        index = _saved(caller, "kept")
+        caller.call(index, "reset")
+        caller.call(index, "add", rows(3))
+        worker = _worker_of(folder)
+        running.kill()
+        os.kill(worker, signal.SIGKILL)
+    with Running(folder) as running:
+        caller = Caller(running)
+        assert caller.get(caller.open("kept"), "ntotal") == 3
+
+
+def _journaled(folder: Path, n: int = 3) -> Path:
+    """An index with a journal of ``n`` calls, whose processes were killed; the journal."""
+    with Running(folder) as running:
+        caller = Caller(running)
+        index = _saved(caller, "kept")
+        for seed in range(n):
+            caller.call(index, "add", rows(10, seed=seed))
+        worker = _worker_of(folder)
+        running.process.kill()
+        os.kill(worker, signal.SIGKILL)
+    [journal] = (folder / "default/.faiss/kept").glob("journal.*")
+    return journal
+
+
+def _ntotal(folder: Path) -> Any:
+    with Running(folder) as running:
+        caller = Caller(running)
+        return caller.get(caller.open("kept"), "ntotal")
+
+
+@pytest.mark.parametrize("left", [1, 10, 100, -1, "zeros"])
+def test_a_torn_end_is_cut(folder: Path, left: int | str) -> None:
+    journal = _journaled(folder)
+    content = journal.read_bytes()
+    n_record = len(content) // 3
+    torn = content + (bytes(5000) if left == "zeros" else content[: n_record if left == -1 else int(left)])
+    if left == -1:
+        torn = torn[:-1]
+    journal.write_bytes(torn)
+    assert _ntotal(folder) == 40
+
+
+@pytest.mark.parametrize("at", [0, 5, 13, 17, 30, 0.3, 0.5, 0.99, -1])
+def test_a_flipped_bit_is_told_and_never_a_shorter_index(folder: Path, at: float) -> None:
+    journal = _journaled(folder)
+    content = bytearray(journal.read_bytes())
+    content[int(at * len(content)) if isinstance(at, float) else at] ^= 0x10
+    journal.write_bytes(content)
+    with pytest.raises(Failed) as failed:
+        _ntotal(folder)
+    assert failed.value.kind == "corruption"
+
+
+def test_a_damaged_index_file_is_told(folder: Path) -> None:
+    journal = _journaled(folder)
+    [file] = journal.parent.glob("index.*.faiss")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(Failed) as failed:
+        _ntotal(folder)
+    assert failed.value.kind == "corruption"
+
+
+def test_a_clean_stop_leaves_an_empty_journal(folder: Path) -> None:
+    with Running(folder) as running:
+        caller = Caller(running)
+        index = _saved(caller, "kept")
+        caller.call(index, "add", rows(10))
+        assert running.stop() == 0
+    [journal] = (folder / "default/.faiss/kept").glob("journal.*")
+    assert journal.stat().st_size == 0
+    assert json.loads((journal.parent / "index.json").read_text())["ntotal"] == 20
+    assert _ntotal(folder) == 20
+
+
+def test_two_handles_are_one_index_and_a_deleted_one_is_told(running: Running) -> None:
+    first, second = Caller(running), Caller(running)
+    index = _saved(first, "shared")
+    other = second.open("shared")
+    second.call(other, "add", rows(2))
+    assert first.get(index, "ntotal") == 12
+    second.ask("delete", name="shared")
+    for attempt in ("add", "search"):
+        with pytest.raises(Failed) as failed:
+            first.call(index, attempt, rows(1), *([1] if attempt == "search" else []))
+        assert failed.value.kind == "conflict"
+    _saved(first, "shared", n=4)
+    assert second.get(second.open("shared"), "ntotal") == 4
+
+
+@pytest.mark.parametrize("name", ["", "..", ".x", "a/b", "a\0", "x" * 129, "ä"])
+def test_a_name_that_is_none_is_refused(running: Running, name: str) -> None:
+    caller = Caller(running)
+    index = caller.factory("Flat")
+    with pytest.raises(Failed) as failed:
+        caller.ask("save", name=name, target=index)
+    assert failed.value.kind == "invalid_input"
