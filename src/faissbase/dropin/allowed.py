@@ -19,6 +19,8 @@ def _words(text: str) -> frozenset[str]:
 
 _LONGEST_FACTORY = 1000
 _LEAST_M = 2
+# Where M stands among the numbers that a constructor takes, if it is not the second.
+_M_AT = {"IndexHNSWPQ": 2, "IndexHNSWSQ": 2, "IndexHNSW2Level": 2}
 _MADE = (faiss.Index, faiss.IndexBinary, faiss.VectorTransform, faiss.Quantizer, faiss.InvertedLists)
 _VALUES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
 # They open files, call back into Python, or borrow memory that is not theirs.
@@ -39,7 +41,8 @@ _PLAIN = _words(
     set_index_parameters get_distance_computer_type train_pq get_code_size initialize sync_l2norms check
     set_pq_quantizer set_rotation apply reverse_transform merge_into is_similar_to print_neighbor_stats
     nb_neighbors cum_nb_neighbors max_level_ is_empty empty compute_cross_product precompute_table
-    set_derived_values reset_permutation is_member
+    set_derived_values reset_permutation is_member apply_py check_identical add_sub_index
+    set_centroids_norms init_hypercube init_sphere display replace_vt
     """
 )
 READING = _words(
@@ -168,26 +171,87 @@ def check_made(name: str, args: tuple[Any, ...]) -> None:
             raise Refused(f"{text!r}: HNSW wants M of {_LEAST_M} or more")
     if "HNSW" in name and name.startswith("Index"):
         numbers = [each for each in args if type(each) is int]
-        if len(numbers) > 1 and not numbers[1] >= _LEAST_M:
-            raise Refused(f"{name} wants M of {_LEAST_M} or more, got {numbers[1]}")
+        at = _M_AT.get(name, 1)
+        if len(numbers) > at and not numbers[at] >= _LEAST_M:
+            raise Refused(f"{name} wants M of {_LEAST_M} or more, got {numbers[at]}")
     if name.startswith(("Index", "HNSW")) and args and type(args[0]) is int and args[0] < 0:
         raise Refused(f"{name} of dimension {args[0]}")
 
 
-_BY_POSITION = (faiss.IndexIVF, faiss.IndexIDMap, faiss.IndexBinaryIDMap, faiss.IndexBinaryIVF)
+# They look for an id, and say so where there is none.
+_BY_ID = (faiss.IndexIVF, faiss.IndexIDMap, faiss.IndexBinaryIDMap, faiss.IndexBinaryIVF)
+_CHECKED = (faiss.IndexFlatCodes, faiss.IndexIVF)
+# FAISS ends the process where a thread of its own throws.
+_WITHOUT_POSITIONS = (
+    faiss.IndexIDMap,
+    faiss.IndexBinaryIDMap,
+    faiss.IndexRowwiseMinMaxBase,
+    faiss.IndexShards,
+    faiss.IndexSplitVectors,
+    faiss.IndexIVFIndependentQuantizer,
+)
 
 
 def check_call(thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse positions that are none: FAISS would give what lies there in memory."""
-    if name not in ("reconstruct", "reconstruct_batch") or isinstance(thing, _BY_POSITION):
-        return
+    """Refuse what FAISS does not survive, or answers with what lies somewhere in memory."""
     if not hasattr(thing, "ntotal"):
         return
-    key = args[0] if args else kwargs.get("key")
+    if name in ("reconstruct", "reconstruct_batch"):
+        _check_positions(thing, name, args[0] if args else kwargs.get("key"))
+    elif name == "reconstruct_n":
+        given = dict(zip(("n0", "ni"), args, strict=False)) | kwargs
+        _check_range(thing, given.get("n0", 0), given.get("ni", -1))
+    elif name in ("search", "add"):
+        _check_rows(thing, name, args, kwargs)
+
+
+def _check_positions(thing: Any, name: str, key: Any) -> None:
+    if isinstance(thing, _BY_ID):
+        return
     keys = [key] if isinstance(key, int) else key
+    stop = 1 << 62 if _says_its_end(thing) else thing.ntotal  # FAISS checks the end alone
     try:
-        is_inside = all(0 <= int(each) < thing.ntotal for each in keys)  # type: ignore[union-attr]
+        is_inside = all(0 <= int(each) < stop for each in keys)
     except (TypeError, ValueError, OverflowError):
         return  # FAISS says what is wrong with it
     if not is_inside:
         raise Refused(f"{type(thing).__name__}.{name}: {key!r} is no position from 0 to {thing.ntotal - 1}")
+
+
+def _says_its_end(thing: Any) -> bool:
+    """Whether FAISS itself refuses a position that is too large."""
+    if isinstance(thing, faiss.IndexHNSW | faiss.IndexNSG) and thing.storage is not None:
+        thing = faiss.downcast_index(thing.storage)
+    return isinstance(thing, faiss.IndexFlatCodes | faiss.IndexFastScan | faiss.IndexRandom)
+
+
+def _check_range(thing: Any, n0: Any, ni: Any) -> None:
+    if type(n0) is not int or type(ni) is not int:
+        return
+    stop = n0 + ni if ni != -1 else thing.ntotal
+    if isinstance(thing, _WITHOUT_POSITIONS):
+        raise Refused(f"{type(thing).__name__}.reconstruct_n ends FAISS's process: call reconstruct")
+    if not 0 <= n0 <= stop <= thing.ntotal and not isinstance(thing, _CHECKED):
+        raise Refused(
+            f"{type(thing).__name__}.reconstruct_n: {n0} to {stop} are no positions of {thing.ntotal} vectors"
+        )
+
+
+def _check_rows(thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    rows = args[0] if args else kwargs.get("x")
+    if name == "add":
+        if isinstance(thing, faiss.IndexRaBitQFastScan) and getattr(rows, "shape", None) == (0, thing.d):
+            raise Refused(f"adding nothing to an {type(thing).__name__} ends FAISS's process")
+        return
+    k = args[1] if len(args) > 1 else kwargs.get("k")
+    if type(k) is not int:
+        return
+    if isinstance(thing, faiss.IndexFastScan) and not thing.ntotal and thing.ntotal2:
+        raise Refused(
+            f"searching an {type(thing).__name__} after its reset ends FAISS's process: add to it first"
+        )
+    is_endless = isinstance(thing, faiss.IndexNSG) and 0 < thing.ntotal < max(k, thing.nsg.search_L)
+    if is_endless or (isinstance(thing, faiss.MultiIndexQuantizer) and k > thing.ntotal):
+        raise Refused(
+            f"{type(thing).__name__}.search for more than its {thing.ntotal} vectors does not come back"
+        )
