@@ -152,7 +152,7 @@ class Remote:
     def _cloned(self) -> Any:
         if not isinstance(self, faiss_index()):
             raise TypeError(_NOT_PICKLED)
-        found = _function(self._handle.connection, "clone_index", (self,), {})
+        found = _sent(self._handle.connection, {"op": "copy", "target": self._handle.number}, [], [])
         return _alike(self, found._handle)
 
     def __reduce__(self) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -139,3 +140,17 @@ def test_warnings_of_faiss_come_to_this_process(remote: Any, capfd: pytest.Captu
 
 def test_families_are_those_whose_objects_live_on_a_server() -> None:
     assert set(FAMILIES) < set(__import__("faiss_proxy.classes").classes.MADE)
+
+
+def test_modules_of_contrib_work_with_objects_on_a_server(remote: Any) -> None:
+    factory_tools = importlib.import_module("faiss_proxy.contrib.factory_tools")
+    index = remote.index_factory(16, "IVF4,Flat")
+    assert factory_tools.faiss is faiss_proxy
+    assert factory_tools.get_code_size(16, "PQ4x4") == 2
+    assert factory_tools.reverse_index_factory(index) == "IVF4,Flat"
+
+
+def test_classes_of_swigfaiss_are_those_of_the_package(remote: Any) -> None:
+    from faiss_proxy import swigfaiss
+
+    assert swigfaiss.IndexFlatL2 is remote.IndexFlatL2
