@@ -18,6 +18,7 @@ import faiss as _faiss
 from faiss_proxy import classes as _classes
 from faiss_proxy import functions as _functions
 from faiss_proxy import settings as _settings
+from faiss_proxy import swigfaiss as swigfaiss
 from faiss_proxy import values as _values
 from faiss_proxy.classes import to_remote as to_remote
 from faiss_proxy.connection import RemoteError as RemoteError

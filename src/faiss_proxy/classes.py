@@ -36,6 +36,7 @@ _FILLED: dict[str, dict[str, int | None]] = {
     "sa_encode": {"codes": 1},
     "sa_decode": {"x": 1},
 }
+_NOT_PICKLED = "cannot pickle 'swig_runtime_data5.SwigPyObject' object"
 _OWN = frozenset(("_handle", "_thisown", "referenced_objects"))
 
 
@@ -140,19 +141,22 @@ class Remote:
         self.__dict__["_thisown"] = bool(value)
 
     def __copy__(self) -> Any:
-        return self._cloned()
+        if isinstance(self, faiss_index()):
+            return self._cloned()
+        return _alike(self, self._handle)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self._cloned()
 
     def _cloned(self) -> Any:
         if not isinstance(self, faiss_index()):
-            raise TypeError("cannot pickle 'SwigPyObject' object")
-        return _function(self._handle.connection, "clone_index", (self,), {})
+            raise TypeError(_NOT_PICKLED)
+        found = _sent(self._handle.connection, {"op": "copy", "target": self._handle.number}, [], [])
+        return _alike(self, found._handle)
 
     def __reduce__(self) -> Any:
         if not isinstance(self, faiss_index()):
-            raise TypeError("cannot pickle 'SwigPyObject' object")
+            raise TypeError(_NOT_PICKLED)
         return restored, (self.fetch().tobytes(),)
 
     # ---- moving ----------------------------------------------------------------------------------
@@ -341,6 +345,14 @@ def wrapped(connection: Connection, number: int, name: str) -> Any:
     the_class = proxy(getattr(faiss, name))
     made = the_class.__new__(the_class)
     object.__setattr__(made, "_handle", _Handle(connection, number))
+    return made
+
+
+def _alike(thing: Any, handle: _Handle) -> Any:
+    """An object of the very class of ``thing``, for another object on the server."""
+    the_class: Any = type(thing)
+    made = the_class.__new__(the_class)
+    object.__setattr__(made, "_handle", handle)
     return made
 
 

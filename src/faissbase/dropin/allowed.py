@@ -50,7 +50,8 @@ _PLAIN = _words(
     set_index_parameters get_distance_computer_type train_pq get_code_size initialize sync_l2norms check
     set_pq_quantizer set_rotation apply reverse_transform merge_into is_similar_to print_neighbor_stats
     nb_neighbors cum_nb_neighbors max_level_ is_empty empty compute_cross_product precompute_table
-    set_derived_values reset_permutation is_member
+    set_derived_values reset_permutation is_member apply_py check_identical add_sub_index
+    set_centroids_norms init_hypercube init_sphere display replace_vt
     """
 )
 READING = _words(

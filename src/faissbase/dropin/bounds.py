@@ -23,6 +23,13 @@ _EFFORTS = ("efSearch", "efConstruction", "search_L")
 _BAD_FACTORY = re.compile(r"(HNSW|NSG)0*[01](?!\d)|(RQ|LSQ)(\d+x)*0+(?!\d)|PQ\d+x0+(?!\d)")
 _CHECKED = (faiss.IndexIVF, faiss.IndexIDMap, faiss.IndexBinaryIDMap, faiss.IndexBinaryIVF)
 _CHECKED_RANGES = (faiss.IndexIVF, faiss.IndexFlatCodes)
+# FAISS ends the process where a thread of its own throws.
+_WITHOUT_RANGES = (
+    faiss.IndexRowwiseMinMaxBase,
+    faiss.IndexShards,
+    faiss.IndexSplitVectors,
+    faiss.IndexIVFIndependentQuantizer,
+)
 _LISTS = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.InvertedLists)
 
 
@@ -118,12 +125,22 @@ def _position(thing: Any, key: Any, *_: Any, **__: Any) -> None:
     if isinstance(_innermost(thing), _CHECKED) or not hasattr(thing, "ntotal"):
         return
     keys = np.atleast_1d(np.asarray(key)).astype(np.int64)
-    if keys.size and not (keys.min() >= 0 and keys.max() < thing.ntotal):
+    is_inside = not keys.size or (keys.min() >= 0 and (keys.max() < thing.ntotal or _says_its_end(thing)))
+    if not is_inside:
         raise Refused(f"{_kind(thing)}: {key!r:.80} is no position from 0 to {thing.ntotal - 1}")
+
+
+def _says_its_end(thing: Any) -> bool:
+    """Whether FAISS itself refuses a position that is too large."""
+    if isinstance(thing, faiss.IndexHNSW | faiss.IndexNSG) and thing.storage is not None:
+        thing = faiss.downcast_index(thing.storage)
+    return isinstance(thing, faiss.IndexFlatCodes | faiss.IndexFastScan | faiss.IndexRandom)
 
 
 def _range(thing: Any, n0: Any = 0, ni: Any = -1, x: Any = None) -> None:
     inner = _innermost(thing)
+    if isinstance(inner, _WITHOUT_RANGES):
+        raise Refused(f"{_kind(inner)}.reconstruct_n ends FAISS's process: call reconstruct")
     if isinstance(inner, _CHECKED_RANGES) or not hasattr(thing, "ntotal"):
         return
     n = thing.ntotal - n0 if ni == -1 else ni
@@ -172,6 +189,16 @@ def _codes(thing: Any, codes: Any, *_: Any, **__: Any) -> None:
 def _most(thing: Any, x: Any, k: Any, *_: Any, **__: Any) -> None:
     if type(k) is int and k > max(MOST_K, getattr(thing, "ntotal", 0)):
         raise Refused(f"k of {k:,}: at most {MOST_K:,}, or as many as there are vectors, on a server")
+    if isinstance(thing, faiss.IndexFastScan) and not thing.ntotal and thing.ntotal2:
+        raise Refused(f"searching an {_kind(thing)} after its reset ends FAISS's process: add to it first")
+    is_endless = isinstance(thing, faiss.IndexNSG) and 0 < thing.ntotal < max(k, thing.nsg.search_L)
+    if is_endless or (isinstance(thing, faiss.MultiIndexQuantizer) and k > thing.ntotal):
+        raise Refused(f"searching an {_kind(thing)} for more than its {thing.ntotal} vectors does not end")
+
+
+def _rows(thing: Any, x: Any, *_: Any, **__: Any) -> None:
+    if isinstance(thing, faiss.IndexRaBitQFastScan) and np.shape(x) == (0, thing.d):
+        raise Refused(f"adding nothing to an {_kind(thing)} ends FAISS's process")
 
 
 def _kind(thing: Any) -> str:
@@ -190,4 +217,5 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "sa_decode": _codes,
     **dict.fromkeys(("search", "search_and_reconstruct", "search_and_return_codes", "assign"), _most),
     "search_preassigned": _most,
+    "add": _rows,
 }

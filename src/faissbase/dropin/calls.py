@@ -133,6 +133,7 @@ class Calls:
             "function": self._function,
             "value": self._value,
             "fetch": self._fetch,
+            "copy": self._copy,
             "read": self._read,
             "save": self._save,
             "open": self._open,
@@ -281,6 +282,11 @@ class Calls:
     def _fetch(self, call: _Call, rights: Rights) -> Any:
         with self._unchanged(call):
             return written(call.target().thing, self._folder)
+
+    def _copy(self, call: _Call, rights: Rights) -> Any:
+        """What FAISS's ``copy.copy`` makes: an index read from what it is written as."""
+        with self._unchanged(call):
+            return Held(faiss.deserialize_index(faiss.serialize_index(call.target().thing)))
 
     # ---- names -----------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 _LENGTH = struct.Struct("<I")
 MOST_HEAD_BYTES = 64 << 20
 _KINDS = "biufc"
+_CELLS = "UO"  # texts, objects: NumPy may make numbers of them
 _MOST_INT, _LEAST_INT = 2**64, -(2**63)
 _MOST_DIMENSIONS = 8
 _MOST_ARRAYS = 10_000
@@ -74,6 +75,9 @@ def _encode_numbers(value: Any, arrays: list[Array]) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in _KINDS and value.ndim <= _MOST_DIMENSIONS:
         arrays.append(value if value.flags.c_contiguous else np.ascontiguousarray(value))
         return {"array": len(arrays) - 1}
+    if isinstance(value, np.ndarray) and value.dtype.kind in _CELLS and value.ndim <= _MOST_DIMENSIONS:
+        cells = [encode(each, arrays) for each in value.reshape(-1).tolist()]
+        return {"cells": [value.dtype.kind, list(value.shape), cells]}
     return {"opaque": type(value).__name__}
 
 
@@ -110,6 +114,13 @@ def _scalar(content: Any, *_: Any) -> Any:
     return np.frombuffer(bytes.fromhex(content[1]), dtype, 1)[0]
 
 
+def _cells(content: Any, arrays: Sequence[Array], special: Callable[[str, Any], Any]) -> Array:
+    kind, shape, cells = content
+    found = np.empty(len(cells), object)
+    found[:] = [decode(each, arrays, special) for each in cells]
+    return (found if kind == "O" else found.astype("U")).reshape(_shape(shape))
+
+
 def _opaque(name: Any, *_: Any) -> Any:
     return type(str(name), (Opaque,), {})()
 
@@ -122,6 +133,7 @@ _DECODERS: dict[str, Callable[[Any, Sequence[Array], Callable[[str, Any], Any]],
     "scalar": _scalar,
     "bytes": lambda n, arrays, _: arrays[int(n)].tobytes(),
     "array": lambda n, arrays, _: arrays[int(n)],
+    "cells": _cells,
     "opaque": _opaque,
 }
 
