@@ -27,6 +27,12 @@ _WRITING = {
     "write_VectorTransform": faiss.write_VectorTransform,
     "write_ProductQuantizer": faiss.write_ProductQuantizer,
 }
+_WRITTEN_CLASSES = {
+    "write_index": faiss.Index,
+    "write_index_binary": faiss.IndexBinary,
+    "write_VectorTransform": faiss.VectorTransform,
+    "write_ProductQuantizer": faiss.ProductQuantizer,
+}
 _READING = {
     "read_index": "index",
     "read_index_binary": "binary",
@@ -99,6 +105,8 @@ def why_missing(name: str) -> str:
 
 def _written(name: str, thing: Any, to: Any, flags: int = 0) -> None:
     """Write an object of the server to a file of this machine, or to a writer of FAISS's."""
+    if not isinstance(thing, classes.proxy(_WRITTEN_CLASSES[name])):
+        _WRITING[name](object(), to)  # FAISS says what it wants
     if flags or not isinstance(to, str | os.PathLike):
         _WRITING[name](thing.to_local(), to, *([flags] if flags else []))
         return

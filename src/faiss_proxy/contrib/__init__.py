@@ -1,53 +1,41 @@
-"""FAISS's ``contrib``: its own modules, in which ``faiss`` is this package.
-
->>> from faiss_proxy.contrib.evaluation import knn_intersection_measure
-"""
+"""``faiss.contrib``, whose modules use ``faiss_proxy`` where they say ``faiss``."""
 
 from __future__ import annotations
 
 import builtins
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import sys
+import types
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import faiss_proxy as _faiss_proxy
-
-_THEIRS = "faiss"
-__path__ = [str(Path(_faiss_proxy.swigfaiss.__file__).with_name("contrib"))]
+_THEIRS, _OURS = "faiss", "faiss_proxy"
+_PATH = importlib.import_module("faiss.contrib").__path__
 
 
-class _Loader(SourceFileLoader):
-    """Runs a module of FAISS's with another meaning of ``import faiss``."""
+def _import(name: str, *args: Any, **kwargs: Any) -> Any:
+    is_theirs = name.split(".")[0] == _THEIRS
+    return builtins.__import__(_OURS + name[len(_THEIRS) :] if is_theirs else name, *args, **kwargs)
 
-    def exec_module(self, module: ModuleType) -> None:
-        code = self.get_code(module.__name__)
-        assert code is not None
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    def exec_module(self, module: types.ModuleType) -> None:
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": _import}
-        exec(code, module.__dict__)
+        super().exec_module(module)
 
 
-def _import(
-    name: str, globals: Any = None, locals: Any = None, fromlist: Sequence[str] = (), level: int = 0
-) -> Any:
-    if not level and (name == _THEIRS or name.startswith(f"{_THEIRS}.contrib")):
-        name = _faiss_proxy.__name__ + name.removeprefix(_THEIRS)
-    return builtins.__import__(name, globals, locals, fromlist or (), level)
-
-
-class _Finder:
-    @staticmethod
-    def find_spec(
-        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+class _Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
         if not name.startswith(f"{__name__}."):
             return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and type(spec.loader) is SourceFileLoader and spec.origin is not None:
-            spec.loader = _Loader(name, spec.origin)
-        return spec
+        found = importlib.machinery.PathFinder.find_spec(name, path or _PATH)
+        if found is not None and isinstance(found.loader, importlib.machinery.SourceFileLoader):
+            found.loader = _Loader(name, found.loader.path)
+        return found
 
 
-sys.meta_path.insert(0, _Finder)
+__path__ = list(_PATH)
+sys.meta_path.insert(0, _Finder())

@@ -38,8 +38,10 @@ _NEVER_MADE = (
     "ReadOnlyInvertedLists",
     "BlockInvertedLists",
 )
+# They make what they are given a part of the object, which does not keep it alive.
+PARTS_BY = _words("add_shard add_replica addIndex add_sub_index prepend_transform replace_vt")
 # What they attach or take over must not be a part of the object itself.
-ATTACHING = _words("add_shard add_replica addIndex merge_from merge_into copy_subset_to")
+ATTACHING = PARTS_BY | _words("merge_from merge_into copy_subset_to")
 # Methods of C++ without a wrapper, whose arguments are numbers and objects.
 _PLAIN = _words(
     """

@@ -22,7 +22,7 @@ _EFFORTS = ("efSearch", "efConstruction", "search_L")
 # Sizes of a factory string at which FAISS divides by zero, writes nowhere, or never ends.
 _BAD_FACTORY = re.compile(r"(HNSW|NSG)0*[01](?!\d)|(RQ|LSQ)(\d+x)*0+(?!\d)|PQ\d+x0+(?!\d)")
 _CHECKED = (faiss.IndexIVF, faiss.IndexIDMap, faiss.IndexBinaryIDMap, faiss.IndexBinaryIVF)
-_CHECKED_RANGES = (faiss.IndexIVF, faiss.IndexFlatCodes)
+_CHECKED_RANGES = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.IndexFlatCodes)
 # FAISS ends the process where a thread of its own throws.
 _WITHOUT_RANGES = (
     faiss.IndexRowwiseMinMaxBase,
@@ -49,8 +49,10 @@ def check_made(name: str, args: Sequence[Any]) -> None:
         _check_slice(args)
     elif name.startswith("Index") and ("HNSW" in name or "NSG" in name):
         _check_m(name, args)
-    elif "Quantizer" in name and numbers and min(numbers) <= 0:
-        raise Refused(f"{name} wants sizes of 1 or more, got {min(numbers)}")
+    elif "Quantizer" in name:
+        sizes = numbers[:1] if "ScalarQuantizer" in name else numbers  # a kind of codes may be 0
+        if sizes and min(sizes) <= 0:
+            raise Refused(f"{name} wants sizes of 1 or more, got {min(sizes)}")
     if args and type(args[0]) is int and args[0] < 0:
         raise Refused(f"{name} of dimension {args[0]}")
 

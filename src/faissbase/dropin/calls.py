@@ -22,7 +22,7 @@ from faissbase.dropin.gathering import Searches
 from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
 from faissbase.dropin.names import Names, check_there
-from faissbase.dropin.reading import read_foreign, written
+from faissbase.dropin.reading import Reader, written
 from faissbase.errors import AccessError, FaissbaseError
 
 _CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range"))
@@ -120,10 +120,11 @@ def _output(dtype: Any, shape: Any, is_contiguous: Any, is_writeable: Any) -> fr
 class Calls:
     """All that is alive of one tenant. ``folder`` is where named indexes are."""
 
-    def __init__(self, folder: Path, lease_s: float) -> None:
+    def __init__(self, folder: Path, lease_s: float, reader: Reader) -> None:
         self.sessions = Sessions(lease_s)
         self.names = Names(folder, _redo)
         self._folder = folder
+        self._reader = reader
         self._ops: dict[str, Callable[[_Call, Rights], Any]] = {
             "hello": self._hello,
             "make": self._make,
@@ -235,6 +236,8 @@ class Calls:
             result = run()
             for graph in graphs[1:]:
                 graphs[0].join(graph)
+            if call.name in allowed.PARTS_BY:
+                target.graph.root().kept += [each.thing for each in call.held.values() if each is not target]
             return result
 
     def _get(self, call: _Call, rights: Rights) -> Any:
@@ -277,7 +280,8 @@ class Calls:
 
     def _read(self, call: _Call, rights: Rights) -> Any:
         (data, kind), _ = call.given()
-        return Held(read_foreign(np.ascontiguousarray(data, np.uint8).reshape(-1), str(kind), self._folder))
+        flat = np.ascontiguousarray(data, np.uint8).reshape(-1)
+        return Held(self._reader.read(flat, str(kind), self._folder))
 
     def _fetch(self, call: _Call, rights: Rights) -> Any:
         with self._unchanged(call):

@@ -61,6 +61,7 @@ class Graph:
         self.lock = Lock()
         self.joined: Graph | None = None
         self.named: dict[str, Named] = {}
+        self.kept: list[Any] = []  # what was made a part of something, for FAISS does not keep it
         self.change()
 
     def change(self) -> None:
@@ -79,6 +80,7 @@ class Graph:
         if root is not other_root:
             other_root.joined = root
             root.named |= other_root.named
+            root.kept += other_root.kept
             root.change()
 
 

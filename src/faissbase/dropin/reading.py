@@ -3,21 +3,22 @@
 A damaged file can make FAISS crash, ask for all memory or never end; one of inverted lists on disk names any
 file of this machine. So a file is first read where that hurts nobody, and what is used is what FAISS has
 written then.
-Run as ``python -m faissbase.dropin.reading IN OUT KIND``.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import resource
-import subprocess
-import sys
+import socket
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+import orjson
 
 from faissbase.dropin.allowed import Refused
 from faissbase.dropin.frames import Array
@@ -40,39 +41,75 @@ _CLASSES = {
     faiss.ProductQuantizer: _KINDS["quantizer"],
 }
 _REFUSED = 3
+_ANSWER_BYTES = 16
 _ADVICE = (
     "inverted lists on disk cannot be sent to the server: bring them into memory first, with "
     "faiss.read_index and ArrayInvertedLists"
 )
 
 
-def read_foreign(data: Array, kind: str, folder: Path) -> Any:
-    """The object in the bytes ``uint8[n]`` of a file.
+class Reader:
+    """A process that has FAISS loaded, and makes another for each file; begun while there are no threads."""
 
-    Raises
-    ------
-    RuntimeError
-        FAISS's own, where it cannot read them; or they took too much memory or time.
-    Refused
-        Inverted lists on disk.
-    """
-    if kind not in _KINDS:
-        raise Refused(f"a file of {kind!r} cannot be sent to the server")
-    with (
-        os_errors("cannot keep a file for reading"),
-        tempfile.TemporaryDirectory(dir=folder, prefix=".in-") as name,
-    ):
-        given, clean = Path(name) / "given", Path(name) / "clean"
-        with open(given, "wb") as file:
-            file.write(data.data)
-        command = [sys.executable, "-m", "faissbase.dropin.reading", str(given), str(clean), kind]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        said = done.stdout.strip().replace(str(given), "the file").replace(str(clean), "the file")
-        if done.returncode == _REFUSED:
-            raise Refused(said)
-        if done.returncode:
-            raise RuntimeError(said or "the file is damaged: reading it ended the process that tried")
-        return _KINDS[kind][0](str(clean))
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ours, theirs = socket.socketpair()
+        with theirs:
+            if os.fork() == 0:
+                self._ours.close()
+                _serve(theirs)
+                os._exit(0)
+
+    def read(self, data: Array, kind: str, folder: Path) -> Any:
+        """The object in the bytes ``uint8[n]`` of a file.
+
+        Raises
+        ------
+        RuntimeError
+            FAISS's own, where it cannot read them; or they took too much memory or time.
+        Refused
+            Inverted lists on disk.
+        """
+        if kind not in _KINDS:
+            raise Refused(f"a file of {kind!r} cannot be sent to the server")
+        with (
+            os_errors("cannot keep a file for reading"),
+            tempfile.TemporaryDirectory(dir=folder, prefix=".in-") as name,
+        ):
+            given, clean, told = (Path(name) / file for file in ("given", "clean", "told"))
+            with open(given, "wb") as file:
+                file.write(data.data)
+            status = self._status_of([str(given), str(clean), str(told), kind])
+            said = told.read_text() if told.exists() else ""
+            said = said.replace(str(given), "the file").replace(str(clean), "the file")
+            if status == _REFUSED:
+                raise Refused(said)
+            if status:
+                raise RuntimeError(said or "the file is damaged: reading it ended the process that tried")
+            return _KINDS[kind][0](str(clean))
+
+    def _status_of(self, job: list[str]) -> int:
+        """How the process has ended that has read a file."""
+        with self._lock:
+            self._ours.sendall(orjson.dumps(job) + b"\n")
+            answer = self._ours.recv(_ANSWER_BYTES)
+        if not answer:
+            raise RuntimeError("the process that reads files has ended")
+        return int(answer)
+
+
+def _serve(jobs: socket.socket) -> None:
+    """Have a process read each file that is asked for, until nobody asks any more."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (1, 2):
+        os.dup2(null, fd)
+    for line in jobs.makefile("rb"):
+        child = os.fork()
+        if child == 0:
+            given, clean, told, kind = orjson.loads(line)
+            os._exit(_main(Path(given), Path(clean), Path(told), kind))
+        _, status = os.waitpid(child, 0)
+        jobs.sendall(b"%d" % os.waitstatus_to_exitcode(status))
 
 
 def written(thing: Any, folder: Path) -> Array:
@@ -89,7 +126,8 @@ def written(thing: Any, folder: Path) -> Array:
     raise Refused(f"a {type(thing).__name__} cannot be fetched by itself, the index that it is of can")
 
 
-def _main(given: Path, clean: Path, kind: str) -> int:
+def _main(given: Path, clean: Path, told: Path, kind: str) -> int:
+    """Read a file and write it anew; what is wrong with it goes into ``told``."""
     size = given.stat().st_size
     most = _FACTOR * size + _LEAST_BYTES
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
@@ -97,16 +135,16 @@ def _main(given: Path, clean: Path, kind: str) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     read, write = _KINDS[kind]
     if size and _may_be_on_disk(given):
-        print(_ADVICE)
+        told.write_text(_ADVICE)
         return _REFUSED
     try:
         write(read(str(given)), str(clean))
         read(str(clean))  # as it will be read where it must not fail
     except MemoryError:
-        print("not enough memory")
+        told.write_text("not enough memory")
         return 1
-    except RuntimeError as error:
-        print(error)
+    except Exception as error:  # noqa: BLE001  # whoever has asked is to know
+        told.write_text(str(error))
         return 1
     return 0
 
@@ -126,7 +164,3 @@ def _may_be_on_disk(given: Path) -> bool:
                 return True
             at = data.find(_ON_DISK, at + 1)
     return False
-
-
-if __name__ == "__main__":
-    sys.exit(_main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]))

@@ -27,6 +27,7 @@ import orjson
 
 from faissbase.dropin import frames
 from faissbase.dropin.calls import Calls, Rights
+from faissbase.dropin.reading import Reader
 from faissbase.storage.files import FolderLock
 from faissbase.storage.malloc import return_freed_memory, share_freed_memory
 
@@ -220,10 +221,11 @@ def main(control_fd: int, folder: Path, lease_s: float, memory_bytes: int) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     share_freed_memory()
+    reader = Reader()  # before there are threads, limits or locks
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = _lock(folder)
     _limit(memory_bytes)
-    calls = Calls(folder, lease_s)
+    calls = Calls(folder, lease_s, reader)
     worker = Worker(calls)
     threading.Thread(target=_look, args=(calls,), daemon=True).start()
     with socket.socket(fileno=control_fd) as control:

@@ -48,6 +48,11 @@ NOT_TRIED = [
         "FAISS ends the process: it scans blocks that it has freed",
     ),
     (
+        "IndexIVFProductResidualQuantizerFastScan",
+        "functions: clone_index",
+        "FAISS searches a clone of it in memory that is not its own, and ends the process at times",
+    ),
+    (
         "IndexIVFPQR|IVF4,PQ4.4",
         "(?!make|types|train|add).*",
         "FAISS ends the process at a search",
