@@ -278,8 +278,8 @@ class Connection:
         Its answer: how many objects it holds for this process (``n_held``) and for the tenant
         (``n_held_by_tenant``).
         """
-        tree, arrays = self._asked({"op": "touch", "drop": dropped}, [])
-        found: dict[str, int] = frames.decode(tree, arrays, lambda *it: it)
+        answer, arrays = self._asked({"op": "touch", "drop": dropped}, [])
+        found: dict[str, int] = frames.decode(answer["result"], arrays, lambda *it: it)
         return found
 
     @property

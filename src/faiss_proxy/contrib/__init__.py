@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import builtins
-import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
 import types
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 _THEIRS, _OURS = "faiss", "faiss_proxy"
-_PATH = importlib.import_module("faiss.contrib").__path__
+# Of FAISS itself, whatever the name ``faiss`` may stand for by now.
+_PATH = [str(Path(str(sys.modules["faiss.loader"].__file__)).with_name("contrib"))]
 
 
 def _import(name: str, *args: Any, **kwargs: Any) -> Any:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,8 @@ def test_a_client_that_dies_loses_what_has_no_name_after_its_lease(tmp_path: Pat
             stdout=subprocess.PIPE,
             text=True,
         )
-        with client, faiss_proxy.remote(server.url):
+        with client, ExitStack() as stack, faiss_proxy.remote(server.url):
+            stack.callback(client.kill)
             assert client.stdout is not None
             assert client.stdout.readline() == "held\n"
             own = faiss_proxy.IndexFlatL2(4)
