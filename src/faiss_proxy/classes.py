@@ -16,7 +16,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_proxy import values
+from faiss_proxy import pointers, values
 from faiss_proxy.connection import Connection, RemoteError, Transfer, show_progress
 from faiss_proxy.settings import active
 from faissbase.dropin import frames
@@ -37,6 +37,7 @@ _FILLED: dict[str, dict[str, int | None]] = {
     "sa_decode": {"x": 1},
 }
 _NOT_PICKLED = "cannot pickle 'swig_runtime_data5.SwigPyObject' object"
+_PLACES = (*pointers.GIVING, *pointers.RELEASING)
 _OWN = frozenset(("_handle", "_thisown", "referenced_objects"))
 
 
@@ -195,6 +196,14 @@ class Remote:
         handle = self._handle
         _sent(handle.connection, {"op": "save", "name": name, "target": handle.number}, [], [])
 
+    def _memory(self, name: str, args: tuple[Any, ...], n_bytes: int) -> frames.Array:
+        """The first ``n_bytes`` of what lies where a method of FAISS points to."""
+        handle, arrays = self._handle, list[frames.Array]()
+        tree = _encoder(handle.connection, arrays)(list(args))
+        body = {"op": "memory", "name": name, "args": tree, "target": handle.number, "n_bytes": n_bytes}
+        found: frames.Array = _sent(handle.connection, body, arrays, [], is_safe=True)
+        return found
+
     def _run_value(self, value: Any, name: str, args: tuple[Any, ...]) -> Any:
         """Run a method of an object that travels by value on the server."""
         arrays: list[frames.Array] = []
@@ -244,6 +253,19 @@ def _method(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(local)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         return _called(self._handle.connection, "call", name, self, args, kwargs)
+
+    return method
+
+
+def _place(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that gives a place in memory, or takes it back."""
+    call = _method(name, local)
+
+    @functools.wraps(local)
+    def method(self: Any, *args: Any) -> Any:
+        if name in pointers.GIVING:
+            return pointers.Memory(self, name, args)
+        return None if isinstance(args[-1], pointers.Memory) else call(self, *args)
 
     return method
 
@@ -367,7 +389,7 @@ def proxy(local: type) -> Any:
         if isinstance(found, property):
             body[name] = _Field(name, found.__doc__)
         elif isinstance(found, types.FunctionType):
-            body[name] = _method(name, found)
+            body[name] = _place(name, found) if name in _PLACES else _method(name, found)
         elif not callable(found):
             body[name] = found
     return _Meta(local.__name__, bases, body)

@@ -14,11 +14,11 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_proxy import classes
+from faiss_proxy import classes, pointers
 from faiss_proxy.classes import Remote
 from faiss_proxy.connection import Connection, RemoteError
+from faiss_proxy.pointers import Memory, Pointer
 from faiss_proxy.settings import active
-from faiss_proxy.values import Pointer
 
 _MAKING = frozenset(("index_factory", "index_binary_factory"))
 _WRITING = {
@@ -52,6 +52,8 @@ def placed(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
         there = next((each for each in (*args, *kwargs.values()) if isinstance(each, Remote)), None)
         if there is not None:
             return _on_server(name, there._handle.connection, args, kwargs)
+        if any(isinstance(each, Memory) for each in args):
+            return _of_memory(name, args)
         connection = active()
         if connection is None:
             return local(*args, **kwargs)
@@ -87,6 +89,14 @@ def _configured(
         return Pointer(args[0])
     args = tuple(each.pointer if isinstance(each, Pointer) else each for each in args)
     return local(*args, **kwargs)
+
+
+def _of_memory(name: str, args: tuple[Any, ...]) -> Any:
+    if name not in pointers.READING:
+        raise RemoteError(
+            f"faiss.{name} cannot take a place in the server's memory: fetch the index with .to_local()"
+        )
+    return pointers.read(name, *args)
 
 
 def _no_gpu(name: str, connection: Connection) -> str:

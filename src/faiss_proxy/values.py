@@ -10,6 +10,8 @@ from typing import Any
 
 import faiss
 
+from faiss_proxy.pointers import Pointer
+
 FAMILIES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
 _SPACE_METHODS = ("set_index_parameter", "set_index_parameters")
 
@@ -67,14 +69,6 @@ def _space_method(local: type, name: str) -> Any:
         return getattr(local, name)(self, index, *args) if run is None else run(self, name, (index, *args))
 
     return method
-
-
-class Pointer:
-    """What `swig_ptr` gives while a server is configured: a place in memory, and the array that is there."""
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-        self.pointer = faiss.swig_ptr(array)
 
 
 def _unwrapped(argument: Any) -> Any:

@@ -28,7 +28,7 @@ from faissbase.errors import AccessError, FaissbaseError
 _CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range"))
 _NEW_BY = frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index"))
 _SPACE_METHODS = frozenset(("set_index_parameter", "set_index_parameters", "initialize"))
-_READ_OPS = frozenset(("hello", "get", "fetch", "open", "list", "touch", "end", "count", "find"))
+_READ_OPS = frozenset(("hello", "get", "fetch", "memory", "open", "list", "touch", "end", "count", "find"))
 _UNCHANGED = object()
 _RUN = uuid.uuid4().hex[:16]
 _MADE_OF_PLAIN = (int, str, float, bool)
@@ -134,6 +134,7 @@ class Calls:
             "function": self._function,
             "value": self._value,
             "fetch": self._fetch,
+            "memory": self._memory,
             "copy": self._copy,
             "read": self._read,
             "save": self._save,
@@ -286,6 +287,11 @@ class Calls:
     def _fetch(self, call: _Call, rights: Rights) -> Any:
         with self._unchanged(call):
             return written(call.target().thing, self._folder)
+
+    def _memory(self, call: _Call, rights: Rights) -> Any:
+        with self._unchanged(call):
+            args, _ = call.given()
+            return bounds.memory_of(call.target().thing, call.name, args, call.body.get("n_bytes"))
 
     def _copy(self, call: _Call, rights: Rights) -> Any:
         """What FAISS's ``copy.copy`` makes: an index read from what it is written as."""

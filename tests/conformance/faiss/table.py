@@ -57,7 +57,8 @@ local vectors, and all other functions that are given arrays: they are FAISS's o
 
 ## Not on a server
 
-* Raw pointers (`swig_ptr` into a remote index) and methods that take them: use `.to_local()`.
+* Raw pointers and methods that take them: use `.to_local()`. `get_xb`, `get_ids` and `get_codes` are read by
+  `rev_swig_ptr` and `memcpy`, as copies.
 * Sizes (`d`, `ntotal`, `nlist`, `code_size`): they say how memory is laid out and can be read, not set.
 * `OnDiskInvertedLists`, `PyCallbackIDSelector`: they open files or call back into Python.
 * `repr` of an object says at which server it is, and not where in memory.
