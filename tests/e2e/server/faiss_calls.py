@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +16,25 @@ from faissbase.dropin import frames
 PATH = "/v1/faiss"
 MEDIA = "application/vnd.faissbase.faiss"
 _MOST = 1 << 40
+
+
+def worker_of(running: Running, tenant: str = "default") -> int:
+    """The process with the FAISS objects of a tenant: the server's child, not the one that reads files."""
+    [found] = [
+        int(each.name)
+        for each in Path("/proc").iterdir()
+        if each.name.isdigit()
+        and f"{running.folder}/{tenant}/.faiss" in _text(each / "cmdline")
+        and f"PPid:\t{running.process.pid}\n" in _text(each / "status")
+    ]
+    return found
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_bytes().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def framed(body: Any, arrays: Sequence[frames.Array] = ()) -> bytes:

@@ -9,14 +9,13 @@ import struct
 import tempfile
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import orjson
 import pytest
-from tests.e2e.server.faiss_calls import MEDIA, PATH, Caller, Failed, Thing, framed, rows, unframed
+from tests.e2e.server.faiss_calls import MEDIA, PATH, Caller, Failed, Thing, framed, rows, unframed, worker_of
 from tests.e2e.server.running import Running, address_of, done, made, new_key
 
 _MEMORY_BYTES = 768 << 20
@@ -33,20 +32,7 @@ class World:
         return Caller(self.running, self.keys[key], session)
 
     def worker(self, tenant: str = "acme") -> int:
-        """The process with the FAISS objects of a tenant."""
-        [found] = [
-            int(each.name)
-            for each in Path("/proc").iterdir()
-            if each.name.isdigit() and f"{self.running.folder}/{tenant}/.faiss" in _command(each)
-        ]
-        return found
-
-
-def _command(process: Path) -> str:
-    try:
-        return (process / "cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return ""
+        return worker_of(self.running, tenant)
 
 
 @pytest.fixture(scope="module")

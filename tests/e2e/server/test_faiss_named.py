@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.e2e.server.faiss_calls import Caller, Failed, rows
+from tests.e2e.server.faiss_calls import Caller, Failed, rows, worker_of
 from tests.e2e.server.running import Running, done, made, new_key, refused
 
 
@@ -118,18 +118,6 @@ def test_a_key_for_some_indexes_sees_those(folder: Path) -> None:
 # ---- durability ----------------------------------------------------------------------------------
 
 
-def _worker_of(folder: Path) -> int:
-    for each in Path("/proc").iterdir():
-        if each.name.isdigit():
-            try:
-                words = (each / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if f"{folder}/default/.faiss" in words:
-                return int(each.name)
-    raise AssertionError("no process with FAISS objects")
-
-
 @pytest.mark.parametrize("who", ["server and worker", "worker"])
 def test_acknowledged_calls_survive_a_kill_in_their_middle(folder: Path, who: str) -> None:
     acknowledged: list[int] = []
@@ -151,7 +139,7 @@ def test_acknowledged_calls_survive_a_kill_in_their_middle(folder: Path, who: st
         thread.start()
         while len(acknowledged) < 30:
             thread.join(0.01)
-        worker = _worker_of(folder)
+        worker = worker_of(running)
         if who != "worker":
             running.process.kill()
         os.kill(worker, signal.SIGKILL)
@@ -173,7 +161,7 @@ def test_a_reset_and_what_came_after_it_survive(folder: Path) -> None:
         index = _saved(caller, "kept")
         caller.call(index, "reset")
         caller.call(index, "add", rows(3))
-        worker = _worker_of(folder)
+        worker = worker_of(running)
         running.kill()
         os.kill(worker, signal.SIGKILL)
     with Running(folder) as running:
@@ -188,7 +176,7 @@ def _journaled(folder: Path, n: int = 3) -> Path:
         index = _saved(caller, "kept")
         for seed in range(n):
             caller.call(index, "add", rows(10, seed=seed))
-        worker = _worker_of(folder)
+        worker = worker_of(running)
         running.process.kill()
         os.kill(worker, signal.SIGKILL)
     [journal] = (folder / "default/.faiss/kept").glob("journal.*")
