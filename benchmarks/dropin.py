@@ -248,7 +248,8 @@ def _added(run: _Run) -> float:
 def _memory(run: _Run, data: str) -> Iterator[Figure]:
     """How far both processes grow beyond the vectors, which the client has and the index keeps."""
     index = faiss_proxy.IndexFlatL2(run.dataset.d)
-    [worker] = [pid for pid in _children(run.server) if b"dropin.worker" in _command(pid)]
+    workers = [pid for pid in _children(run.server) if b"dropin.worker" in _command(pid)]
+    worker = workers[0]  # the others read its files
     own_mb = run.dataset.xb.nbytes / 1e6
     kept: dict[str, tuple[int | str, float]] = {"client": ("self", 0.0), "worker": (worker, own_mb)}
     before = {name: _rss_mb(process) for name, (process, _) in kept.items()}
