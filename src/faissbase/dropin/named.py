@@ -38,7 +38,6 @@ class Named:
     def __init__(self, folder: Path, held: Held) -> None:
         self.folder = folder
         self.held = held
-        self.version = 0
         self.is_lost = False
         self._generation = 0
         self._size_bytes = 0
@@ -59,7 +58,6 @@ class Named:
             It could not be written. The index in memory is ahead of its files and must be let go.
         """
         pieces = frames.pack(body | {"ntotal": self.held.thing.ntotal}, arrays)
-        self.version += 1
         assert self._journal is not None
         n_bytes = self._journal.n_bytes + sum(piece.nbytes for piece in pieces)
         if n_bytes > max(_LEAST_JOURNAL_BYTES, self._size_bytes):

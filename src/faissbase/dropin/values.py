@@ -36,8 +36,3 @@ def _check(name: str, args: Any) -> None:
     """Selectors of ids take them as one array, never as a length and a place in memory."""
     if name in _OF_ARRAYS and len(args) != 1:
         raise Refused(f"faiss.{name} wants its ids as one array on a server")
-
-
-def is_value(thing: Any) -> bool:
-    """Whether ``thing`` is of a class whose objects travel by value."""
-    return isinstance(thing, faiss.SearchParameters | faiss.IDSelector | faiss.ParameterSpace)

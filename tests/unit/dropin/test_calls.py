@@ -1,0 +1,40 @@
+"""Calls of FAISS without a network: what is done once, and what is kept for a call that comes again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from faissbase.dropin.calls import Calls, Rights
+from faissbase.dropin.reading import Reader
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Calls:
+    return Calls(tmp_path, 60.0, Reader.__new__(Reader))  # no file of others is read here
+
+
+def _answer(calls: Calls, arrays: Any = None, **body: Any) -> dict[str, Any]:
+    rights = Rights("acme", "key", may_write=True)
+    found: dict[str, Any] = calls.answer({"session": "s", **body}, arrays or [], rights)[0]
+    assert "error" not in found, found
+    return found
+
+
+def test_a_change_that_is_sent_twice_is_done_once(calls: Calls) -> None:
+    number = _answer(calls, op="make", name="IndexFlatL2", args=[4])["result"]["object"][0]
+    rows = [np.zeros((3, 4), np.float32)]
+    for _ in range(2):
+        _answer(calls, rows, op="call", name="add", target=number, args=[{"array": 0}], call="7")
+    assert _answer(calls, op="get", name="ntotal", target=number)["result"] == 3
+
+
+def test_what_only_reads_is_done_again_and_its_answer_kept_for_nobody(calls: Calls) -> None:
+    number = _answer(calls, op="make", name="IndexFlatL2", args=[4], call="1")["result"]["object"][0]
+    whole = {"op": "function", "name": "serialize_index", "args": [{"object": number}], "call": "2"}
+    _answer(calls, **whole)
+    _answer(calls, **whole)
+    assert list(calls.sessions.find("key s")._answers) == ["1"]
