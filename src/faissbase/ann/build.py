@@ -13,11 +13,12 @@ import faiss
 import numpy as np
 
 from faissbase.ann import files
+from faissbase.ann.checked import check_like
 from faissbase.ann.codes import SignedBytes
-from faissbase.ann.engine import innermost, omp_threads
+from faissbase.ann.engine import Engine, innermost, omp_threads
 from faissbase.ann.flat import MAX_THREADS
 from faissbase.ann.grammar import parse
-from faissbase.ann.segment import QUANTIZERS, SIGNED_BYTES, bare_graph, scalar_quantizer
+from faissbase.ann.segment import QUANTIZERS, SIGNED_BYTES, Segment, bare_graph, reranks_of, scalar_quantizer
 from faissbase.ann.spec import Spec
 from faissbase.errors import CorruptionError, InvalidInputError, NotReadyError
 from faissbase.types import Float32, Metric
@@ -200,6 +201,25 @@ class Builder:
                 if progress is not None:
                     progress(upto)
         return True
+
+    def check(self, base: Path) -> None:
+        """See that what came out of ``base`` may be searched, whoever wrote it; `CorruptionError` if not."""
+        try:
+            check_like(self._index, self._made(), self.stop - self.first)
+        except CorruptionError as error:
+            raise CorruptionError(f"{base}: {error}") from error
+
+    def segment(self) -> Segment:
+        """What there is so far, to search it where it is: until `add` is called again, and not meanwhile."""
+        return Segment(
+            Engine(self._index, self._storage, codes=self._signed),
+            self._vectors[self.first : self.stop],
+            self.metric,
+            self.first,
+            family=self.spec.family,
+            file_bytes=0,
+            reranks=reranks_of(self.spec),
+        )
 
     def write(self, path: Path) -> None:
         """Write what there is so far to a new file. Neither synced nor renamed."""

@@ -340,7 +340,7 @@ def bare_graph(spec: Spec) -> str | None:
     return code if is_bare else None
 
 
-def _reranks(spec: Spec) -> tuple[int, ...]:
+def reranks_of(spec: Spec) -> tuple[int, ...]:
     """Re-ranking depths worth measuring: none for true vectors, shallow for scalars, deep for few bits."""
     if not spec.is_lossy:
         return (1,)
@@ -389,6 +389,6 @@ def open_segment(path: Path, spec: Spec, metric: Metric, vectors: Float32, first
         first,
         family=spec.family,
         file_bytes=path.stat().st_size,
-        reranks=_reranks(spec),
+        reranks=reranks_of(spec),
         storage=storage if code in QUANTIZERS else None,
     )

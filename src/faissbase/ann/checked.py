@@ -1,0 +1,124 @@
+"""Whether an index that came out of a file may be searched: FAISS follows its numbers without looking.
+
+A checksum says that a file is what was written, not that whoever wrote it meant well. Knows arrays only.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from faissbase.errors import CorruptionError
+
+_ON_DISK = b"ilod"
+_N_LISTS_AT, _LIST_BYTES = 20, 24
+
+
+def refuse_lists_on_disk(path: Path) -> None:
+    """Refuse a file with inverted lists that lie in another file: it may name any file of this machine.
+
+    Behind their mark are two numbers, how many lists there are, and 24 bytes for each: what has no room for
+    those has the letters by chance.
+
+    Raises
+    ------
+    CorruptionError
+        No index that is built here has any.
+    """
+    if not path.stat().st_size:
+        return
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(_ON_DISK)
+        while at >= 0:
+            start = at + _N_LISTS_AT
+            n_lists = int.from_bytes(data[start : start + 8], "little")
+            if start + 8 <= len(data) and n_lists <= (len(data) - start) // _LIST_BYTES:
+                raise CorruptionError(f"{path} names another file to read vectors from: it is not ours")
+            at = data.find(_ON_DISK, at + 1)
+
+
+def check_like(index: Any, template: Any, n: int) -> None:
+    """See that ``index``, over ``n`` vectors, is built as the empty ``template`` and leads nowhere else.
+
+    Raises
+    ------
+    CorruptionError
+        It is of other classes or sizes, or a link, list or code of it lies outside.
+    """
+    for mine, wanted in zip(_parts(index), _parts(template), strict=False):
+        found, expected = (_shape(each) for each in (mine, wanted))
+        if found != expected:
+            raise CorruptionError(f"the index is {found}, expected {expected}")
+        if isinstance(mine, faiss.IndexHNSW):
+            _check_graph(mine.hnsw, int(mine.ntotal))
+        if isinstance(mine, faiss.IndexIVF):
+            _check_lists(mine, n)
+        if isinstance(mine, faiss.IndexFlatCodes):
+            _check_size("codes", mine.codes.size(), int(mine.ntotal) * int(mine.code_size))
+
+
+def _parts(index: Any) -> Iterator[Any]:
+    """An index and what it leads to, from the outside in."""
+    index = faiss.downcast_index(index)
+    yield index
+    if isinstance(index, faiss.IndexPreTransform):
+        for i in range(index.chain.size()):
+            yield faiss.downcast_VectorTransform(index.chain.at(i))
+        yield from _parts(index.index)
+    elif isinstance(index, faiss.IndexIVF):
+        yield from _parts(index.quantizer)
+    elif isinstance(index, faiss.IndexHNSW) and index.storage is not None:
+        yield from _parts(index.storage)
+
+
+def _shape(part: Any) -> tuple[Any, ...]:
+    if isinstance(part, faiss.VectorTransform):
+        return type(part).__name__, part.d_in, part.d_out
+    # FAISS makes an IndexFlatL2 and reads it as an IndexFlat, which is the same.
+    name = "IndexFlat" if isinstance(part, faiss.IndexFlat) else type(part).__name__
+    shape = (name, part.d, part.metric_type)
+    if isinstance(part, faiss.IndexIVF):
+        return (*shape, part.nlist, part.code_size)
+    return shape
+
+
+def _check_size(what: str, found: int, wanted: int) -> None:
+    if found != wanted:
+        raise CorruptionError(f"the index has {found:,} {what}, expected {wanted:,}")
+
+
+def _check_graph(graph: Any, n: int) -> None:
+    levels, offsets, links, places = (
+        faiss.vector_to_array(each).astype(np.int64)
+        for each in (graph.levels, graph.offsets, graph.neighbors, graph.cum_nneighbor_per_level)
+    )
+    _check_size("levels", len(levels), n)
+    _check_size("offsets", len(offsets), n + 1)
+    is_level = levels.min(initial=1) >= 1 and levels.max(initial=1) < len(places)
+    if not is_level or not -1 <= graph.entry_point < n or graph.max_level >= max(levels.max(initial=0), 1):
+        raise CorruptionError("the graph of the index has levels or an entry that it cannot have")
+    if (np.diff(offsets) != places[levels]).any() or offsets[0] or offsets[-1] != len(links):
+        raise CorruptionError("the graph of the index has links in places where none can be")
+    if len(links) and not -1 <= links.min() <= links.max() < n:
+        raise CorruptionError(f"the graph of the index links to {links.max()}, expected below {n}")
+
+
+def _check_lists(index: Any, n: int) -> None:
+    lists = faiss.downcast_InvertedLists(index.invlists)
+    _check_size("lists", int(lists.nlist), int(index.nlist))
+    _check_size("centroids", int(index.quantizer.ntotal), int(index.nlist))
+    total = 0
+    for number in range(lists.nlist):
+        size = lists.list_size(number)
+        total += size
+        if not size:
+            continue
+        ids = faiss.rev_swig_ptr(lists.get_ids(number), size)
+        if ids.min() < 0 or ids.max() >= n:
+            raise CorruptionError(f"list {number} of the index holds {ids.max()}, expected below {n}")
+    _check_size("vectors in lists", total, n)
