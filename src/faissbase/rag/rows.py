@@ -11,11 +11,14 @@ import numpy as np
 import orjson
 
 from faissbase.ann.resident import Resident
-from faissbase.errors import CorruptionError
+from faissbase.errors import CorruptionError, InvalidInputError
 from faissbase.filters.columns import Columns
 from faissbase.filters.tree import Everything, Filter
 from faissbase.rag import saved
 from faissbase.types import Float32, Mask, Metric, Slots
+
+# What comes of facts that are there and checksummed, but that no store has ever had.
+_NOT_OURS = (InvalidInputError, OSError, LookupError, TypeError, ValueError, AttributeError)
 
 Found = tuple[Float32, Slots, list[dict[str, Any]]]
 
@@ -41,6 +44,15 @@ class Rows:
     @classmethod
     def loaded(cls, folder: Path, facts: saved.Facts, *, rebuild_index: bool) -> Rows:
         """What is saved in ``folder``; `CorruptionError` where that is damaged."""
+        try:
+            return cls._opened(folder, facts, rebuild_index)
+        except _NOT_OURS as error:
+            raise CorruptionError(
+                f"the store in {folder} is damaged, or was written by others: {error}"
+            ) from error
+
+    @classmethod
+    def _opened(cls, folder: Path, facts: saved.Facts, rebuild_index: bool) -> Rows:
         contents = saved.read(folder, facts)
         path = None if rebuild_index else saved.index_path(folder, facts)
         kind = (facts.metric, _NAMES.get(facts.index_type, facts.index_type))
