@@ -6,6 +6,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from faissbase.errors import InvalidInputError, NotReadyError
@@ -38,7 +39,7 @@ class Chunk:
     headings : tuple of str
         The headings it stands under, the outermost first.
     page : int or None
-        The page it begins on, from 1.
+        The page it is on, from 1: chunks do not go over the ends of pages.
     """
 
     text: str
@@ -124,8 +125,9 @@ class Chunker:
         """The chunks of one document, in order."""
         splitter = self._splitter(document.kind)
         places = [
-            (first + start, text)
-            for first, piece in _pieces(document.text)
+            (begin + first + start, text)
+            for begin, end in _parts(document)
+            for first, piece in _pieces(document.text[begin:end])
             for start, text in splitter.chunk_indices(piece)
         ]
         outline = Outline(document.text) if document.kind == "markdown" else None
@@ -152,6 +154,12 @@ class Chunker:
             ) from error
         splitter = MarkdownSplitter if kind == "markdown" else TextSplitter
         return splitter(self.chunk_chars, overlap=self.overlap_chars)
+
+
+def _parts(document: Document) -> Iterator[tuple[int, int]]:
+    """What is cut by itself: each page, so that a chunk is on the page it says; else the whole."""
+    starts = document.page_starts or (0,)
+    yield from pairwise((*starts, len(document.text)))
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:

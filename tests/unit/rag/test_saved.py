@@ -421,7 +421,7 @@ def test_every_error_of_loading_is_one_of_ours(tmp_path: Path) -> None:
     """Whatever stands in ``store.json``, its checksum agreeing."""
     filled(n=5).save(tmp_path)
     said = orjson.loads((tmp_path / "store.json").read_bytes())["store"]
-    for field, values in {
+    wrong: dict[str, list[Any]] = {
         "dimension": [0, -1, 9, 10**9, "8", None, 2.0],
         "metric": ["l1", 3, None],
         "index_type": ["Nothing", 3, None, "IVF0,Flat"],
@@ -430,7 +430,8 @@ def test_every_error_of_loading_is_one_of_ours(tmp_path: Path) -> None:
         "files": [{}, None, {"vectors": said["files"]["vectors"]}],
         "factory": ["HNSW3", "", None, "IVF4,Flat"],
         "index": [None, {}, {"n_trained": "x"}, [], {"n_trained": 1, "curve": {"k": 1}, "n_measured": 1}],
-    }.items():
+    }
+    for field, values in wrong.items():
         for value in values:
             (tmp_path / "store.json").write_bytes(saved._manifest(said | {field: value}))
             with pytest.raises(FaissbaseError):
