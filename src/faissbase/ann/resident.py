@@ -7,6 +7,7 @@ from them and answers are re-ranked by them. Many may `search` at once; whoever 
 from __future__ import annotations
 
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ _RESIZE = 8  # times as many vectors as when it was trained: more lists pay for 
 _MEASURE_AGAIN = 2
 _QUERIES = 100
 _SHARES = (0.5, 0.2)
-_SCAN_NS, _SUBSET_NS, _PRODUCT_NS = 0.20, 0.30, 0.05
+_TIMED_SCANS = 9
+_SUBSET_COST, _PRODUCT_COST = 1.5, 0.25  # of a scan of all by one query
 _PRODUCT_QUERIES = 16
 
 
@@ -59,6 +61,7 @@ class Resident:
         self._segment: Segment | None = None
         self._curve: Curve | None = None
         self._n_measured = 0
+        self._scan_ns = 0.0
         self._refresh()
 
     @property
@@ -196,7 +199,16 @@ class Resident:
             return
         if self._curve is None or self.n >= _MEASURE_AGAIN * self._n_measured:
             curve = measure(self._segment, self._view, self.alive, n_queries=_QUERIES, shares=_SHARES)
-            self._curve, self._n_measured = curve, self.n
+            self._curve, self._n_measured, self._scan_ns = curve, self.n, self._timed_scan()
+
+    def _timed_scan(self) -> float:
+        """Nanoseconds a number of an exact search, measured beside the index, for the machine may be busy."""
+        times = []
+        for row in range(0, self.n, max(1, self.n // _TIMED_SCANS)):
+            begin = perf_counter()
+            self._view.search(self.vectors[row : row + 1], 1)
+            times.append(perf_counter() - begin)
+        return float(np.median(times)) * 1e9 / (self.n * self.d)
 
     # ---- searching -------------------------------------------------------------------------------
 
@@ -238,8 +250,13 @@ class Resident:
         choice = self._curve.choice_for(recall, n_selected / self.n, k)
         if choice is None:
             return None
-        ns = _PRODUCT_NS if nq >= _PRODUCT_QUERIES else _SCAN_NS if n_selected == self.n else _SUBSET_NS
-        return choice if choice.us_per_query < ns * n_selected * self.d / 1e3 else None
+        return choice if choice.us_per_query < self._exact_us(nq, n_selected) else None
+
+    def _exact_us(self, nq: int, n_selected: int) -> float:
+        """Microseconds that each of ``nq`` queries would take without the index."""
+        cost = 1.0 if n_selected == self.n else _SUBSET_COST
+        cost = _PRODUCT_COST if nq >= _PRODUCT_QUERIES else cost
+        return cost * self._scan_ns * n_selected * self.d / 1e3
 
     def _search_exactly(self, queries: Float32, k: int, selector: Selector | None) -> Neighbours:
         if selector is None:
@@ -253,7 +270,8 @@ class Resident:
         if self._builder is None:
             return None
         curve = None if self._curve is None else self._curve.as_dict()
-        return {"n_trained": self._n_trained, "curve": curve, "n_measured": self._n_measured}
+        measured = {"n_measured": self._n_measured, "scan_ns": self._scan_ns}
+        return {"n_trained": self._n_trained, "curve": curve, **measured}
 
     def write_index(self, path: Path) -> None:
         """Write the index to a new file, which is not synced. Nothing must be buried."""
@@ -283,7 +301,7 @@ class Resident:
         builder.check(path)
         made._builder, made._n_trained = builder, int(facts["n_trained"])
         made._curve = None if facts["curve"] is None else Curve.from_dict(facts["curve"])
-        made._n_measured = int(facts["n_measured"])
+        made._n_measured, made._scan_ns = int(facts["n_measured"]), float(facts["scan_ns"])
         made._refresh()
         return made
 

@@ -43,8 +43,7 @@ def exact(xb: Float32, query: Float32, k: int, metric: str) -> tuple[Float32, li
 def indexed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Indexes are searched however small the store is, and however fast a scan would be."""
     monkeypatch.setattr(resident, "EXACT_NUMBERS", 0)
-    for name in ("_SCAN_NS", "_SUBSET_NS", "_PRODUCT_NS"):
-        monkeypatch.setattr(resident, name, 1e9)
+    monkeypatch.setattr(resident.Resident, "_exact_us", lambda *_: float("inf"))
     monkeypatch.setattr(resident, "_QUERIES", 30)
     monkeypatch.setattr(resident, "_SHARES", (0.5,))
 
