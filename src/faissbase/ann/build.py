@@ -167,6 +167,7 @@ class Builder:
         progress: Callable[[int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         vectors: Float32 | None = None,
+        threads: int | None = None,
     ) -> bool:
         """Add slots up to ``stop``; True when they are all in, False where ``should_stop`` ended it.
 
@@ -179,6 +180,8 @@ class Builder:
             Asked before every few thousand vectors.
         vectors : float32[n, d], optional
             A newer, longer mapping of the same vectors.
+        threads : int, optional
+            OpenMP threads for this call: a few vectors are added by one in less time than two take to meet.
 
         Raises
         ------
@@ -191,7 +194,7 @@ class Builder:
             raise NotReadyError(f"{self.spec.factory} is not trained")
         if stop > len(self._vectors):
             raise InvalidInputError(f"expected slots up to {len(self._vectors):,}, got {stop:,}")
-        with omp_threads(self._threads):
+        with omp_threads(self._threads if threads is None else threads):
             while self.stop < stop:
                 if should_stop is not None and should_stop():
                     return False

@@ -30,6 +30,8 @@ _RESIZE = 8  # times as many vectors as when it was trained: more lists pay for 
 _MEASURE_AGAIN = 2
 _QUERIES = 100
 _SHARES = (0.5, 0.2)
+_FEW = 32  # vectors added at once: one thread is faster
+_MOSTLY = 0.75  # of the rows: where as many may be found, an index finds them as it does without a filter
 _TIMED_SCANS = 9
 _SUBSET_COST, _PRODUCT_COST = 1.5, 0.25  # of a scan of all by one query
 _PRODUCT_QUERIES = 16
@@ -126,16 +128,24 @@ class Resident:
     def compacted(self) -> tuple[Resident, Slots]:
         """The same without what is buried, and which rows are left. This one stays as it is."""
         kept = np.flatnonzero(self.alive)
-        return self.over(self.vectors[kept], self.d, self.metric, self.index_type), kept
+        made = self._built_over(self.vectors[kept], self.d, self.metric, self.index_type)
+        if made.spec == self.spec:  # what was measured of more rows holds for fewer
+            made._curve, made._n_measured, made._scan_ns = self._curve, self._n_measured, self._scan_ns
+        return made, kept
 
     @classmethod
     def over(cls, matrix: Float32, d: int, metric: Metric, index_type: str) -> Resident:
         """With the rows of ``float32[n, d]``, which is taken over and not copied, and an index built anew."""
+        made = cls._built_over(matrix, d, metric, index_type)
+        made.tune()
+        return made
+
+    @classmethod
+    def _built_over(cls, matrix: Float32, d: int, metric: Metric, index_type: str) -> Resident:
         made = cls(d, metric, index_type)
         made._take(matrix)
         made._grow()
         made._refresh()
-        made.tune()
         return made
 
     def _take(self, matrix: Float32) -> None:
@@ -153,18 +163,17 @@ class Resident:
             FAISS cannot train it on so few.
         """
         spec = resolve(self.index_type, self.n, self.d, self.metric)
-        self._forget_index()
         if spec.family != "flat" and self.n:
             self._build(spec)
-        self._refresh()
+            self._refresh()
 
     def _grow(self) -> None:
         spec = self._due()
         if spec is not None:
-            self._forget_index()
             self._build(spec)
         elif self._builder is not None:
-            self._builder.add(self.n, vectors=self.vectors)
+            is_few = self.n - self._builder.stop < _FEW
+            self._builder.add(self.n, vectors=self.vectors, threads=1 if is_few else None)
 
     def _due(self) -> Spec | None:
         """The index to build now; None where the one that is there serves, or the rows do."""
@@ -181,6 +190,7 @@ class Resident:
         builder = Builder(spec, self.metric, self.vectors, 0)
         builder.train()
         builder.add(self.n)
+        self._forget_index()
         self._builder, self._n_trained = builder, self.n
 
     def _forget_index(self) -> None:
@@ -247,9 +257,11 @@ class Resident:
         """How to search the index; None where that would be slower than a scan, or miss too much."""
         if self._curve is None or recall >= 1.0 or n_selected * self.d < EXACT_NUMBERS:
             return None
-        choice = self._curve.choice_for(recall, n_selected / self.n, k)
+        share = n_selected / self.n
+        choice = self._curve.choice_for(recall, 1.0 if share >= _MOSTLY else share, k)
         if choice is None:
             return None
+        choice = choice.harder(1.0 / share) if share >= _MOSTLY else choice
         return choice if choice.us_per_query < self._exact_us(nq, n_selected) else None
 
     def _exact_us(self, nq: int, n_selected: int) -> float:

@@ -111,6 +111,17 @@ def test_a_file_over_other_rows_is_refused(tmp_path: Path) -> None:
         Resident.restored(clustered(100), "l2", "HNSW16,Flat", tmp_path / "index", "Flat", facts)
 
 
+def test_compacting_measures_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident, "EXACT_NUMBERS", 0)
+    made = Resident(D, "l2", "IVF4,Flat")
+    made.append(clustered(400))
+    made.tune()
+    made.bury(np.arange(100))
+    monkeypatch.setattr(resident, "measure", None)
+    smaller, _ = made.compacted()
+    assert smaller._curve is made._curve is not None
+
+
 def test_measuring_is_repeated_only_once_it_has_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resident, "EXACT_NUMBERS", 0)
     made = Resident(D, "l2", "IVF4,Flat")
