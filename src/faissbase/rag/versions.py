@@ -27,9 +27,6 @@ _MOST = 10_000
 class Collections(Protocol):
     """What an index asks of a database, of a folder or of a server."""
 
-    def create_collection(
-        self, name: str, dimension: int, metric: Metric = ..., index_type: str = ...
-    ) -> Collection: ...
     def get_collection(self, name: str) -> Collection: ...
     def get_or_create_collection(
         self, name: str, dimension: int, metric: Metric = ..., index_type: str = ...
@@ -174,7 +171,10 @@ class Versions:
                 f"index {self.name!r} has a version {version.version!r} already"
             ) from error
         try:
-            return self._db.create_collection(name, version.dimension, version.metric, version.index_type)
+            # Whoever has read the record meanwhile may have been faster.
+            return self._db.get_or_create_collection(
+                name, version.dimension, version.metric, version.index_type
+            )
         except BaseException:
             self._list().delete([_PREFIX + version.version])
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,15 @@ def test_a_switch_is_seen_by_an_index_that_is_open_elsewhere(db: Any, embedder: 
     writer.switch_version("1")
     assert reader.search("version")[0].document == "First again."
     assert writer.version == reader.version == "1"
+
+
+def test_many_who_make_an_index_at_once_make_one(db: Any, embedder: Counting) -> None:
+    with ThreadPoolExecutor(6) as threads:
+        made = list(threads.map(lambda _: DocumentIndex(db, "docs", embedder), range(6)))
+    assert {index.version for index in made} == {"1"}
+    assert [each.version for each in made[0].list_versions()] == ["1"]
+    made[0].add_documents(Document(FACTS[0], "a"))
+    assert {index.search("cats")[0].document for index in made} == {FACTS[0]}
 
 
 def test_a_version_that_cannot_be_made_leaves_none(db: Any, embedder: Counting) -> None:

@@ -334,23 +334,22 @@ def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path) -> None:
 def test_loading_beside_saving_always_gets_one_store_whole(tmp_path: Path) -> None:
     stores = [filled("HNSW", n=n) for n in (290, 300)]
     stores[0].save(tmp_path)
-    is_over = threading.Event()
 
-    def save() -> None:
-        for turn in range(30):
-            stores[turn % 2].save(tmp_path)
-        is_over.set()
+    def save(store: FAISSVectorStore) -> None:
+        for _ in range(15):
+            store.save(tmp_path)
 
-    saver = threading.Thread(target=save)
-    saver.start()
+    savers = [threading.Thread(target=save, args=(store,)) for store in stores]
+    for saver in savers:
+        saver.start()
     n_loaded = 0
-    while not is_over.is_set():
+    while any(saver.is_alive() for saver in savers):
         loaded = FAISSVectorStore.load(tmp_path)
         assert len(loaded) in (290, 300)
         assert loaded.search(vectors(300)[len(loaded) - 1], k=1)[2][0]["n"] == len(loaded) - 1
         n_loaded += 1
-    saver.join()
     assert n_loaded > 3
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 _KILLED = """
