@@ -115,8 +115,7 @@ class Versions:
         return [version.version for version in self.all()]
 
     def _records(self) -> list[Record]:
-        found = self._list().get(where={"is_version": True}, limit=_MOST)
-        return sorted(found, key=lambda record: str(record.metadata.get("order", "")))
+        return self._list().get(where={"is_version": True}, limit=_MOST)
 
     def _version_of(self, record: Record) -> Version:
         try:
@@ -163,7 +162,7 @@ class Versions:
             The name is taken.
         """
         name = self._collection_name(version)
-        facts = asdict(version) | {"is_version": True, "order": f"{len(self._records()):06d}"}
+        facts = asdict(version) | {"is_version": True}
         try:
             self._list().add([_PREFIX + version.version], [_VECTOR], [facts])
         except AlreadyExistsError as error:

@@ -236,6 +236,18 @@ def test_a_switch_is_seen_by_an_index_that_is_open_elsewhere(db: Any, embedder: 
     assert writer.version == reader.version == "1"
 
 
+def test_versions_are_listed_in_the_order_they_were_made(db: Any, embedder: Counting) -> None:
+    index = DocumentIndex(db, "docs", embedder)
+    for version in ("z", "y", "x"):
+        index.create_version(version)
+    index.switch_version("y")
+    for version in ("1", "z"):
+        index.delete_version(version)
+    index.create_version("a")
+    index.create_version("1")
+    assert [each.version for each in index.list_versions()] == ["y", "x", "a", "1"]
+
+
 def test_many_who_make_an_index_at_once_make_one(db: Any, embedder: Counting) -> None:
     with ThreadPoolExecutor(6) as threads:
         made = list(threads.map(lambda _: DocumentIndex(db, "docs", embedder), range(6)))
