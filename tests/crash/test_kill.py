@@ -100,8 +100,8 @@ def test_acknowledged_writes_survive_kills(nursery: Nursery, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_acknowledged_writes_survive_hundreds_of_kills(nursery: Nursery, tmp_path: Path) -> None:
-    for part in range(6):
-        _run_rounds(nursery, tmp_path / str(part), SEED + 1000 * (part + 1), 50)
+    for part in range(4):
+        _run_rounds(nursery, tmp_path / str(part), SEED + 1000 * (part + 1), 45)
 
 
 Catalogued = dict[str, Model]
