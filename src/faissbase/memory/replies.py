@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from faissbase.errors import UnavailableError
 
-MOST_REPLY = 1_000_000
+MOST_REPLY = 500_000
 _TRIED_STARTS = 64
 _TRIED_OBJECTS = 4
 _SHOWN = 200
@@ -123,8 +123,8 @@ def _closings(text: str) -> list[str]:
             cuts.append((i + 1, "".join(reversed(open_ends))))
         elif character == ",":
             cuts.append((i, "".join(reversed(open_ends))))
-        if len(open_ends) > _TRIED_STARTS:
-            return []
+        if not open_ends or len(open_ends) > _TRIED_STARTS:
+            return []  # it ends, so that it has not broken off but is no JSON; or it is no reply of sense
     return [text[:end] + ends for end, ends in reversed(cuts[-_TRIED_STARTS:])]
 
 
