@@ -1,0 +1,1 @@
+"""Conversation memory: what was said, kept and found again."""

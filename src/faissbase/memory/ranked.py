@@ -1,0 +1,79 @@
+"""What is ranked and what comes of it: turns of a conversation, the conditions on them, ranked turns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from faissbase.errors import InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One thing said, or one fact noted.
+
+    Attributes
+    ----------
+    session
+        Turns of one session are neighbours in the order in which they are added. None: it stands alone.
+    occurred_at
+        When it was said; a time without zone is UTC. None: nobody knows, and no condition on time matches.
+    kind
+        Free to choose: "turn", "semantic", "bubble".
+    """
+
+    id: str
+    text: str
+    speaker: str = ""
+    session: str | None = None
+    occurred_at: datetime | None = None
+    kind: str = "turn"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Conditions that all have to hold; None asks nothing. ``until`` itself is left out.
+
+    Attributes
+    ----------
+    among
+        Ids that may come back, for conditions that are known elsewhere.
+    """
+
+    speakers: Collection[str] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    kinds: Collection[str] | None = None
+    among: Collection[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("speakers", "kinds", "among"):
+            if isinstance(getattr(self, name), str):
+                raise InvalidInputError(f"{name} takes a list of strings, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One turn of the answer.
+
+    Attributes
+    ----------
+    score
+        0 to 1, larger is better; comparable within one answer only.
+    parts
+        What ``words``, ``vectors``, ``neighbours`` and ``session`` gave, which add up to the score once
+        multiplied by ``factor``: speaker, questions and times that make a turn less likely.
+    """
+
+    id: str
+    score: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+def seconds_of(moment: datetime | None) -> float:
+    """Seconds since 1970; NaN for None, which no comparison matches."""
+    if moment is None:
+        return math.nan
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
