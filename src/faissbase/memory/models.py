@@ -121,7 +121,9 @@ class Message(_Scoped, Base):
     occurred_at: Mapped[datetime] = mapped_column(UTCDateTime)
     embedding: Mapped[Any] = mapped_column(Vector)
     embedder: Mapped[str] = mapped_column(String(_NAME_LENGTH))
+    offset_s: Mapped[int] = mapped_column(Integer, default=0)  # of the zone in which it was said
     extracted_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    n_tries: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
 
 
 class Memory(_Scoped, Base):

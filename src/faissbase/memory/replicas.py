@@ -183,12 +183,20 @@ def _apply(store: FAISSVectorStore, rows: Sequence[RowMapping]) -> None:
     for row in rows:
         if not row["active"]:
             store.remove(row["id"])
-    kept = [row for row in rows if row["active"]]
+    kept = usable_rows([row for row in rows if row["active"]], store.dimension)
     if kept:
         vectors = np.stack([row["embedding"] for row in kept])
-        is_usable = np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)
-        usable = [row for row, is_one in zip(kept, is_usable, strict=True) if is_one]
-        store.add_many([row["id"] for row in usable], vectors[is_usable], [_standing(row) for row in usable])
+        store.add_many([row["id"] for row in kept], vectors, [_standing(row) for row in kept])
+
+
+def usable_rows(rows: Sequence[RowMapping], dimension: int) -> list[RowMapping]:
+    """Those whose embedding can be compared: of this dimension, finite, and with a direction."""
+    found = []
+    for row in rows:
+        vector = row["embedding"]
+        if len(vector) == dimension and np.isfinite(vector).all() and vector.any():
+            found.append(row)
+    return found
 
 
 def _standing(row: RowMapping) -> Standing:
