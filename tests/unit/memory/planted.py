@@ -36,7 +36,8 @@ class Planted:
 
     def _of(self, text: str) -> Float32:
         if text == "query":
-            return np.eye(self.dimension, dtype=np.float32)[0]
+            first: Float32 = np.eye(self.dimension, dtype=np.float32)[0]
+            return first
         if text not in self.vectors:
             rng = np.random.default_rng(list(text.encode()))
             vector = rng.standard_normal(self.dimension).astype(np.float32)

@@ -105,7 +105,7 @@ def test_facts_and_episodes_are_noted(memory: ContextMemory, model: Model) -> No
         {"text": "Ana moved.", "occurred_at": "2026-04-01T10:00:00+02:00", "importance": 0.05, "turn": 2},
         {"text": "Ana was born.", "occurred_at": None, "importance": 7, "turn": 1},
     ]
-    said = [{"content": "I like pears", "speaker": "Ana", "occurred_at": START - DAY}, "I moved"]
+    said: list[Any] = [{"content": "I like pears", "speaker": "Ana", "occurred_at": START - DAY}, "I moved"]
     added = memory.add(said, "c")
     assert [(each["memory"], each["event"]) for each in added["semantic"]] == [("Ana likes pears.", "ADD")]
     assert [(each["memory"], each["importance"]) for each in added["bubbles"]] == [
