@@ -37,7 +37,7 @@ from faissbase.memory.said import (
     checked_name,
     checked_text,
 )
-from faissbase.memory.searching import Hits, Told, Wanted, answer, links_of, past_hits, present_hits
+from faissbase.memory.searching import Hits, Notes, Told, Wanted, answer, links_of, past_hits, present_hits
 from faissbase.memory.store import MemoryId
 from faissbase.memory.talk import Talks, TurnsWanted
 from faissbase.types import Float32
@@ -93,6 +93,7 @@ class ContextMemory:
         replicas.attach(self._engine, None if folder is None else Path(folder))
         self._learner = None if model is None else Learner(self._engine, self._embedder, model)
         self._talks = Talks(self._engine)
+        self._notes = Notes(self._engine)
         self._is_checked = False
         with databases.reading(self._engine) as session:
             self._check_embedder(session.get(Fact, "embedder"))
@@ -348,28 +349,20 @@ class ContextMemory:
     def _results(
         self, keys: Sequence[str] | None, vector: Float32, wanted: Wanted, include_connections: bool
     ) -> list[dict[str, Any]]:
-        with databases.reading(self._engine) as session:
-            hits: list[Hits] = []
-            links: dict[MemoryId, list[Told]] = {}
-            for key in keys if keys is not None else self._owned(session, wanted.scope):
-                found = self._hits(session, key, vector, wanted)
-                hits.append(found)
-                if include_connections:
-                    ids = [each.memory_id for each in found.found]
-                    links |= links_of(session, ids, key, wanted)
-        best = _best(hits, wanted.limit)
-        if wanted.as_of:
-            links = {
-                memory_id: [best.told[each.memory_id] for each in few if each.memory_id in best.told]
-                for memory_id, few in links.items()
-            }
-        return answer(best, links)
+        hits: list[Hits] = []
+        links: dict[MemoryId, list[Told]] = {}
+        for key in keys if keys is not None else self._owned(wanted.scope):
+            found = self._hits(key, vector, wanted)
+            hits.append(found)
+            if include_connections:
+                links |= links_of(self._notes, self._engine, found, key, wanted)
+        return answer(_best(hits, wanted.limit), links)
 
-    def _hits(self, session: Session, key: str, vector: Float32, wanted: Wanted) -> Hits:
+    def _hits(self, key: str, vector: Float32, wanted: Wanted) -> Hits:
         if wanted.as_of:
-            return past_hits(session, len(vector), key, vector, wanted)
-        store = replica_of(self._engine, key).synced(dimension=len(vector))
-        return present_hits(session, store, key, vector, wanted)
+            with databases.reading(self._engine) as session:
+                return past_hits(session, len(vector), key, vector, wanted)
+        return present_hits(self._engine, self._notes, key, vector, wanted)
 
     def search_turns(  # noqa: PLR0913  # as above
         self,
@@ -487,9 +480,10 @@ class ContextMemory:
             raise InvalidInputError("say which conversation_id, or whose: user_id, agent_id or session_id")
         return None
 
-    def _owned(self, session: Session, scope: Scope) -> list[str]:
+    def _owned(self, scope: Scope) -> list[str]:
         conditions = [getattr(Memory, name) == value for name, value in scope.asked.items()]
-        return list(session.scalars(select(Memory.conversation_id).where(*conditions).distinct()))
+        with databases.reading(self._engine) as session:
+            return list(session.scalars(select(Memory.conversation_id).where(*conditions).distinct()))
 
     def _claim_embedder(self, session: Session) -> None:
         """Store which embedder this is with the first thing that it has embedded."""

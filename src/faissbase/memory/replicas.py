@@ -29,6 +29,7 @@ from faissbase.memory.files import Origin
 from faissbase.memory.models import Base, Conversation, Memory, Removed
 from faissbase.memory.standing import Standing, seconds_of, standing
 from faissbase.memory.store import FAISSVectorStore, MemoryId
+from faissbase.memory.watch import Watch
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +58,12 @@ def conversation_key(conversation_id: object) -> str:
 class Replica:
     """The store of one conversation of one database."""
 
-    def __init__(self, engine: Engine, database: str, conversation: str, path: Path | None) -> None:
+    def __init__(
+        self, engine: Engine, watch: Watch, database: str, conversation: str, path: Path | None
+    ) -> None:
         self._engine = engine
+        self._watch = watch
+        self._seen: tuple[int, int] | None = None
         self._origin = Origin(database, conversation)
         self.path = path
         self.lock = threading.RLock()
@@ -68,21 +73,32 @@ class Replica:
     def forget(self) -> None:
         """Have it made anew when it is next asked for."""
         with self.lock:
-            self.store = None
+            self.store = self._seen = None
 
     def synced(self, db: Session | None = None, dimension: int | None = None) -> FAISSVectorStore:
         """The store with everything that is committed."""
-        with self.lock, _committed(self._engine, db) as session:
+        with self.lock:
+            version = self._watch.version()  # before anything is read: what comes later is read the next time
+            if version is None or version != self._seen or self.store is None:
+                self._read(db, dimension)
+                self._seen = version
+            assert self.store is not None
+            return self.store
+
+    @property
+    def version(self) -> tuple[int, int] | None:
+        """Another value after every commit to the database; None where that is not known."""
+        return self._watch.version()
+
+    def _read(self, db: Session | None, dimension: int | None) -> None:
+        with _committed(self._engine, db) as session:
             seq = self._seq(session)
             if self.store is None:
                 self._open(session, seq, dimension)
             store = self.store
             assert store is not None
-            if seq == store.origin.seq:
-                return store
             if seq < store.origin.seq or not self._catch_up(session, store, seq):
-                store = self._rebuild(session, seq, dimension)
-            return store
+                self._rebuild(session, seq, dimension)
 
     def rebuilt(self, db: Session | None = None) -> FAISSVectorStore:
         """The store, made anew from the database."""
@@ -225,6 +241,7 @@ class _Scope:
 
     def __init__(self, engine: Engine, database: str, folder: Path | None) -> None:
         self.engine = engine
+        self.watch = Watch(engine)
         self.database = database
         self.folder = folder
 
@@ -256,8 +273,12 @@ class _Replicas:
                 event.listen(engine, "rollback", lambda _: self._forget(scope.database))
             with self._lock:
                 self._scopes[engine] = scope
-        if folder is not None:
+        if folder is not None and folder != scope.folder:
             scope.folder = folder
+            with self._lock:
+                for (database, conversation), replica in self._held.items():
+                    if database == scope.database:
+                        replica.path = scope.path(conversation)
         return scope
 
     def only_engine(self) -> Engine | None:
@@ -273,10 +294,11 @@ class _Replicas:
         with self._lock:
             found = self._held.get(key)
             if found is None:
-                found = Replica(scope.engine, scope.database, conversation, scope.path(conversation))
+                found = Replica(
+                    scope.engine, scope.watch, scope.database, conversation, scope.path(conversation)
+                )
                 self._held[key] = found
             self._held.move_to_end(key)
-            found.path = scope.path(conversation)
             return found
 
     def unattached(self, conversation: str, dimension: int) -> FAISSVectorStore:
@@ -311,6 +333,8 @@ class _Replicas:
         for each in leaving:
             if each.path is not None and each.n_unsaved and each.store is not None:
                 each.save()
+        if scope is not None:
+            scope.watch.close()
 
     def _forget(self, database: str) -> None:
         with self._lock:

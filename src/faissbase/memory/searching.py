@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import ColumnElement, Engine, Select, or_, select
 from sqlalchemy.orm import Session
 
+from faissbase.memory import databases
 from faissbase.memory.models import Link, Memory, Version
-from faissbase.memory.replicas import usable_rows
+from faissbase.memory.replicas import replica_of, usable_rows
 from faissbase.memory.said import ANYBODY, Scope
 from faissbase.memory.standing import Standings, seconds_of, standing, weights
 from faissbase.memory.store import FAISSVectorStore, Found, MemoryId
@@ -66,12 +68,24 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What an answer tells of one memory."""
+    """What may be told of one memory, and whether it may."""
 
     memory_id: int
     text: str
     kind: str
     occurred_at: datetime | None
+    conversation_id: str = ""
+    active: bool = True
+    valid_to: datetime | None = None
+    user_id: str | None = None
+    agent_id: str | None = None
+    session_id: str | None = None
+
+    def may_be_told(self, conversation_id: str, wanted: Wanted) -> bool:
+        """Whether it is of the conversation and scope, and has not ended."""
+        is_theirs = all(getattr(self, name) == value for name, value in wanted.scope.asked.items())
+        has_ended = not self.active or (self.valid_to is not None and self.valid_to <= wanted.now)
+        return is_theirs and self.conversation_id == conversation_id and (wanted.as_of or not has_ended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +96,64 @@ class Hits:
     told: Mapping[MemoryId, Told] = field(default_factory=dict)
 
 
-_TOLD = (Memory.id, Memory.text, Memory.kind, Memory.occurred_at)
+_COLUMNS = ["id" if each.name == "memory_id" else each.name for each in fields(Told)]
+_TOLD = tuple(getattr(Memory, name) for name in _COLUMNS)
+_NOTES_MAX = 20_000
 
 
-def present_hits(
-    session: Session, store: FAISSVectorStore, conversation_id: str, query: Float32, wanted: Wanted
-) -> Hits:
+class Notes:
+    """What was read of memories and links, as of one version of the database; forgotten with the next."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._version: tuple[int, int] | None = None
+        self._told: dict[MemoryId, Told] = {}
+        self._linked: dict[MemoryId, list[int]] = {}
+
+    def told(self, ids: Collection[MemoryId], version: tuple[int, int] | None) -> dict[MemoryId, Told]:
+        """What there is to tell of memories, by id."""
+        with self._lock:
+            self._turn_to(version)
+            missing = [each for each in ids if each not in self._told]
+            if missing:
+                with databases.reading(self._engine) as session:
+                    rows = session.execute(select(*_TOLD).where(Memory.id.in_(missing)))
+                    self._told |= {row[0]: Told(*row) for row in rows}
+            return {each: self._told[each] for each in ids if each in self._told}
+
+    def linked(self, ids: Collection[MemoryId], version: tuple[int, int] | None) -> dict[MemoryId, list[int]]:
+        """The ids that each memory is linked to, the nearest first."""
+        with self._lock:
+            self._turn_to(version)
+            missing = [each for each in ids if each not in self._linked]
+            if missing:
+                self._linked |= {each: [] for each in missing}
+                wanted = select(Link.memory_id, Link.other_id).where(Link.memory_id.in_(missing))
+                with databases.reading(self._engine) as session:
+                    for one, other in session.execute(wanted.order_by(Link.similarity.desc(), Link.other_id)):
+                        self._linked[one].append(other)
+            return {each: self._linked[each] for each in ids}
+
+    def _turn_to(self, version: tuple[int, int] | None) -> None:
+        if version is None or version != self._version or len(self._told) > _NOTES_MAX:
+            self._told, self._linked, self._version = {}, {}, version
+
+
+def present_hits(engine: Engine, notes: Notes, conversation_id: str, query: Float32, wanted: Wanted) -> Hits:
     """The active memories of the highest score."""
+    replica = replica_of(engine, conversation_id)
+    version = replica.version  # before the store: what is noted is never older than what was found
+    store = replica.synced(dimension=len(query))
     among = None
     conditions = wanted.conditions
     if conditions:
         owned = select(Memory.id).where(Memory.conversation_id == conversation_id, Memory.active, *conditions)
-        among = set(session.scalars(owned))
+        with databases.reading(engine) as session:
+            among = set(session.scalars(owned))
     found = _ranked(store, query, wanted, among)
-    return Hits(found, _told(session, [each.memory_id for each in found]))
-
-
-def _told(session: Session, ids: Sequence[MemoryId]) -> dict[MemoryId, Told]:
-    if not ids:
-        return {}
-    rows = session.execute(select(*_TOLD).where(Memory.id.in_(ids), Memory.active))
-    return {row[0]: Told(*row) for row in rows}
+    told = notes.told([each.memory_id for each in found], version)
+    return Hits(found, {each: one for each, one in told.items() if one.may_be_told(conversation_id, wanted)})
 
 
 def past_hits(session: Session, dimension: int, conversation_id: str, query: Float32, wanted: Wanted) -> Hits:
@@ -154,25 +205,22 @@ def _ranked(store: FAISSVectorStore, query: Float32, wanted: Wanted, among: set[
 
 
 def links_of(
-    session: Session, ids: Sequence[MemoryId], conversation_id: str, wanted: Wanted
+    notes: Notes, engine: Engine, hits: Hits, conversation_id: str, wanted: Wanted
 ) -> dict[MemoryId, list[Told]]:
-    """What each memory is linked to, the nearest first, of the same conversation and scope."""
-    found: dict[MemoryId, list[Told]] = {memory_id: [] for memory_id in ids}
-    if not ids:
-        return found
-    scope = [getattr(Memory, name) == value for name, value in wanted.scope.asked.items()]
-    linked = (
-        select(Link.memory_id, *_TOLD)
-        .join(Memory, Memory.id == Link.other_id)
-        .where(Link.memory_id.in_(ids), Memory.conversation_id == conversation_id, *scope)
-        .order_by(Link.memory_id, Link.similarity.desc(), Memory.id)
-    )
-    if not wanted.as_of:
-        has_not_ended = or_(Memory.valid_to.is_(None), Memory.valid_to > wanted.now)
-        linked = linked.where(Memory.active, has_not_ended)
-    for row in session.execute(linked):
-        found[row[0]].append(Told(*row[1:]))
-    return found
+    """What each hit is linked to, the nearest first, of the same conversation and scope."""
+    version = replica_of(engine, conversation_id).version
+    linked = notes.linked([each.memory_id for each in hits.found], version)
+    told = notes.told({other for others in linked.values() for other in others}, version)
+    if wanted.as_of:  # as they were then
+        told = {each: hits.told[each] for each in told if each in hits.told}
+    return {
+        memory_id: [
+            told[other]
+            for other in others
+            if other in told and (wanted.as_of or told[other].may_be_told(conversation_id, wanted))
+        ]
+        for memory_id, others in linked.items()
+    }
 
 
 def answer(hits: Hits, links: Mapping[MemoryId, Sequence[Told]]) -> list[dict[str, Any]]:
