@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.openai_server import Cut, OpenAIServer, Raw, Text
+from tests.openai_server import Cut, OpenAIServer, Raw, Text, Trickle
 from tests.unit.memory.talking import chatting
 
 from faissbase.errors import AccessError, FaissbaseError, InvalidInputError, UnavailableError
@@ -121,6 +121,7 @@ def test_an_answer_that_is_no_completion_is_a_bad_reply(body: str) -> None:
         Raw(b"\xff\xfe\x00"),
         Raw(""),
         Raw("", status=302, headers={"location": "http://127.0.0.1:9/"}),
+        Raw(b"no gzip", headers={"content-encoding": "gzip"}),
         Cut('{"n": 1}'),
     ],
 )
@@ -169,6 +170,15 @@ def test_a_server_that_hangs_is_left() -> None:
         with pytest.raises(UnavailableError, match="Timeout"):
             model.complete_json(MESSAGES, SCHEMA)
         assert time.monotonic() - begun < 3
+
+
+def test_a_server_that_answers_byte_by_byte_is_left_in_time() -> None:
+    with chatting(timeout_s=0.3) as (server, model):
+        server.reply_with(Trickle(b" " * 1000))
+        begun = time.monotonic()
+        with pytest.raises(UnavailableError, match=r"takes longer than 0\.3 s"):
+            model.complete_json(MESSAGES, SCHEMA)
+        assert time.monotonic() - begun < 5
 
 
 def test_nobody_at_the_address_is_unavailable() -> None:
