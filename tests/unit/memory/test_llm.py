@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -226,6 +228,29 @@ def test_what_is_no_model_is_refused() -> None:
         as_chat_model("gpt")  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="a model's name"):
         ChatModel("")
+
+
+def test_functions_are_models_without_httpx_and_servers_say_what_they_need() -> None:
+    program = """
+import sys
+sys.modules.update(dict.fromkeys(['httpx', 'sqlalchemy'], None))
+from datetime import datetime, timezone
+from faissbase.errors import NotReadyError
+from faissbase.memory.decisions import decide
+from faissbase.memory.extraction import extract
+from faissbase.memory.llm import ChatModel
+from faissbase.memory.summary import summarize
+from faissbase.memory.turns import Turn
+now = datetime(2024, 5, 3, tzinfo=timezone.utc)
+print(extract([Turn('a')], model=lambda messages: '{"facts": ["found"], "events": []}', now=now).semantic)
+try:
+    ChatModel('m')
+except NotReadyError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "Fact(text='found', turn=None)" in run.stdout
+    assert 'pip install "faissbase[' in run.stdout
 
 
 def test_a_model_of_ones_own_is_taken_as_it_is() -> None:

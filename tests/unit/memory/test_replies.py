@@ -31,7 +31,7 @@ WHOLE = {"facts": ["a", "b"], "n": 1}
         f"```json\n{json.dumps(WHOLE)}\n```",
         f"```\n{json.dumps(WHOLE)}\n```\nI hope this helps {{with}} it [1].",
         f"Here you are [as asked]: {json.dumps(WHOLE)}",
-        f'<think>maybe {{"facts": ["no"]}} or more, far more than the answer</think>{json.dumps(WHOLE)}',
+        f'<think>maybe {{"facts": ["no", "far more than the answer has"]}}</think>{json.dumps(WHOLE)}',
         f"{json.dumps({'facts': []})} was my draft; now: {json.dumps(WHOLE)}",
         f"\ufeff{json.dumps(WHOLE)}",
     ],
