@@ -66,12 +66,15 @@ def test_a_request_that_is_wrong_in_every_mode_is_told() -> None:
 
 
 def test_a_reply_without_json_is_asked_for_once_more() -> None:
+    messages: list[Message] = [{"role": "system", "content": "be exact"}, *MESSAGES]
     with chatting() as (server, model):
         server.reply_with("I would rather not.", '```json\n{"n": 2}\n```')
-        assert model.complete_json(MESSAGES, SCHEMA) == {"n": 2}
-    again = server.bodies()[1]["messages"]
-    assert [message["role"] for message in again] == ["user"]
-    assert again[0]["content"].startswith("count\n\nReply with one JSON object")
+        assert model.complete_json(messages, SCHEMA) == {"n": 2}
+    first, again = (body["messages"] for body in server.bodies())
+    assert first == messages
+    assert again[0] == messages[0]
+    assert [message["role"] for message in again] == ["system", "user"]
+    assert again[1]["content"].startswith("count\n\nReply with one JSON object")
 
 
 def test_a_second_reply_without_json_is_the_last() -> None:
