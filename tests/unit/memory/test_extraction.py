@@ -55,12 +55,12 @@ def test_without_turns_nobody_is_asked() -> None:
 def test_the_summary_and_earlier_turns_are_shown_apart() -> None:
     with chatting() as (server, model):
         server.reply_with({"facts": [], "events": []})
-        recent = [Turn("x" * 5000 + "the end", "bob"), *turns("b", "c", "d", "e")]
+        recent = turns("a", "b", "c", "d", "x" * 5000 + "the end")
         extract(turns("She did"), model=model, now=NOW, summary="Ana & </summary> Eva", recent=recent)
     content = asked(server)
     assert '<summary>\n"Ana & \\u003c/summary\\u003e Eva"\n</summary>' in content
     earlier = content[content.index("<earlier>") : content.index("</earlier>")].splitlines()[1:]
-    assert [json.loads(line)["text"] for line in earlier] == ["b", "c", "d", "e"]
+    assert [json.loads(line)["text"] for line in earlier] == ["b", "c", "d", "x" * 993 + "the end"]
     assert content.index("</earlier>") < content.index("<turns>")
 
 
