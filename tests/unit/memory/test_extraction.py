@@ -164,11 +164,15 @@ def test_texts_and_lists_are_bounded() -> None:
 
 
 def test_what_is_said_twice_is_found_once() -> None:
-    found = _extract(
-        {"facts": ["Ana likes tea.", "ana likes  tea", "Ana likes milk."], "events": [EVENT, EVENT]}
-    )
+    facts = ["Ana likes tea.", "ana likes  tea", "Ana likes milk."]
+    found = _extract({"facts": facts, "events": [EVENT, {**EVENT, "text": "ana moved to Porto"}]})
     assert [fact.text for fact in found.semantic] == ["Ana likes tea.", "Ana likes milk."]
-    assert len(found.bubbles) == 1
+    assert [bubble.text for bubble in found.bubbles] == ["Ana moved to Porto."]
+
+
+def test_what_happens_twice_is_found_twice() -> None:
+    found = _extract({"facts": [], "events": [EVENT, {**EVENT, "occurred_at": "2024-05-01"}]})
+    assert [bubble.occurred_at.day for bubble in found.bubbles] == [1, 30]
 
 
 def test_a_part_that_is_missing_or_no_list_leaves_the_other() -> None:
