@@ -150,7 +150,7 @@ class _Reading:
     summary: str | None
     before: list[Turn]
     facts: dict[str, Fact] = field(default_factory=dict)
-    bubbles: dict[str, Bubble] = field(default_factory=dict)
+    bubbles: dict[tuple[str, datetime], Bubble] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     should_retry: bool = False
 
@@ -206,7 +206,7 @@ class _Reading:
             self._occurred_at(fields.get("occurred_at"), said_at, text),
             None if number is None else batch.places[number],
         )
-        self.bubbles.setdefault(sameness(text), bubble)
+        self.bubbles.setdefault((sameness(text), bubble.occurred_at), bubble)
 
     def _text(self, item: Any, kind: str) -> str | None:
         text = text_of(item.get("text") if isinstance(item, dict) else item, MOST_CHARACTERS)

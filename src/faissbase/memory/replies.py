@@ -15,7 +15,9 @@ MOST_REPLY = 500_000
 _TRIED_STARTS = 64
 _TRIED_OBJECTS = 4
 _SHOWN = 200
-_THOUGHTS = re.compile(r"\A\s*<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_ANSWER_BEGIN = re.compile(r"\s*(?:\{|```)")
+_THOUGHTS_BEGIN = re.compile(r"\s*<think(?:ing)?>", re.IGNORECASE)
+_THOUGHTS_END = re.compile(r"</think(?:ing)?>", re.IGNORECASE)
 _START = re.compile(r"[{\[]")
 _DECODER = json.JSONDecoder()
 
@@ -56,15 +58,28 @@ def object_in(text: object, names: Collection[str] = ()) -> dict[str, Any]:
         raise BadReply(f"a text was wanted of the model, got {shown(text)}")
     if len(text) > MOST_REPLY:
         raise BadReply(f"the model's reply has {len(text)} characters, at most {MOST_REPLY} are read")
-    text = _THOUGHTS.sub("", text)
+    answer = _answer_in(text)
+    found = _longest(answer, names)
+    if found is None:
+        partial = _whole_part(answer, names)
+        raise BadReply(f"no JSON object as asked for in the model's reply: {shown(text)}", partial=partial)
+    return found
+
+
+def _answer_in(text: str) -> str:
+    """What comes after a model's thoughts, whose draft is not its answer; nothing, where they do not end."""
+    if _ANSWER_BEGIN.match(text):
+        return text
+    parts = _THOUGHTS_END.split(text)
+    return "" if len(parts) == 1 and _THOUGHTS_BEGIN.match(text) else parts[-1]
+
+
+def _longest(text: str, names: Collection[str]) -> dict[str, Any] | None:
     best: tuple[int, dict[str, Any]] | None = None
     for size, value in _values(text):
         if _has_one(value, names) and (best is None or size > best[0]):
             best = (size, value)
-    if best is None:
-        partial = _whole_part(text, names)
-        raise BadReply(f"no JSON object as asked for in the model's reply: {shown(text)}", partial=partial)
-    return best[1]
+    return None if best is None else best[1]
 
 
 def _has_one(value: object, names: Collection[str]) -> bool:

@@ -55,12 +55,12 @@ def test_without_turns_nobody_is_asked() -> None:
 def test_the_summary_and_earlier_turns_are_shown_apart() -> None:
     with chatting() as (server, model):
         server.reply_with({"facts": [], "events": []})
-        recent = [Turn("x" * 5000 + "the end", "bob"), *turns("b", "c", "d", "e")]
+        recent = turns("a", "b", "c", "d", "x" * 5000 + "the end")
         extract(turns("She did"), model=model, now=NOW, summary="Ana & </summary> Eva", recent=recent)
     content = asked(server)
     assert '<summary>\n"Ana & \\u003c/summary\\u003e Eva"\n</summary>' in content
     earlier = content[content.index("<earlier>") : content.index("</earlier>")].splitlines()[1:]
-    assert [json.loads(line)["text"] for line in earlier] == ["b", "c", "d", "e"]
+    assert [json.loads(line)["text"] for line in earlier] == ["b", "c", "d", "x" * 993 + "the end"]
     assert content.index("</earlier>") < content.index("<turns>")
 
 
@@ -164,11 +164,15 @@ def test_texts_and_lists_are_bounded() -> None:
 
 
 def test_what_is_said_twice_is_found_once() -> None:
-    found = _extract(
-        {"facts": ["Ana likes tea.", "ana likes  tea", "Ana likes milk."], "events": [EVENT, EVENT]}
-    )
+    facts = ["Ana likes tea.", "ana likes  tea", "Ana likes milk."]
+    found = _extract({"facts": facts, "events": [EVENT, {**EVENT, "text": "ana moved to Porto"}]})
     assert [fact.text for fact in found.semantic] == ["Ana likes tea.", "Ana likes milk."]
-    assert len(found.bubbles) == 1
+    assert [bubble.text for bubble in found.bubbles] == ["Ana moved to Porto."]
+
+
+def test_what_happens_twice_is_found_twice() -> None:
+    found = _extract({"facts": [], "events": [EVENT, {**EVENT, "occurred_at": "2024-05-01"}]})
+    assert [bubble.occurred_at.day for bubble in found.bubbles] == [1, 30]
 
 
 def test_a_part_that_is_missing_or_no_list_leaves_the_other() -> None:

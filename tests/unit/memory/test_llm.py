@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
-from tests.openai_server import Cut, OpenAIServer, Raw, Text
+from tests.openai_server import Cut, OpenAIServer, Raw, Text, Trickle
 from tests.unit.memory.talking import chatting
 
 from faissbase.errors import AccessError, FaissbaseError, InvalidInputError, UnavailableError
@@ -64,12 +66,15 @@ def test_a_request_that_is_wrong_in_every_mode_is_told() -> None:
 
 
 def test_a_reply_without_json_is_asked_for_once_more() -> None:
+    messages: list[Message] = [{"role": "system", "content": "be exact"}, *MESSAGES]
     with chatting() as (server, model):
         server.reply_with("I would rather not.", '```json\n{"n": 2}\n```')
-        assert model.complete_json(MESSAGES, SCHEMA) == {"n": 2}
-    again = server.bodies()[1]["messages"]
-    assert [message["role"] for message in again] == ["user"]
-    assert again[0]["content"].startswith("count\n\nReply with one JSON object")
+        assert model.complete_json(messages, SCHEMA) == {"n": 2}
+    first, again = (body["messages"] for body in server.bodies())
+    assert first == messages
+    assert again[0] == messages[0]
+    assert [message["role"] for message in again] == ["system", "user"]
+    assert again[1]["content"].startswith("count\n\nReply with one JSON object")
 
 
 def test_a_second_reply_without_json_is_the_last() -> None:
@@ -121,6 +126,7 @@ def test_an_answer_that_is_no_completion_is_a_bad_reply(body: str) -> None:
         Raw(b"\xff\xfe\x00"),
         Raw(""),
         Raw("", status=302, headers={"location": "http://127.0.0.1:9/"}),
+        Raw(b"no gzip", headers={"content-encoding": "gzip"}),
         Cut('{"n": 1}'),
     ],
 )
@@ -171,6 +177,15 @@ def test_a_server_that_hangs_is_left() -> None:
         assert time.monotonic() - begun < 3
 
 
+def test_a_server_that_answers_byte_by_byte_is_left_in_time() -> None:
+    with chatting(timeout_s=0.3) as (server, model):
+        server.reply_with(Trickle(b" " * 1000))
+        begun = time.monotonic()
+        with pytest.raises(UnavailableError, match=r"takes longer than 0\.3 s"):
+            model.complete_json(MESSAGES, SCHEMA)
+        assert time.monotonic() - begun < 5
+
+
 def test_nobody_at_the_address_is_unavailable() -> None:
     with chatting() as (server, model):
         server.close()
@@ -216,6 +231,29 @@ def test_what_is_no_model_is_refused() -> None:
         as_chat_model("gpt")  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="a model's name"):
         ChatModel("")
+
+
+def test_functions_are_models_without_httpx_and_servers_say_what_they_need() -> None:
+    program = """
+import sys
+sys.modules.update(dict.fromkeys(['httpx', 'sqlalchemy'], None))
+from datetime import datetime, timezone
+from faissbase.errors import NotReadyError
+from faissbase.memory.decisions import decide
+from faissbase.memory.extraction import extract
+from faissbase.memory.llm import ChatModel
+from faissbase.memory.summary import summarize
+from faissbase.memory.turns import Turn
+now = datetime(2024, 5, 3, tzinfo=timezone.utc)
+print(extract([Turn('a')], model=lambda messages: '{"facts": ["found"], "events": []}', now=now).semantic)
+try:
+    ChatModel('m')
+except NotReadyError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "Fact(text='found', turn=None)" in run.stdout
+    assert 'pip install "faissbase[' in run.stdout
 
 
 def test_a_model_of_ones_own_is_taken_as_it_is() -> None:

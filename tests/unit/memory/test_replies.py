@@ -31,7 +31,8 @@ WHOLE = {"facts": ["a", "b"], "n": 1}
         f"```json\n{json.dumps(WHOLE)}\n```",
         f"```\n{json.dumps(WHOLE)}\n```\nI hope this helps {{with}} it [1].",
         f"Here you are [as asked]: {json.dumps(WHOLE)}",
-        f'<think>maybe {{"facts": ["no"]}} or more, far more than the answer</think>{json.dumps(WHOLE)}',
+        f'<think>maybe {{"facts": ["no", "far more than the answer has"]}}</think>{json.dumps(WHOLE)}',
+        f'Maybe {{"facts": ["no", "far more than the answer has"]}}</think>\n{json.dumps(WHOLE)}',
         f"{json.dumps({'facts': []})} was my draft; now: {json.dumps(WHOLE)}",
         f"\ufeff{json.dumps(WHOLE)}",
     ],
@@ -93,6 +94,17 @@ def test_replies_made_to_be_slow_are_not(text: str) -> None:
     with pytest.raises(BadReply):
         object_in(text, ["facts"])
     assert time.perf_counter() - begun < 5
+
+
+@pytest.mark.parametrize("end", ["", "</think>", '</think>{"facts": ["a'])
+def test_a_draft_among_thoughts_is_no_answer(end: str) -> None:
+    with pytest.raises(BadReply) as caught:
+        object_in('<think>Maybe {"facts": ["no"]}, or so' + end, ["facts"])
+    assert caught.value.partial is None
+
+
+def test_a_tag_within_the_answer_is_a_part_of_it() -> None:
+    assert object_in('```\n{"facts": ["</think>", "{}"]}```', ["facts"]) == {"facts": ["</think>", "{}"]}
 
 
 def test_a_reply_beyond_measure_is_not_read() -> None:
