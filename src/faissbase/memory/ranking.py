@@ -17,6 +17,7 @@ import numpy as np
 from faissbase.errors import InvalidInputError
 from faissbase.memory.bm25 import BM25, Scores, Slots
 from faissbase.memory.columns import Columns, Mask
+from faissbase.memory.renewal import DEPTH, Statement, successors
 from faissbase.memory.turns import Ranked, Turn, Weights, Where, seconds_of
 from faissbase.memory.when import Asked, Period, asked
 from faissbase.memory.words import words_of
@@ -149,12 +150,36 @@ class TurnIndex:
         enough = math.inf if where else 2 * wanted
         words = _to_one(self._words.scores(asking.words, len(self._turns), enough), allowed)
         vectors = self._weights.vectors * self._nearness(asking.nearest)
-        slots = self._columns.beside(_largest(words + vectors, wanted))
-        slots = slots[allowed[slots]]
+        slots = self._candidates(words + vectors, allowed, wanted)
         parts = self._parts(asking, words, vectors, slots)
         factor = self._factor(asking, slots)
         scores = sum(parts.values()) * factor / self._weights.largest
-        return [self._ranked(slots, place, scores, parts, factor) for place in self._order(slots, scores, k)]
+        order = self._order(slots, scores, max(k, DEPTH))
+        ranked = [self._ranked(slots, place, scores, parts, factor) for place in order]
+        return self._renewed(asking, ranked)[:k]
+
+    def _candidates(self, own: Scores, allowed: Mask, n: int) -> Slots:
+        """The allowed among the best and those beside them, whoever said the best."""
+        best = np.concatenate([_largest(own, n), _largest(np.where(allowed, own, 0.0), n)])
+        around = self._columns.beside(best)
+        among: Slots = around[allowed[around]]
+        return among
+
+    def _renewed(self, asking: _Question, ranked: list[Ranked]) -> list[Ranked]:
+        """Later turns that may replace the best one come before it, where the present is asked for."""
+        if not (asking.time.is_present or asking.time.wants_newest) or not self._weights.successors:
+            return ranked
+        statements = [self._statement(hit, asking.nearest) for hit in ranked[:DEPTH]]
+        places = successors(statements, self._weights.successors)
+        moved = [_brought_to(ranked[0].score, ranked[place]) for place in places]
+        return [*moved, *(hit for place, hit in enumerate(ranked) if place not in places)]
+
+    def _statement(self, hit: Ranked, nearest: Mapping[str, float]) -> Statement:
+        turn = self._turn(self._slots[hit.id])
+        own = hit.parts["words"] + hit.parts["vectors"]
+        return Statement(
+            turn.text, turn.speaker, seconds_of(turn.occurred_at), own, nearest.get(turn.id, 0.0)
+        )
 
     def _parts(self, asking: _Question, words: Scores, vectors: Scores, slots: Slots) -> dict[str, Scores]:
         weights, columns = self._weights, self._columns
@@ -217,6 +242,10 @@ class TurnIndex:
         shares = {name: float(values[place]) / self._weights.largest for name, values in parts.items()}
         turn = self._turn(int(slots[place]))
         return Ranked(turn.id, float(scores[place]), {**shares, "factor": float(factor[place])})
+
+
+def _brought_to(score: float, hit: Ranked) -> Ranked:
+    return Ranked(hit.id, score, {**hit.parts, "renewal": score - hit.score})
 
 
 def _to_one(scores: Scores, among: Mask | None = None) -> Scores:

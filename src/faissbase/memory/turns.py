@@ -63,8 +63,9 @@ class Ranked:
     score
         0 to 1, larger is better; comparable within one answer only.
     parts
-        What ``words``, ``vectors``, ``neighbours`` and ``session`` gave, which add up to the score once
-        multiplied by ``factor``: speaker, questions and times that make a turn less likely.
+        What ``words``, ``vectors``, ``neighbours`` and ``session`` gave; multiplied by ``factor`` (speaker,
+        questions and times that make a turn less likely), and with ``renewal`` added where a turn was
+        brought before an older one that it may replace, they are the score.
     """
 
     id: str
@@ -95,6 +96,8 @@ class Weights:
         What is left of a score outside the period that the question names.
     newest
         How much the oldest turn loses where the newest is wanted.
+    successors
+        How many later turns may come before the best one, where a question asks how things are.
     """
 
     vectors: float = 0.7
@@ -105,6 +108,7 @@ class Weights:
     asking: float = 0.3
     outside: float = 0.7
     newest: float = 0.3
+    successors: int = 2
 
     @property
     def largest(self) -> float:
