@@ -6,6 +6,9 @@ Framework: BM25 and Beyond" (2009), with Lucene's inverse document frequency, wh
 
 from __future__ import annotations
 
+import math
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
-_Posting = tuple[NDArray[np.int64], NDArray[np.float64]]
+Slots = NDArray[np.int64]
 
 
 class BM25:
@@ -29,76 +32,100 @@ class BM25:
 
     def __init__(self, *, k1: float, b: float) -> None:
         self._k1, self._b = k1, b
-        self._counts: dict[str, dict[int, int]] = {}
         self._postings: dict[str, _Posting] = {}
-        self._lengths = np.zeros(64)
+        self._lengths = array("d")
         self._total = 0
-        self._alive: Counter[int] = Counter()
+        self._texts: Counter[int] = Counter()
 
     def add(self, slot: int, words: Sequence[str]) -> None:
         """Count ``words`` in ``slot`` beside what it has."""
-        self._room_for(slot)
-        self._alive[slot] += 1
+        if slot >= len(self._lengths):
+            self._lengths.extend([0.0] * (slot + 1 - len(self._lengths)))
+        self._texts[slot] += 1
         self._lengths[slot] += len(words)
         self._total += len(words)
         for word in words:
-            counts = self._counts.setdefault(word, {})
-            counts[slot] = counts.get(slot, 0) + 1
-            self._postings.pop(word, None)
+            posting = self._postings.get(word)
+            if posting is None:
+                posting = self._postings[word] = _Posting()
+            posting.add(slot)
 
     def remove(self, slot: int, words: Sequence[str]) -> None:
         """Take back what one `add` with the same arguments counted."""
-        self._alive[slot] -= 1
-        if not self._alive[slot]:
-            del self._alive[slot]
+        self._texts[slot] -= 1
+        if not self._texts[slot]:
+            del self._texts[slot]
         self._lengths[slot] -= len(words)
         self._total -= len(words)
         for word in words:
-            self._forget(word, slot)
+            self._postings[word].remove(slot)
+            if not self._postings[word].slots:
+                del self._postings[word]
 
-    def scores(self, words: Sequence[str], n: int) -> Scores:
-        """``float64[n]``: the score of each slot below ``n``; 0 where no word is found."""
+    def scores(self, words: Sequence[str], n: int, enough: float = math.inf) -> Scores:
+        """``float64[n]``: the score of each slot below ``n``; 0 where no word is found.
+
+        The rarest word is looked up first. Once ``enough`` slots hold a word, the commoner ones add to these
+        and find no others.
+        """
         found = np.zeros(n)
-        mean = self._total / max(1, len(self._alive)) or 1.0
-        for word in dict.fromkeys(words):
-            if word in self._counts:
-                slots, counts = self._posting(word)
-                lengths = 1 - self._b + self._b * self._lengths[slots] / mean
-                found[slots] += (
-                    self._weight(len(slots)) * counts * (self._k1 + 1) / (counts + self._k1 * lengths)
-                )
+        seen, chosen = 0, None
+        known = sorted((w for w in dict.fromkeys(words) if w in self._postings), key=self._rarity)
+        for word in known:
+            if chosen is None and seen >= enough:
+                chosen = np.flatnonzero(found)
+            slots, counts = self._postings[word].arrays(chosen)
+            found[slots] += self._weight(word) * self._saturated(slots, counts)
+            seen += len(slots)
         return found
 
-    def best_possible(self, words: Sequence[str]) -> float:
-        """What a text would score that held each of ``words`` without end; words nobody said included."""
-        return (self._k1 + 1) * sum(
-            self._weight(len(self._counts.get(word, ()))) for word in dict.fromkeys(words)
-        )
+    def _rarity(self, word: str) -> tuple[int, str]:
+        return len(self._postings[word].slots), word
 
-    def _weight(self, n_texts: int) -> float:
-        return float(np.log1p((len(self._alive) - n_texts + 0.5) / (n_texts + 0.5)))
+    def _weight(self, word: str) -> float:
+        holding = len(self._postings[word].slots)
+        return math.log1p((len(self._texts) - holding + 0.5) / (holding + 0.5))
 
-    def _posting(self, word: str) -> _Posting:
-        if word not in self._postings:
-            counts = self._counts[word]
-            size = len(counts)
-            self._postings[word] = (
-                np.fromiter(counts.keys(), np.int64, size),
-                np.fromiter(counts.values(), np.float64, size),
-            )
-        return self._postings[word]
+    def _saturated(self, slots: Slots, counts: Scores) -> Scores:
+        mean = self._total / len(self._texts)
+        lengths = np.frombuffer(self._lengths)[slots]
+        norms = self._k1 * (1 - self._b + self._b * lengths / mean)
+        saturated: Scores = counts * (self._k1 + 1) / (counts + norms)
+        return saturated
 
-    def _forget(self, word: str, slot: int) -> None:
-        counts = self._counts[word]
-        counts[slot] -= 1
-        if not counts[slot]:
-            del counts[slot]
-        if not counts:
-            del self._counts[word]
-        self._postings.pop(word, None)
 
-    def _room_for(self, slot: int) -> None:
-        if slot >= len(self._lengths):
-            grown = np.zeros(max(slot + 1, 2 * len(self._lengths)))
-            grown[: len(self._lengths)] = self._lengths
-            self._lengths = grown
+class _Posting:
+    """The slots that hold a word, rising, and how often."""
+
+    __slots__ = ("counts", "slots")
+
+    def __init__(self) -> None:
+        self.slots, self.counts = array("q"), array("d")
+
+    def add(self, slot: int) -> None:
+        if not self.slots or slot > self.slots[-1]:
+            self.slots.append(slot)
+            self.counts.append(1.0)
+            return
+        place = bisect_left(self.slots, slot)
+        if self.slots[place] == slot:
+            self.counts[place] += 1.0
+        else:
+            self.slots.insert(place, slot)
+            self.counts.insert(place, 1.0)
+
+    def remove(self, slot: int) -> None:
+        place = bisect_left(self.slots, slot)
+        self.counts[place] -= 1.0
+        if not self.counts[place]:
+            del self.slots[place], self.counts[place]
+
+    def arrays(self, among: Slots | None) -> tuple[Slots, Scores]:
+        """Slots and counts, those of ``among`` only where given."""
+        # A view keeps the array from growing, so it must not outlive the search.
+        slots, counts = np.frombuffer(self.slots, np.int64), np.frombuffer(self.counts)
+        if among is None:
+            return slots, counts
+        places = np.minimum(np.searchsorted(slots, among), len(slots) - 1)
+        held = slots[places] == among
+        return among[held], counts[places[held]]

@@ -63,13 +63,57 @@ class Ranked:
     score
         0 to 1, larger is better; comparable within one answer only.
     parts
-        What ``words``, ``vectors``, ``neighbours`` and ``session`` gave, which add up to the score once
-        multiplied by ``factor``: speaker, questions and times that make a turn less likely.
+        What ``words``, ``vectors``, ``neighbours`` and ``session`` gave; multiplied by ``factor`` (speaker,
+        questions and times that make a turn less likely), and with ``renewal`` added where a turn was
+        brought before an older one that it may replace, they are the score.
     """
 
     id: str
     score: float
     parts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each sign counts, the words of the turn itself being 1.
+
+    Each default is a round number in the middle of a wide range that does equally well; see
+    ``benchmarks/results/dialogue.md``.
+
+    Attributes
+    ----------
+    vectors
+        Nearness of the turn's vector.
+    before, after
+        The share of a neighbour's score that a turn takes: an answer follows its question.
+    session
+        Whether the words of the question come together in the session.
+    other_speaker
+        What is left of a score where the question names somebody else.
+    asking
+        How much a turn loses that only asks.
+    outside
+        What is left of a score outside the period that the question names.
+    newest
+        How much the oldest turn loses where the newest is wanted.
+    successors
+        How many later turns may come before the best one, where a question asks how things are.
+    """
+
+    vectors: float = 0.7
+    before: float = 0.5
+    after: float = 0.2
+    session: float = 0.6
+    other_speaker: float = 0.85
+    asking: float = 0.3
+    outside: float = 0.7
+    newest: float = 0.3
+    successors: int = 2
+
+    @property
+    def largest(self) -> float:
+        """The sum of the parts that a turn has at most."""
+        return (1 + self.vectors) * (1 + self.before + self.after) + self.session
 
 
 def seconds_of(moment: datetime | None) -> float:

@@ -5,6 +5,7 @@ Knows only plain values: no database, no embedder, no clock. One index holds one
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -12,57 +13,33 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
-from numpy.typing import NDArray
 
 from faissbase.errors import InvalidInputError
-from faissbase.memory.bm25 import BM25, Scores
-from faissbase.memory.columns import Column, Neighbours
-from faissbase.memory.ranked import Ranked, Turn, Where, seconds_of
+from faissbase.memory.bm25 import BM25, Scores, Slots
+from faissbase.memory.columns import Columns, Mask
+from faissbase.memory.renewal import DEPTH, Statement, successors
+from faissbase.memory.ranked import Ranked, Turn, Weights, Where, seconds_of
 from faissbase.memory.when import Asked, Period, asked
 from faissbase.memory.words import words_of
 
 NEAREST = 100
 """How many of the nearest vectors a search wants to be given; more do no harm."""
 
-_ENDS = ".!?\u3002\uff01\uff1f"
-_SENTENCE = re.compile(rf"[^{_ENDS}]*[{_ENDS}]+|[^{_ENDS}]+$")
-_ASKS = re.compile("[?\uff1f]")
+_CANDIDATES = 1_000
 _ASKER = frozenset({"i", "me", "my", "mine", "myself", "i'm", "i've", "i'd"})
+_TOLD_WITHIN = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """How much each sign counts, the words of the turn itself being 1.
+class _Question:
+    """A question with all that was said about it."""
 
-    Each default is a round number in the middle of a wide range that does equally well; see
-    ``benchmarks/results/dialogue.md``.
-
-    Attributes
-    ----------
-    vectors
-        Nearness of the turn's vector.
-    before, after
-        The share of a neighbour's score that a turn takes: an answer follows its question.
-    session
-        Whether the words of the question come together in the session.
-    other_speaker
-        What is left of a score where the question names somebody else.
-    asking
-        How much a turn loses that only asks.
-    outside
-        What is left of a score outside the period that the question names.
-    newest
-        How much the oldest turn loses where the newest is wanted.
-    """
-
-    vectors: float = 0.7
-    before: float = 0.5
-    after: float = 0.2
-    session: float = 0.6
-    other_speaker: float = 0.85
-    asking: float = 0.3
-    outside: float = 0.7
-    newest: float = 0.3
+    text: str
+    words: list[str]
+    nearest: Mapping[str, float]
+    asker: str | None
+    time: Asked
+    recency: float
 
 
 class TurnIndex:
@@ -118,7 +95,7 @@ class TurnIndex:
         asker
             The speaker who is meant by "I" and "my".
         now
-            The moment of the question; else the newest turn's.
+            The moment of the question; else that of the newest turn there ever was.
         recency
             How much the oldest turn loses against the newest, 0 to 1; None: what the question asks for.
         """
@@ -128,38 +105,23 @@ class TurnIndex:
             raise InvalidInputError(f"recency must be between 0 and 1, got {recency}")
         if not self._slots:
             return []
-        allowed = self._allowed(where or Where())
-        parts = self._parts(question, nearest or {}, allowed)
-        factor = self._factor(question, asker, self._asked(question, now), recency)
-        scores = np.where(allowed, sum(parts.values()) * factor / self._largest(), 0.0)
-        return [self._ranked(slot, scores, parts, factor) for slot in self._best(scores, k)]
+        time = asked(question, now or self._newest())
+        if recency is None:
+            recency = self._weights.newest if time.wants_newest else 0.0
+        asking = _Question(question, words_of(question), nearest or {}, asker, time, recency)
+        return self._best(asking, k, where)
 
     def _start(self) -> None:
         self._turns: list[Turn | None] = []
         self._slots: dict[str, int] = {}
+        self._columns = Columns()
         self._words = BM25(k1=0.9, b=0.4)
         self._session_words = BM25(k1=1.2, b=0.75)
-        self._numbers: dict[str, int] = {}
-        self._speakers: dict[str, int] = {}
-        self._kinds: dict[str, int] = {}
-        self._neighbours = Neighbours()
-        self._session, self._speaker, self._kind = Column(np.int64), Column(np.int64), Column(np.int64)
-        self._time, self._asking, self._alive = Column(np.float64), Column(np.float64), Column(np.bool_)
 
     def _append(self, turn: Turn) -> None:
-        slot = len(self._turns)
-        # A turn without a session is a session of its own; the names cannot meet.
-        session = _number(self._numbers, f"s{turn.session}" if turn.session is not None else f"t{turn.id}")
-        words = _words(turn)
+        slot, words = len(self._turns), words_of(turn.text)
+        self._session_words.add(self._columns.append(turn), words)
         self._words.add(slot, words)
-        self._session_words.add(session, words)
-        self._neighbours.append(session)
-        self._session.append(session)
-        self._speaker.append(_number(self._speakers, turn.speaker))
-        self._kind.append(_number(self._kinds, turn.kind))
-        self._time.append(seconds_of(turn.occurred_at))
-        self._asking.append(asking_share(turn.text))
-        self._alive.append(True)
         self._turns.append(turn)
         self._slots[turn.id] = slot
 
@@ -167,149 +129,151 @@ class TurnIndex:
         slot = self._slots.pop(id, None)
         if slot is None:
             return False
-        turn, session = self._turns[slot], int(self._session.values[slot])
-        assert turn is not None
-        words = _words(turn)
+        words = words_of(self._turn(slot).text)
         self._words.remove(slot, words)
-        self._session_words.remove(session, words)
-        self._neighbours.remove(slot, session)
-        self._alive.values[slot] = False
+        self._session_words.remove(self._columns.remove(slot), words)
         self._turns[slot] = None
         return True
 
-    def _allowed(self, where: Where) -> NDArray[np.bool_]:
-        allowed: NDArray[np.bool_] = self._alive.values.copy()
-        if where.speakers is not None:
-            allowed &= np.isin(self._speaker.values, _known(self._speakers, where.speakers))
-        if where.kinds is not None:
-            allowed &= np.isin(self._kind.values, _known(self._kinds, where.kinds))
-        if where.since is not None:
-            allowed &= self._time.values >= seconds_of(where.since)
-        if where.until is not None:
-            allowed &= self._time.values < seconds_of(where.until)
-        if where.among is not None:
-            among = np.zeros(len(allowed), np.bool_)
-            among[_known(self._slots, where.among)] = True
-            allowed &= among
-        return allowed
+    def _turn(self, slot: int) -> Turn:
+        turn = self._turns[slot]
+        assert turn is not None
+        return turn
 
-    def _parts(
-        self, question: str, nearest: Mapping[str, float], allowed: NDArray[np.bool_]
-    ) -> dict[str, Scores]:
-        weights, words = self._weights, words_of(question)
-        own = _to_one(self._words.scores(words, len(self._turns)), allowed)
-        near = weights.vectors * self._nearness(nearest)
-        sessions = _to_one(self._session_words.scores(words, len(self._numbers)))
+    def _newest(self) -> datetime:
+        return datetime.fromtimestamp(max(0.0, self._columns.newest_s), timezone.utc)
+
+    def _best(self, asking: _Question, k: int, where: Where | None) -> list[Ranked]:
+        """Candidates by what they hold themselves, then with their neighbours, each looked at closely."""
+        allowed = self._columns.allowed(where, self._slots) if where else self._columns.is_alive.values
+        wanted = max(k, _CANDIDATES)
+        enough = math.inf if where else 2 * wanted
+        words = _to_one(self._words.scores(asking.words, len(self._turns), enough), allowed)
+        vectors = self._weights.vectors * self._nearness(asking.nearest)
+        slots = self._candidates(words + vectors, allowed, wanted)
+        parts = self._parts(asking, words, vectors, slots)
+        factor = self._factor(asking, slots)
+        scores = sum(parts.values()) * factor / self._weights.largest
+        order = self._order(slots, scores, max(k, DEPTH))
+        ranked = [self._ranked(slots, place, scores, parts, factor) for place in order]
+        return self._renewed(asking, ranked)[:k]
+
+    def _candidates(self, own: Scores, allowed: Mask, n: int) -> Slots:
+        """The allowed among the best and those beside them, whoever said the best."""
+        best = np.concatenate([_largest(own, n), _largest(np.where(allowed, own, 0.0), n)])
+        around = self._columns.beside(best)
+        among: Slots = around[allowed[around]]
+        return among
+
+    def _renewed(self, asking: _Question, ranked: list[Ranked]) -> list[Ranked]:
+        """Later turns that may replace the best one come before it, where the present is asked for."""
+        if not (asking.time.is_present or asking.time.wants_newest) or not self._weights.successors:
+            return ranked
+        statements = [self._statement(hit, asking.nearest) for hit in ranked[:DEPTH]]
+        places = successors(statements, self._weights.successors)
+        moved = [_brought_to(ranked[0].score, ranked[place]) for place in places]
+        return [*moved, *(hit for place, hit in enumerate(ranked) if place not in places)]
+
+    def _statement(self, hit: Ranked, nearest: Mapping[str, float]) -> Statement:
+        turn = self._turn(self._slots[hit.id])
+        own = hit.parts["words"] + hit.parts["vectors"]
+        return Statement(
+            turn.text, turn.speaker, seconds_of(turn.occurred_at), own, nearest.get(turn.id, 0.0)
+        )
+
+    def _parts(self, asking: _Question, words: Scores, vectors: Scores, slots: Slots) -> dict[str, Scores]:
+        weights, columns = self._weights, self._columns
+        sessions = _to_one(self._session_words.scores(asking.words, len(columns.sessions.numbers)))
         return {
-            "words": own,
-            "vectors": near,
-            "neighbours": self._neighbours.share(own + near, weights.before, weights.after),
-            "session": weights.session * sessions[self._session.values],
+            "words": words[slots],
+            "vectors": vectors[slots],
+            "neighbours": columns.lent(words + vectors, slots, weights.before, weights.after),
+            "session": weights.session * sessions[columns.session.values[slots]],
         }
 
     def _nearness(self, nearest: Mapping[str, float]) -> Scores:
         """0 for the last of the `NEAREST` and beyond, 1 for the nearest."""
         near = np.zeros(len(self._turns))
-        known = sorted(
-            ((value, self._slots[id]) for id, value in nearest.items() if id in self._slots), reverse=True
-        )[:NEAREST]
-        if not known or known[0][0] <= 0:
+        known = ((value, self._slots[id]) for id, value in nearest.items() if id in self._slots)
+        values_slots = heapq.nlargest(NEAREST, known)
+        if not values_slots or values_slots[0][0] <= 0:
             return near
-        values = np.array([value for value, _ in known])
+        values = np.array([value for value, _ in values_slots])
         # The last of few is not far away; the fewer there are, the more it keeps.
-        floor = max(0.0, values[-1]) * len(known) / NEAREST
+        floor = max(0.0, values[-1]) * len(values) / NEAREST
         if values[0] > floor:
-            near[[slot for _, slot in known]] = np.maximum(values - floor, 0) / (values[0] - floor)
+            slots = [slot for _, slot in values_slots]
+            near[slots] = np.maximum(values - floor, 0) / (values[0] - floor)
         return near
 
-    def _asked(self, question: str, now: datetime | None) -> Asked:
-        if now is None:
-            times = self._time.values[self._alive.values]
-            newest = float(np.nanmax(times)) if not np.isnan(times).all() else 0.0
-            now = datetime.fromtimestamp(newest, timezone.utc)
-        return asked(question, now)
-
-    def _factor(self, question: str, asker: str | None, asked: Asked, recency: float | None) -> Scores:
-        weights = self._weights
-        factor = 1.0 - weights.asking * self._asking.values
-        meant = self._meant(question, asker)
-        if meant:
-            factor[~np.isin(self._speaker.values, meant)] *= weights.other_speaker
-        if asked.periods:
-            inside = np.any([self._within(period) for period in asked.periods], axis=0)
+    def _factor(self, asking: _Question, slots: Slots) -> Scores:
+        weights, columns = self._weights, self._columns
+        factor: Scores = 1.0 - weights.asking * columns.asking.values[slots]
+        meant = self._meant(asking)
+        factor[~meant[columns.speaker.values[slots]]] *= weights.other_speaker
+        times = columns.time.values[slots]
+        if asking.time.periods:
+            inside = np.any([_within(period, times) for period in asking.time.periods], axis=0)
             factor[~inside] *= weights.outside
-        if recency is None:
-            recency = weights.newest if asked.wants_newest else 0.0
-        return factor * (1 - recency * self._age()) if recency else factor
+        if asking.recency:
+            factor *= 1 - asking.recency * _age(times)
+        return factor
 
-    def _meant(self, question: str, asker: str | None) -> list[int]:
-        """The speakers that the question names; none where it names all."""
-        said = set(re.findall(r"[\w']+", question.lower().replace("\u2019", "'")))
+    def _meant(self, asking: _Question) -> Mask:
+        """``bool[n]``: the speakers that the question names; all of them where it names none."""
+        said = set(re.findall(r"[\w']+", asking.text.lower().replace("\u2019", "'")))
         said |= {word.removesuffix("'s") for word in said}
-        named = {
-            number
-            for speaker, number in self._speakers.items()
-            if said & set(speaker.lower().split()) or (speaker == asker and said & _ASKER)
-        }
-        return sorted(named) if len(named) < len(self._speakers) else []
+        speakers = self._columns.speakers
+        named = speakers.mask(
+            speaker
+            for speaker in speakers.numbers
+            if said & set(speaker.lower().split()) or (speaker == asking.asker and said & _ASKER)
+        )
+        return named if named.any() else ~named
 
-    def _within(self, period: Period) -> NDArray[np.bool_]:
-        # People tell within days what has happened.
-        end = period.end + timedelta(days=7)
-        times = self._time.values
-        inside: NDArray[np.bool_] = (times >= seconds_of(period.start)) & (times < seconds_of(end))
-        return inside
+    def _order(self, slots: Slots, scores: Scores, k: int) -> list[int]:
+        times = np.nan_to_num(self._columns.time.values[slots], nan=-math.inf)
+        order = np.lexsort((-slots, -times, -scores))
+        return [int(place) for place in order[:k] if scores[place] > 0]
 
-    def _age(self) -> Scores:
-        """0 for the newest turn, 1 for the oldest, by order; 1 where nobody knows."""
-        alive = self._alive.values
-        times = np.where(np.isnan(self._time.values) | ~alive, -math.inf, self._time.values)
-        _, order = np.unique(times, return_inverse=True)
-        return 1.0 - order / max(1, int(order.max()))
-
-    def _best(self, scores: Scores, k: int) -> list[int]:
-        found = np.flatnonzero(scores > 0)
-        if len(found) > k:
-            least = np.partition(scores[found], -k)[-k]
-            found = found[scores[found] >= least]
-        times = np.nan_to_num(self._time.values[found], nan=-math.inf)
-        order = np.lexsort((-found, -times, -scores[found]))
-        return [int(slot) for slot in found[order[:k]]]
-
-    def _ranked(self, slot: int, scores: Scores, parts: Mapping[str, Scores], factor: Scores) -> Ranked:
-        turn = self._turns[slot]
-        assert turn is not None
-        shares = {name: float(values[slot]) / self._largest() for name, values in parts.items()}
-        return Ranked(turn.id, float(scores[slot]), {**shares, "factor": float(factor[slot])})
-
-    def _largest(self) -> float:
-        weights = self._weights
-        return (1 + weights.vectors) * (1 + weights.before + weights.after) + weights.session
+    def _ranked(
+        self, slots: Slots, place: int, scores: Scores, parts: Mapping[str, Scores], factor: Scores
+    ) -> Ranked:
+        shares = {name: float(values[place]) / self._weights.largest for name, values in parts.items()}
+        turn = self._turn(int(slots[place]))
+        return Ranked(turn.id, float(scores[place]), {**shares, "factor": float(factor[place])})
 
 
-def asking_share(text: str) -> float:
-    """The share of the sentences of ``text`` that are questions.
-
-    >>> asking_share("I moved to Porto. And you?")
-    0.5
-    """
-    sentences = [sentence.strip() for sentence in _SENTENCE.findall(text) if sentence.strip()]
-    return sum(bool(_ASKS.search(s)) for s in sentences) / len(sentences) if sentences else 0.0
+def _brought_to(score: float, hit: Ranked) -> Ranked:
+    return Ranked(hit.id, score, {**hit.parts, "renewal": score - hit.score})
 
 
-def _words(turn: Turn) -> list[str]:
-    return words_of(f"{turn.speaker} {turn.text}")
-
-
-def _to_one(scores: Scores, among: NDArray[np.bool_] | None = None) -> Scores:
-    """Scores over the largest of ``among``; at most 1 there and cut to 1 elsewhere."""
+def _to_one(scores: Scores, among: Mask | None = None) -> Scores:
+    """Scores over the largest of ``among``; cut to 1 elsewhere."""
     largest = scores.max(initial=0.0) if among is None else scores[among].max(initial=0.0)
     return np.minimum(scores / largest, 1.0) if largest > 0 else np.zeros_like(scores)
 
 
-def _number(numbers: dict[str, int], name: str) -> int:
-    return numbers.setdefault(name, len(numbers))
+def _largest(scores: Scores, n: int) -> Slots:
+    """The slots of the ``n`` largest scores above 0, and of what equals the last of them."""
+    found = np.flatnonzero(scores > 0)
+    if len(found) <= n:
+        return found
+    best: Slots = found[scores[found] >= np.partition(scores[found], -n)[-n]]
+    return best
 
 
-def _known(numbers: Mapping[str, int], names: Iterable[str]) -> list[int]:
-    return [numbers[name] for name in names if name in numbers]
+def _within(period: Period, times: Scores) -> Mask:
+    # People tell within days what has happened.
+    start, end = seconds_of(period.start), seconds_of(period.end + _TOLD_WITHIN)
+    inside: Mask = (times >= start) & (times < end)
+    return inside
+
+
+def _age(times: Scores) -> Scores:
+    """0 for the newest, 1 for the oldest, by order; 1 where nobody knows."""
+    if not len(times):
+        return times
+    _, order = np.unique(np.nan_to_num(times, nan=-math.inf), return_inverse=True)
+    age: Scores = 1.0 - order / max(1, int(order.max()))
+    return age

@@ -33,7 +33,7 @@ _NEWEST = re.compile(
 )
 _PRESENT = re.compile(
     r"^\W*(?:(?:so|and|hey|ok|okay|well),? )?"
-    r"(?:what|whats|where|who|which|how|whose|am|is|are|do|does|has|have)\b"
+    r"(?:what|whats|when|where|who|which|how|whose|am|is|are|do|does|has|have)\b(?! \w+ed\b)"
     r"(?!.*\b(?:did|was|were|had|ago|used to)\b)",
     re.I,
 )

@@ -13,6 +13,9 @@ from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+")
 _POSSESSIVE = re.compile("['\u2019]s\\b")
+_ENDS = ".!?\u3002\uff01\uff1f"
+_SENTENCE = re.compile(rf"[^{_ENDS}]*[{_ENDS}]+|[^{_ENDS}]+$")
+_ASKS = re.compile("[?\uff1f]")
 _SIGNS = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]+")
 
 _EMPTY_WORDS = """
@@ -54,6 +57,16 @@ def words_of(text: str) -> list[str]:
     """
     plain = _POSSESSIVE.sub(" ", unicodedata.normalize("NFKC", text).casefold())
     return [stem_of(word) for word in _cut(plain) if word not in EMPTY]
+
+
+def asking_share(text: str) -> float:
+    """The share of the sentences of ``text`` that are questions.
+
+    >>> asking_share("I moved to Porto. And you?")
+    0.5
+    """
+    sentences = [sentence for sentence in _SENTENCE.findall(text) if sentence.strip()]
+    return sum(bool(_ASKS.search(s)) for s in sentences) / len(sentences) if sentences else 0.0
 
 
 @lru_cache(maxsize=65_536)
