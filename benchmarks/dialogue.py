@@ -27,8 +27,8 @@ from benchmarks.embeddings import MiniLM
 from benchmarks.figures import Figure, Spread, at_least, at_most, spread
 from benchmarks.timing import seconds
 from faissbase.memory.bm25 import BM25
-from faissbase.memory.ranking import NEAREST, TurnIndex
 from faissbase.memory.ranked import Turn, Weights
+from faissbase.memory.ranking import NEAREST, TurnIndex
 from faissbase.memory.words import words_of
 
 Ranking = Callable[[Dialogue], list[list[int]]]

@@ -17,8 +17,8 @@ import numpy as np
 from faissbase.errors import InvalidInputError
 from faissbase.memory.bm25 import BM25, Scores, Slots
 from faissbase.memory.columns import Columns, Mask
-from faissbase.memory.renewal import DEPTH, Statement, successors
 from faissbase.memory.ranked import Ranked, Turn, Weights, Where, seconds_of
+from faissbase.memory.renewal import DEPTH, Statement, successors
 from faissbase.memory.when import Asked, Period, asked
 from faissbase.memory.words import words_of
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from faissbase.errors import InvalidInputError
-from faissbase.memory.ranking import TurnIndex
 from faissbase.memory.ranked import Ranked, Turn, Weights, Where
+from faissbase.memory.ranking import TurnIndex
 from faissbase.memory.words import asking_share
 
 START = datetime(2024, 3, 1, 9, tzinfo=timezone.utc)
