@@ -124,7 +124,7 @@ def measure(memory: ContextMemory, n: int, queries: Float32) -> dict[str, Any]:
     fill(memory.engine, conversation_id, n)
     with Session(memory.engine) as session:
         built_ms, _, _ = timed(lambda: get_vector_store(conversation_id, session))
-    n_scans = max(5, min(_NQ, 100_000 // n))
+    n_scans = max(3, min(_NQ, 100_000 // n))
     ours: list[tuple[float, float]] = []
     similar: list[tuple[float, float]] = []
     scans: list[tuple[float, float]] = []

@@ -195,6 +195,15 @@ def reading(engine: Engine) -> Iterator[Session]:
     """A transaction that reads what is committed."""
     with database_errors(engine), Session(engine, expire_on_commit=False) as session:
         yield session
+        session.commit()  # of a database in memory, a rollback would look like somebody's change of mind
+
+
+@contextmanager
+def connected(engine: Engine) -> Iterator[Connection]:
+    """`reading`, for statements that are made once: a fifth of the time of a session and a new statement."""
+    with database_errors(engine), engine.connect() as connection:
+        yield connection
+        connection.commit()
 
 
 @contextmanager

@@ -195,7 +195,7 @@ class Event(Base):
     __tablename__ = "memory_events"
 
     id: Mapped[int] = mapped_column(_Number, primary_key=True)
-    memory_id: Mapped[int] = mapped_column(_Number, index=True)
+    memory_id: Mapped[int] = mapped_column(ForeignKey(Memory.id, ondelete="CASCADE"), index=True)
     conversation_id: Mapped[str] = mapped_column(String(_NAME_LENGTH), index=True)
     event: Mapped[str] = mapped_column(String(16))
     old_text: Mapped[str | None] = mapped_column(Text)

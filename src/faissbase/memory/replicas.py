@@ -12,7 +12,7 @@ import logging
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 DIMENSION = 1536
 _MOST_BYTES = 4 << 30
 _ROWS_AT_ONCE = 5_000
+_CHECKED_MAX = 10_000
 _UNATTACHED_FOLDER = Path("faissbase-memory")
 _NAME_LENGTH = 255
 _COLUMNS = [
@@ -69,6 +70,7 @@ class Replica:
         self.lock = threading.RLock()
         self.n_unsaved = 0
         self.store: FAISSVectorStore | None = None
+        self._skipped: dict[int, int] = {}
 
     def forget(self) -> None:
         """Have it made anew when it is next asked for."""
@@ -97,8 +99,18 @@ class Replica:
                 self._open(session, seq, dimension)
             store = self.store
             assert store is not None
-            if seq < store.origin.seq or not self._catch_up(session, store, seq):
+            if seq < store.origin.seq or not self._follow(session, store, seq):
                 self._rebuild(session, seq, dimension)
+
+    def _follow(self, session: Session, store: FAISSVectorStore, seq: int) -> bool:
+        """`_catch_up`, and where that costs little, whether it now holds what the database does.
+
+        It may not where a conversation was deleted and has begun again.
+        """
+        if seq == store.origin.seq:
+            return True
+        is_small = store.count <= _CHECKED_MAX
+        return self._catch_up(session, store, seq) and (not is_small or self._agrees(session, store))
 
     def rebuilt(self, db: Session | None = None) -> FAISSVectorStore:
         """The store, made anew from the database."""
@@ -150,12 +162,14 @@ class Replica:
             Memory.conversation_id == self._origin.conversation, Memory.active
         )
         n, stamps = session.execute(held).one()
-        return (store.count, store.stamps) == (int(n), int(stamps))
+        skipped = self._skipped
+        return (store.count + len(skipped), store.stamps + sum(skipped.values())) == (int(n), int(stamps))
 
     def _rebuild(self, session: Session, seq: int, dimension: int | None) -> FAISSVectorStore:
         store = FAISSVectorStore(dimension or self._dimension(session))
         store.origin = self._origin
         self.n_unsaved = 0
+        self._skipped = {}
         self._catch_up(session, store, seq, is_new=True)
         self.store = store
         return store
@@ -169,7 +183,7 @@ class Replica:
             fitting = [row for row in rows if len(row["embedding"]) == store.dimension]
             if len(fitting) < len(rows) and not is_new:
                 return False
-            _apply(store, fitting)
+            self._skip(rows, _apply(store, fitting))
             self.n_unsaved += len(rows)
         removed = select(Removed.memory_id).where(
             Removed.conversation_id == self._origin.conversation, Removed.seq > since
@@ -178,8 +192,16 @@ class Replica:
         gone = set(session.scalars(removed)) - self._still_here(session, since)
         for memory_id in gone:
             store.remove(memory_id)
+            self._skipped.pop(memory_id, None)
         store.origin = replace(self._origin, seq=seq)
         return True
+
+    def _skip(self, rows: Sequence[RowMapping], kept: Collection[int]) -> None:
+        """Note those that are active and cannot be compared: a text may have no direction."""
+        for row in rows:
+            self._skipped.pop(row["id"], None)
+            if row["active"] and row["id"] not in kept:
+                self._skipped[row["id"]] = row["stamp"]
 
     def _still_here(self, session: Session, since: int) -> set[int]:
         changed = select(Memory.id).where(
@@ -195,14 +217,17 @@ class Replica:
         yield from found.mappings().partitions()
 
 
-def _apply(store: FAISSVectorStore, rows: Sequence[RowMapping]) -> None:
-    for row in rows:
-        if not row["active"]:
-            store.remove(row["id"])
+def _apply(store: FAISSVectorStore, rows: Sequence[RowMapping]) -> set[int]:
+    """Bring changes into a store; the ids of those that it holds now."""
     kept = usable_rows([row for row in rows if row["active"]], store.dimension)
     if kept:
         vectors = np.stack([row["embedding"] for row in kept])
         store.add_many([row["id"] for row in kept], vectors, [_standing(row) for row in kept])
+    ids = {row["id"] for row in kept}
+    for row in rows:
+        if row["id"] not in ids:
+            store.remove(row["id"])
+    return ids
 
 
 def usable_rows(rows: Sequence[RowMapping], dimension: int) -> list[RowMapping]:
@@ -262,11 +287,13 @@ class _Replicas:
         self._scopes: weakref.WeakKeyDictionary[Engine, _Scope] = weakref.WeakKeyDictionary()
         self._held: OrderedDict[tuple[str, str], Replica] = OrderedDict()
         self._unattached: dict[str, FAISSVectorStore] = {}
+        self._last: Engine | None = None
 
     def use(self, engine: Engine, folder: Path | None = None, db: Session | None = None) -> _Scope:
         """The scope of a database, noted when it is first used."""
         with self._lock:
             scope = self._scopes.get(engine)
+            self._last = engine
         if scope is None:
             scope = _Scope(engine, _database_id(engine, db), folder or databases.default_folder(engine))
             if databases.is_in_memory(engine):
@@ -281,13 +308,11 @@ class _Replicas:
                         replica.path = scope.path(conversation)
         return scope
 
-    def only_engine(self) -> Engine | None:
-        """The one database in use; None for none."""
+    def last_engine(self) -> Engine | None:
+        """The database that was used last, unless it was closed; None where there is none."""
         with self._lock:
-            databases_in_use = {scope.database: scope.engine for scope in self._scopes.values()}
-        if len(databases_in_use) > 1:
-            raise InvalidInputError(f"{len(databases_in_use)} databases are in use: say which by db=")
-        return next(iter(databases_in_use.values()), None)
+            is_open = self._last is not None and self._last in self._scopes
+            return self._last if is_open else next(iter(self._scopes), None)
 
     def replica(self, scope: _Scope, conversation: str) -> Replica:
         key = scope.database, conversation
@@ -382,17 +407,13 @@ def get_vector_store(
     ----------
     conversation_id : str or int
     db : Session, optional
-        Which database; without, the one that this process uses. Where it uses none, a store that belongs
-        to no database, kept in the folder ``faissbase-memory`` once it is saved.
+        Which database; without, the one that this process has used last: say it where there are several.
+        Where there was none, a store that belongs to no database, kept in the folder ``faissbase-memory``
+        once it is saved.
     dimension : int, optional
         Of a store that is empty still; 1536 where it is left out.
-
-    Raises
-    ------
-    InvalidInputError
-        No ``db``, and several are in use.
     """
-    engine = databases.engine_of(db) if db is not None else _replicas.only_engine()
+    engine = databases.engine_of(db) if db is not None else _replicas.last_engine()
     if engine is None:
         return _replicas.unattached(conversation_key(conversation_id), dimension or DIMENSION)
     found = replica_of(engine, conversation_id, db).synced(db, dimension)
@@ -408,7 +429,7 @@ def save_vector_store(conversation_id: int | str, db: Session | None = None) -> 
     NotReadyError
         The database is no file and no folder was named for its indexes.
     """
-    engine = databases.engine_of(db) if db is not None else _replicas.only_engine()
+    engine = databases.engine_of(db) if db is not None else _replicas.last_engine()
     if engine is None:
         key = conversation_key(conversation_id)
         path = _file(_UNATTACHED_FOLDER, key)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, Engine, Select, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Engine, Select, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from faissbase.memory import databases
@@ -97,7 +97,14 @@ class Hits:
 
 
 _COLUMNS = ["id" if each.name == "memory_id" else each.name for each in fields(Told)]
-_TOLD = tuple(getattr(Memory, name) for name in _COLUMNS)
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_TELL = select(*(Memory.__table__.c[name] for name in _COLUMNS)).where(Memory.__table__.c.id.in_(_IDS))
+_LINKS = Link.__table__.c
+_LINKED = (
+    select(_LINKS.memory_id, _LINKS.other_id)
+    .where(_LINKS.memory_id.in_(_IDS))
+    .order_by(_LINKS.similarity.desc(), _LINKS.other_id)
+)
 _NOTES_MAX = 20_000
 
 
@@ -117,8 +124,8 @@ class Notes:
             self._turn_to(version)
             missing = [each for each in ids if each not in self._told]
             if missing:
-                with databases.reading(self._engine) as session:
-                    rows = session.execute(select(*_TOLD).where(Memory.id.in_(missing)))
+                with databases.connected(self._engine) as connection:
+                    rows = connection.execute(_TELL, {"ids": missing})
                     self._told |= {row[0]: Told(*row) for row in rows}
             return {each: self._told[each] for each in ids if each in self._told}
 
@@ -129,9 +136,8 @@ class Notes:
             missing = [each for each in ids if each not in self._linked]
             if missing:
                 self._linked |= {each: [] for each in missing}
-                wanted = select(Link.memory_id, Link.other_id).where(Link.memory_id.in_(missing))
-                with databases.reading(self._engine) as session:
-                    for one, other in session.execute(wanted.order_by(Link.similarity.desc(), Link.other_id)):
+                with databases.connected(self._engine) as connection:
+                    for one, other in connection.execute(_LINKED, {"ids": missing}):
                         self._linked[one].append(other)
             return {each: self._linked[each] for each in ids}
 

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from faissbase.errors import InvalidInputError
 from faissbase.memory import replicas
 from faissbase.memory.databases import open_engine
-from faissbase.memory.models import Base, Memory
+from faissbase.memory.models import Base, Conversation, Memory
 from faissbase.memory.replicas import (
     get_vector_store,
     rebuild_index_from_db,
@@ -240,13 +240,42 @@ def test_two_databases_never_share_a_file(tmp_path: Path) -> None:
     assert paths[0] != paths[1]
 
 
-def test_which_database_has_to_be_said_where_several_are_in_use(tmp_path: Path) -> None:
+def test_without_a_session_the_database_used_last_is_meant(tmp_path: Path) -> None:
     engines = [open_engine(tmp_path / f"{name}.db") for name in ("one", "two")]
-    replicas.attach(engines[0])
-    assert get_vector_store("c").count == 0
-    replicas.attach(engines[1])
-    with pytest.raises(InvalidInputError, match="2 databases are in use: say which by db="):
-        get_vector_store("c")
+    for number, engine in enumerate(engines):
+        with Session(engine) as db:
+            db.add_all([memory(each) for each in range(number + 1)])
+            db.commit()
+            rebuild_index_from_db(db, "c")
+        assert get_vector_store("c").count == number + 1
+    replicas.detach(engines[1])
+    assert get_vector_store("c").count == 1
+
+
+def test_a_conversation_that_was_deleted_begins_anew(db: Session) -> None:
+    db.add_all([memory(number) for number in range(3)])
+    db.commit()
+    assert get_vector_store("c", db).count == 3
+    db.execute(delete(Conversation))
+    db.commit()
+    db.add_all([memory(number) for number in range(3, 8)])  # more changes than the store had seen
+    db.commit()
+    assert get_vector_store("c", db).count == 5
+    assert sorted(texts(search_similar_memories(db, "c", np.ones(8), limit=9))) == [
+        f"memory {number}" for number in range(3, 8)
+    ]
+
+
+def test_an_embedding_without_a_direction_is_kept_and_not_compared(
+    db: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db.add_all([memory(0), Memory(conversation_id="c", text="nothing", embedding=np.zeros(8))])
+    db.commit()
+    assert get_vector_store("c", db).count == 1
+    monkeypatch.setattr(replicas.Replica, "_rebuild", None)  # would be for nothing
+    db.add(memory(1))
+    db.commit()
+    assert get_vector_store("c", db).count == 2
 
 
 def test_a_store_without_a_database_is_kept_where_it_is_saved(tmp_path: Path) -> None:
