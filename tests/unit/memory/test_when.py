@@ -80,7 +80,7 @@ def test_a_period_is_in_the_zone_of_the_present() -> None:
 
 
 def test_numbers_beyond_any_calendar_do_no_harm() -> None:
-    assert asked("What was 99999999 years ago?", NOW).periods
+    assert asked("What was 999999 years ago?", NOW).periods
 
 
 @pytest.mark.parametrize(
