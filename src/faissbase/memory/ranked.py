@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 
 from faissbase.errors import InvalidInputError
@@ -109,6 +109,12 @@ class Weights:
     outside: float = 0.7
     newest: float = 0.3
     successors: int = 2
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if not 0 <= value < math.inf:
+                raise InvalidInputError(f"{one.name} must be 0 or more, got {value!r}")
 
     @property
     def largest(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -145,30 +145,31 @@ class TurnIndex:
 
     def _best(self, asking: _Question, k: int, where: Where | None) -> list[Ranked]:
         """Candidates by what they hold themselves, then with their neighbours, each looked at closely."""
-        allowed = self._columns.allowed(where, self._slots) if where else self._columns.is_alive.values
+        allowed = self._columns.allowed(where, self._slots) if where else None
         wanted = max(k, _CANDIDATES)
-        enough = math.inf if where else 2 * wanted
+        enough = 2 * wanted if allowed is None else math.inf
         words = _to_one(self._words.scores(asking.words, len(self._turns), enough), allowed)
         vectors = self._weights.vectors * self._nearness(asking.nearest)
         slots = self._candidates(words + vectors, allowed, wanted)
         parts = self._parts(asking, words, vectors, slots)
         factor = self._factor(asking, slots)
         scores = sum(parts.values()) * factor / self._weights.largest
-        order = self._order(slots, scores, max(k, DEPTH))
-        ranked = [self._ranked(slots, place, scores, parts, factor) for place in order]
-        return self._renewed(asking, ranked)[:k]
+        is_present = asking.time.is_present or asking.time.wants_newest
+        order = self._order(slots, scores, max(k, DEPTH) if is_present else k)
+        ranked = self._ranked(slots[order], scores[order], [*parts.items(), ("factor", factor)], order)
+        return self._renewed(asking, ranked)[:k] if is_present else ranked
 
-    def _candidates(self, own: Scores, allowed: Mask, n: int) -> Slots:
+    def _candidates(self, own: Scores, allowed: Mask | None, n: int) -> Slots:
         """The allowed among the best and those beside them, whoever said the best."""
+        if allowed is None:
+            return self._columns.beside(_largest(own, n))
         best = np.concatenate([_largest(own, n), _largest(np.where(allowed, own, 0.0), n)])
         around = self._columns.beside(best)
         among: Slots = around[allowed[around]]
         return among
 
     def _renewed(self, asking: _Question, ranked: list[Ranked]) -> list[Ranked]:
-        """Later turns that may replace the best one come before it, where the present is asked for."""
-        if not (asking.time.is_present or asking.time.wants_newest) or not self._weights.successors:
-            return ranked
+        """The best turn after those that may replace it."""
         statements = [self._statement(hit, asking.nearest) for hit in ranked[:DEPTH]]
         places = successors(statements, self._weights.successors)
         moved = [_brought_to(ranked[0].score, ranked[place]) for place in places]
@@ -231,17 +232,24 @@ class TurnIndex:
         )
         return named if named.any() else ~named
 
-    def _order(self, slots: Slots, scores: Scores, k: int) -> list[int]:
+    def _order(self, slots: Slots, scores: Scores, k: int) -> Slots:
+        """The places of the ``k`` best in ``slots``."""
         times = np.nan_to_num(self._columns.time.values[slots], nan=-math.inf)
-        order = np.lexsort((-slots, -times, -scores))
-        return [int(place) for place in order[:k] if scores[place] > 0]
+        order = np.lexsort((-slots, -times, -scores))[:k]
+        found: Slots = order[scores[order] > 0]
+        return found
 
     def _ranked(
-        self, slots: Slots, place: int, scores: Scores, parts: Mapping[str, Scores], factor: Scores
-    ) -> Ranked:
-        shares = {name: float(values[place]) / self._weights.largest for name, values in parts.items()}
-        turn = self._turn(int(slots[place]))
-        return Ranked(turn.id, float(scores[place]), {**shares, "factor": float(factor[place])})
+        self, slots: Slots, scores: Scores, parts: Sequence[tuple[str, Scores]], order: Slots
+    ) -> list[Ranked]:
+        names = [name for name, _ in parts]
+        columns = [
+            (v if name == "factor" else v / self._weights.largest)[order].tolist() for name, v in parts
+        ]
+        return [
+            Ranked(self._turn(slot).id, score, dict(zip(names, values, strict=True)))
+            for slot, score, *values in zip(slots.tolist(), scores.tolist(), *columns, strict=True)
+        ]
 
 
 def _brought_to(score: float, hit: Ranked) -> Ranked:
@@ -250,6 +258,7 @@ def _brought_to(score: float, hit: Ranked) -> Ranked:
 
 def _to_one(scores: Scores, among: Mask | None = None) -> Scores:
     """Scores over the largest of ``among``; cut to 1 elsewhere."""
+    # Nothing that was removed has a score, so that without a condition all may be looked at.
     largest = scores.max(initial=0.0) if among is None else scores[among].max(initial=0.0)
     return np.minimum(scores / largest, 1.0) if largest > 0 else np.zeros_like(scores)
 

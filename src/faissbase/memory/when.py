@@ -20,9 +20,11 @@ _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _ISO = re.compile(rf"\b{_YEAR}-(\d\d?)(?:-(\d\d?))?\b")
 _DAY_FIRST = re.compile(rf"\b{_DAY}(?: of)? ({_MONTH})\b\.?(?:,? {_YEAR}\b)?", re.I)
 _MONTH_FIRST = re.compile(rf"\b({_MONTH})\b\.? {_DAY}\b(?:,? {_YEAR}\b)?", re.I)
-_MONTH_ALONE = re.compile(rf"\b(?:({_MONTH})\b\.?,? {_YEAR}|(?:in|since|of|during) ({_MONTH})\b)", re.I)
+_MONTH_ALONE = re.compile(
+    rf"\b(?:({_MONTH})\b\.?,? {_YEAR}|(?:in|since|of|during) ({_MONTH})\b(?!\.?,? {_YEAR}))", re.I
+)
 _YEAR_ALONE = re.compile(rf"\b(?:in|during|of|since) {_YEAR}\b", re.I)
-_AGO = re.compile(r"\b(\d+|an?|one|two|three|four|five|six) (day|week|month|year)s? ago\b", re.I)
+_AGO = re.compile(r"\b(\d{1,6}|an?|one|two|three|four|five|six) (day|week|month|year)s? ago\b", re.I)
 _LAST = re.compile(r"\b(last|this|past) (week|weekend|month|year)\b", re.I)
 _DAY_WORDS = re.compile(r"\b(today|tonight|yesterday)\b", re.I)
 

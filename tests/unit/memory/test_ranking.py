@@ -179,3 +179,38 @@ def test_a_string_where_names_are_expected_is_refused() -> None:
 )
 def test_the_share_of_questions_is_that_of_sentences(text: str, share: float) -> None:
     assert asking_share(text) == pytest.approx(share)
+
+
+def test_a_weight_below_zero_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"vectors must be 0 or more, got -0\.5"):
+        Weights(vectors=-0.5)
+
+
+def test_a_condition_finds_what_many_better_turns_would_hide() -> None:
+    index = TurnIndex()
+    index.add(turn(f"b{n}", "apples and apples", "Ben", session=f"b{n}") for n in range(1_500))
+    index.add([turn("a", "a long talk about pears, plums, apples", "Ana", session="a")])
+    assert ids(index.search("apples", where=Where(speakers=["Ana"]))) == ["a"]
+
+
+def test_k_turns_come_back_where_every_turn_has_the_word() -> None:
+    index = TurnIndex()
+    index.add(turn(f"{n}", "apples", days=n, session=f"{n}") for n in range(3_000))
+    assert ids(index.search("apples", 2_500)) == [f"{n}" for n in range(2_999, 499, -1)]
+
+
+def test_the_same_question_has_the_same_answer() -> None:
+    turns = [turn(f"{n}", f"word{n % 17} and word{n % 5}", session=f"{n // 9}") for n in range(200)]
+    near = {f"{n}": 1 / (1 + n % 23) for n in range(0, 200, 3)}
+    first, second = index_of(*turns), index_of(*turns)
+    reverse = dict(reversed(near.items()))
+    assert first.search("word3 word4", nearest=near) == second.search("word3 word4", nearest=reverse)
+
+
+def test_an_index_that_grows_turn_by_turn_answers_like_one_made_at_once() -> None:
+    turns = [turn(f"{n}", f"word{n % 11} tea", session=f"{n % 4}", days=n) for n in range(120)]
+    grown = TurnIndex()
+    for one in turns:
+        grown.add([one])
+        grown.search("word1 tea")
+    assert grown.search("word1 tea", 50) == index_of(*turns).search("word1 tea", 50)
