@@ -6,9 +6,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from faissbase.memory.ranked import Turn, Weights
 from faissbase.memory.ranking import TurnIndex
 from faissbase.memory.renewal import Statement, speaks_of_change, successors
-from faissbase.memory.turns import Turn, Weights
 
 START = datetime(2024, 3, 1, tzinfo=timezone.utc)
 OLD = Statement("I live in Lyon.", "user", 0.0, 1.0, 0.5)
