@@ -166,12 +166,10 @@ class ContextMemory:
 
     def _keep_turns(self, key: str, said: list[Said], scope: Scope, now: datetime) -> list[dict[str, Any]]:
         """Commit the turns; without a model, with an episode of each."""
-        vectors = self._embedder.embed([each.content for each in said])
-        is_bubble = [self._learner is None and each.role not in NOT_TALK for each in said]
-        near = [
-            near_to(self._engine, key, vector, now) if is_one else {}
-            for vector, is_one in zip(vectors, is_bubble, strict=True)
-        ]
+        vectors = self._embedder.embed([each.spoken for each in said])
+        told = [each for each in said if self._learner is None and each.role not in NOT_TALK]
+        bubbles = list(self._embedder.embed([each.content for each in told])) if told else []
+        near = [near_to(self._engine, key, vector, now) for vector in bubbles]
         with databases.writing(self._engine) as session:
             self._claim_embedder(session)
             conversation = databases.lock_conversation(session, key)
@@ -183,20 +181,19 @@ class ContextMemory:
                 session.add(message)
             changes = self._changes(session, key, now, "turns")
             kept: list[tuple[Memory, Float32]] = []
-            for each, vector, few, is_one in zip(said, vectors, near, is_bubble, strict=True):
-                if is_one:
-                    new = New(
-                        "bubble",
-                        each.content,
-                        vector,
-                        each.occurred_at,
-                        each.occurred_at,
-                        speaker=each.speaker,
-                        scope=scope,
-                    )
-                    memory = changes.add(new)
-                    changes.link(memory, few | {other.id: cosine(vector, own) for other, own in kept})
-                    kept.append((memory, vector))
+            for each, vector, few in zip(told, bubbles, near, strict=True):
+                new = New(
+                    "bubble",
+                    each.content,
+                    vector,
+                    each.occurred_at,
+                    each.occurred_at,
+                    speaker=each.speaker,
+                    scope=scope,
+                )
+                memory = changes.add(new)
+                changes.link(memory, few | {other.id: cosine(vector, own) for other, own in kept})
+                kept.append((memory, vector))
             return [entry_of(memory, "ADD") for memory, _ in kept]
 
     def _message(self, said: Said, key: str, position: int, vector: Float32, scope: Scope) -> Message:

@@ -49,6 +49,11 @@ class Said:
     occurred_at: datetime
 
     @property
+    def spoken(self) -> str:
+        """As it is embedded to be found as a turn: who says it belongs to it, where that is a name."""
+        return self.content if self.speaker == self.role else f"{self.speaker}: {self.content}"
+
+    @property
     def offset_s(self) -> int:
         offset = self.occurred_at.utcoffset()
         return 0 if offset is None else int(offset.total_seconds())

@@ -533,3 +533,12 @@ def test_what_is_no_database_is_refused() -> None:
 def test_a_naive_moment_is_in_utc(memory: ContextMemory) -> None:
     memory.add({"content": "x", "occurred_at": datetime(2026, 1, 2, 3)}, "c")
     assert stored(memory, Message)[0].occurred_at == datetime(2026, 1, 2, 3, tzinfo=timezone.utc)
+
+
+def test_who_says_it_is_embedded_with_a_turn_and_not_with_an_episode(
+    memory: ContextMemory, planted: Planted
+) -> None:
+    memory.add(
+        [{"role": "user", "name": "Ana", "content": "I sing"}, {"role": "user", "content": "So do I"}], "c"
+    )
+    assert planted.asked == ["Ana: I sing", "So do I", "I sing", "So do I"]
