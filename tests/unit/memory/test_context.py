@@ -83,10 +83,18 @@ def test_one_text_and_one_dict_are_messages_too(memory: ContextMemory) -> None:
     assert [each.content for each in stored(memory, Message)] == ["just a text", "in parts"]
 
 
-def test_an_answer_is_found_by_the_question_before_it(memory: ContextMemory) -> None:
-    talk = ["Hello!", "What colour is your bicycle?", "Green, mostly.", "I had soup today."]
-    memory.add([{"role": "user", "content": text, "name": "ab"[n % 2]} for n, text in enumerate(talk)], "c")
-    found = memory.search_turns("colour of the bicycle", "c", limit=2)["results"]
+def test_an_answer_is_found_by_the_question_before_it() -> None:
+    talk = [
+        "Hello!",
+        "How are you?",
+        "What colour is your bicycle?",
+        "Green, mostly.",
+        "I had soup today.",
+        "Nice.",
+    ]
+    with ContextMemory() as memory:
+        memory.add([{"content": text, "name": ["Ana", "Ben"][n % 2]} for n, text in enumerate(talk)], "c")
+        found = memory.search_turns("colour of the bicycle", "c", limit=2)["results"]
     assert sorted(each["content"] for each in found) == ["Green, mostly.", "What colour is your bicycle?"]
 
 
