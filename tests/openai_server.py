@@ -72,13 +72,21 @@ class Raw:
 
 
 @dataclass(frozen=True)
+class Trickle:
+    """Any bytes, one at a time with a pause after each, so that no single wait is long."""
+
+    body: bytes
+    pause_s: float = 0.05
+
+
+@dataclass(frozen=True)
 class Hang:
     """No answer, until the time is over (then the connection closes) or the server closes."""
 
     seconds: float = 60.0
 
 
-Reply: TypeAlias = "str | dict[str, Any] | list[Any] | Text | Cut | Raw | Hang"
+Reply: TypeAlias = "str | dict[str, Any] | list[Any] | Text | Cut | Raw | Trickle | Hang"
 Scripted: TypeAlias = "Reply | Callable[[dict[str, Any]], Reply]"
 Entries: TypeAlias = "list[dict[str, Any]]"
 Spoiler: TypeAlias = "Callable[[Entries], Entries]"
@@ -239,7 +247,7 @@ class OpenAIServer:
 
     # ---- answering -------------------------------------------------------------------------------
 
-    def answer(self, asked: Asked) -> Text | Cut | Raw | Hang:
+    def answer(self, asked: Asked) -> Text | Cut | Raw | Trickle | Hang:
         """What is sent back; `Text` and `Cut` are chat replies."""
         with self._lock:
             self.requests.append(asked)
@@ -283,7 +291,7 @@ class OpenAIServer:
         answer = {"object": "list", "model": body.get("model"), "data": entries}
         return Raw(json.dumps({**answer, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}))
 
-    def _chat(self, body: dict[str, Any]) -> Text | Cut | Raw | Hang:
+    def _chat(self, body: dict[str, Any]) -> Text | Cut | Raw | Trickle | Hang:
         mode = (body.get("response_format") or {"type": "text"}).get("type")
         if mode not in self.json_modes:
             return Raw(_error_body(f"response_format.type {mode!r} is not supported"), 400)
@@ -327,6 +335,8 @@ class _Exchange(BaseHTTPRequestHandler):
             self.close_connection = True
         elif isinstance(found, Raw):
             self._send(found)
+        elif isinstance(found, Trickle):
+            self._trickle(found)
         elif isinstance(sent, dict) and sent.get("stream"):
             self._stream(found)
         else:
@@ -376,6 +386,14 @@ class _Exchange(BaseHTTPRequestHandler):
         content = raw.body.encode() if isinstance(raw.body, str) else raw.body
         self._begin(raw, {"content-length": str(len(content))})
         self.wfile.write(content)
+
+    def _trickle(self, slow: Trickle) -> None:
+        self._begin(Raw(b""), {"content-length": str(len(slow.body))})
+        for i in range(len(slow.body)):
+            self.wfile.write(slow.body[i : i + 1])
+            if self.server.owner.closing.wait(slow.pause_s):
+                self.close_connection = True
+                return
 
     def _begin(self, raw: Raw, framing: dict[str, str]) -> None:
         self.send_response(raw.status)

@@ -71,7 +71,8 @@ class Endpoint:
         self.base_url = url.rstrip("/")
         self._retries = retries
         self._sleep = sleep
-        self._transport_error = httpx.TransportError
+        self._httpx = httpx
+        self._timeout_s = timeout_s
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(timeout=timeout_s, headers=headers)
 
@@ -102,15 +103,27 @@ class Endpoint:
         """The answer, or the error to raise; and how long the server asks to wait, if it does."""
         url = f"{self.base_url}/{path}"
         try:
-            answer = self._client.post(url, content=content, headers={"content-type": "application/json"})
-        except self._transport_error as error:
+            status, headers, found = self._exchange(url, content)
+        except self._httpx.RequestError as error:
             return UnavailableError(f"{url}: {type(error).__name__}: {error}"), None
-        if answer.status_code >= 400:
-            return _fault(url, answer.status_code, answer.content), _told_s(answer.headers)
+        if status >= 400:
+            return _fault(url, status, found), _told_s(headers)
         try:
-            return orjson.loads(answer.content), None
+            return orjson.loads(found), None
         except orjson.JSONDecodeError:
-            return UnavailableError(f"{url} answered no JSON: {_shown(answer.content)}"), None
+            return UnavailableError(f"{url} answered no JSON: {_shown(found)}"), None
+
+    def _exchange(self, url: str, content: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """Status, headers and body; httpx bounds each wait, and the sum of them is bounded here."""
+        until = time.monotonic() + self._timeout_s
+        headers = {"content-type": "application/json"}
+        parts = []
+        with self._client.stream("POST", url, content=content, headers=headers) as answer:
+            for part in answer.iter_bytes():
+                parts.append(part)
+                if time.monotonic() > until:
+                    raise self._httpx.ReadTimeout(f"the answer takes longer than {self._timeout_s} s")
+        return answer.status_code, answer.headers, b"".join(parts)
 
     def close(self) -> None:
         """Close the connections."""

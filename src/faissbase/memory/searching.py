@@ -1,0 +1,256 @@
+"""Finding memories: similarity, importance and age, filters, moments of the past, and what is linked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from sqlalchemy import BindParameter, ColumnElement, Engine, Select, bindparam, or_, select
+from sqlalchemy.orm import Session
+
+from faissbase.memory import databases
+from faissbase.memory.models import Link, Memory, Version
+from faissbase.memory.replicas import replica_of, usable_rows
+from faissbase.memory.said import ANYBODY, Scope
+from faissbase.memory.standing import Standings, seconds_of, standing, weights
+from faissbase.memory.store import FAISSVectorStore, Found, MemoryId
+from faissbase.types import Float32, Mask
+
+LINKS_A_HIT = 2
+APPENDED_MAX = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a search asks for beside its query.
+
+    Attributes
+    ----------
+    limit : int
+    now : datetime
+        The moment of the question: age counts from it, and what has ended by then is left out.
+    as_of : bool
+        ``now`` is past: what held then, not what holds at present.
+    """
+
+    limit: int
+    now: datetime
+    as_of: bool = False
+    scope: Scope = ANYBODY
+    speakers: tuple[str, ...] | None = None
+    kinds: tuple[str, ...] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Those of scope and speaker, on `Memory`."""
+        found = [getattr(Memory, name) == value for name, value in self.scope.asked.items()]
+        if self.speakers is not None:
+            found.append(Memory.speaker.in_(self.speakers))
+        return found
+
+    def mask(self, standings: Standings) -> Mask:
+        """Those of time and kind, and that it has not ended."""
+        allowed: Mask = standings.ends_s > seconds_of(self.now)
+        if self.kinds is not None and len(self.kinds) == 1:
+            allowed &= standings.is_episodic == (self.kinds[0] == "bubble")
+        if self.since is not None:
+            allowed &= standings.occurred_s >= seconds_of(self.since)
+        if self.until is not None:
+            allowed &= standings.occurred_s < seconds_of(self.until)
+        return allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What may be told of one memory, and whether it may."""
+
+    memory_id: int
+    text: str
+    kind: str
+    occurred_at: datetime | None
+    conversation_id: str = ""
+    active: bool = True
+    valid_to: datetime | None = None
+    user_id: str | None = None
+    agent_id: str | None = None
+    session_id: str | None = None
+
+    def may_be_told(self, conversation_id: str, wanted: Wanted) -> bool:
+        """Whether it is of the conversation and scope, and has not ended."""
+        is_theirs = all(getattr(self, name) == value for name, value in wanted.scope.asked.items())
+        has_ended = not self.active or (self.valid_to is not None and self.valid_to <= wanted.now)
+        return is_theirs and self.conversation_id == conversation_id and (wanted.as_of or not has_ended)
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What was found, best first, and whatever else may be told of at that moment."""
+
+    found: list[Found] = field(default_factory=list)
+    told: Mapping[MemoryId, Told] = field(default_factory=dict)
+
+
+_COLUMNS = ["id" if each.name == "memory_id" else each.name for each in fields(Told)]
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
+_TELL = select(*(Memory.__table__.c[name] for name in _COLUMNS)).where(Memory.__table__.c.id.in_(_IDS))
+_LINKS = Link.__table__.c
+_LINKED = (
+    select(_LINKS.memory_id, _LINKS.other_id)
+    .where(_LINKS.memory_id.in_(_IDS))
+    .order_by(_LINKS.similarity.desc(), _LINKS.other_id)
+)
+_NOTES_MAX = 20_000
+
+
+class Notes:
+    """What was read of memories and links, as of one version of the database; forgotten with the next."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._version: tuple[int, int] | None = None
+        self._told: dict[MemoryId, Told] = {}
+        self._linked: dict[MemoryId, list[int]] = {}
+
+    def told(self, ids: Collection[MemoryId], version: tuple[int, int] | None) -> dict[MemoryId, Told]:
+        """What there is to tell of memories, by id."""
+        with self._lock:
+            self._turn_to(version)
+            missing = [each for each in ids if each not in self._told]
+            if missing:
+                with databases.connected(self._engine) as connection:
+                    rows = connection.execute(_TELL, {"ids": missing})
+                    self._told |= {row[0]: Told(*row) for row in rows}
+            return {each: self._told[each] for each in ids if each in self._told}
+
+    def linked(self, ids: Collection[MemoryId], version: tuple[int, int] | None) -> dict[MemoryId, list[int]]:
+        """The ids that each memory is linked to, the nearest first."""
+        with self._lock:
+            self._turn_to(version)
+            missing = [each for each in ids if each not in self._linked]
+            if missing:
+                self._linked |= {each: [] for each in missing}
+                with databases.connected(self._engine) as connection:
+                    for one, other in connection.execute(_LINKED, {"ids": missing}):
+                        self._linked[one].append(other)
+            return {each: self._linked[each] for each in ids}
+
+    def _turn_to(self, version: tuple[int, int] | None) -> None:
+        if version is None or version != self._version or len(self._told) > _NOTES_MAX:
+            self._told, self._linked, self._version = {}, {}, version
+
+
+def present_hits(engine: Engine, notes: Notes, conversation_id: str, query: Float32, wanted: Wanted) -> Hits:
+    """The active memories of the highest score."""
+    replica = replica_of(engine, conversation_id)
+    version = replica.version  # before the store: what is noted is never older than what was found
+    store = replica.synced(dimension=len(query))
+    among = None
+    conditions = wanted.conditions
+    if conditions:
+        owned = select(Memory.id).where(Memory.conversation_id == conversation_id, Memory.active, *conditions)
+        with databases.reading(engine) as session:
+            among = set(session.scalars(owned))
+    found = _ranked(store, query, wanted, among)
+    told = notes.told([each.memory_id for each in found], version)
+    return Hits(found, {each: one for each, one in told.items() if one.may_be_told(conversation_id, wanted)})
+
+
+def past_hits(session: Session, dimension: int, conversation_id: str, query: Float32, wanted: Wanted) -> Hits:
+    """The memories of the highest score as they were at a moment, read from the database one by one."""
+    store = FAISSVectorStore(dimension)
+    told: dict[MemoryId, Told] = {}
+    for statement in _as_of(conversation_id, wanted):
+        rows = usable_rows(session.execute(statement).mappings().all(), dimension)
+        if rows:
+            standings = [
+                standing(row["importance"], row["occurred_at"], is_episodic=row["kind"] == "bubble")
+                for row in rows
+            ]
+            store.add_many(
+                [row["id"] for row in rows], np.stack([row["embedding"] for row in rows]), standings
+            )
+        told |= {
+            row["id"]: Told(*(row[name] for name in ("id", "text", "kind", "occurred_at"))) for row in rows
+        }
+    return Hits(_ranked(store, query, wanted, None), told)
+
+
+def _as_of(conversation_id: str, wanted: Wanted) -> list[Select[Any]]:
+    """What held at the moment: in the versions that memories had, and in the memories as they are."""
+    statements = []
+    for source in (Version, Memory):
+        columns = [source.text, source.embedding, source.importance, source.occurred_at]
+        statement = select(Memory.id, Memory.kind, *columns).where(
+            Memory.conversation_id == conversation_id,
+            or_(source.valid_from.is_(None), source.valid_from <= wanted.now),
+            or_(source.valid_to.is_(None), source.valid_to > wanted.now),
+            *wanted.conditions,
+        )
+        if source is Version:
+            statement = statement.join(Memory, Memory.id == Version.memory_id)
+        else:
+            statement = statement.where(or_(Memory.active, Memory.valid_to.is_not(None)))
+        statements.append(statement)
+    return statements
+
+
+def _ranked(store: FAISSVectorStore, query: Float32, wanted: Wanted, among: set[int] | None) -> list[Found]:
+    if not store.count or not query.any():
+        return []
+    now_s = seconds_of(wanted.now)
+    return store.ranked(
+        query, wanted.limit, lambda standings: weights(standings, now_s), among=among, where=wanted.mask
+    )
+
+
+def links_of(
+    notes: Notes, engine: Engine, hits: Hits, conversation_id: str, wanted: Wanted
+) -> dict[MemoryId, list[Told]]:
+    """What each hit is linked to, the nearest first, of the same conversation and scope."""
+    version = replica_of(engine, conversation_id).version
+    linked = notes.linked([each.memory_id for each in hits.found], version)
+    told = notes.told({other for others in linked.values() for other in others}, version)
+    if wanted.as_of:  # as they were then
+        told = {each: hits.told[each] for each in told if each in hits.told}
+    return {
+        memory_id: [
+            told[other]
+            for other in others
+            if other in told and (wanted.as_of or told[other].may_be_told(conversation_id, wanted))
+        ]
+        for memory_id, others in linked.items()
+    }
+
+
+def answer(hits: Hits, links: Mapping[MemoryId, Sequence[Told]]) -> list[dict[str, Any]]:
+    """Hits, each with up to two links, and up to three of those linked after them, none twice."""
+    results: list[dict[str, Any]] = []
+    appended: dict[MemoryId, Told] = {}
+    shown = {each.memory_id for each in hits.found}
+    for each in hits.found:
+        if each.memory_id not in hits.told:  # ended between two statements
+            continue
+        linked = list(links.get(each.memory_id, ()))[:LINKS_A_HIT]
+        results.append(_entry(hits.told[each.memory_id], each.score, [other.memory_id for other in linked]))
+        appended |= {other.memory_id: other for other in linked if other.memory_id not in shown}
+    for other in list(appended.values())[:APPENDED_MAX]:
+        results.append({**_entry(other, 0.0, []), "type": "connected"})
+    return results
+
+
+def _entry(told: Told, score: float, connections: list[int]) -> dict[str, Any]:
+    return {
+        "memory_id": told.memory_id,
+        "memory": told.text,
+        "type": told.kind,
+        "occurred_at": told.occurred_at,
+        "score": score,
+        "connections": connections,
+    }
