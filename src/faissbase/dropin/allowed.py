@@ -12,8 +12,8 @@ from typing import Any
 
 import faiss
 
-from faissbase.dropin.bounds import Refused as Refused
 from faissbase.dropin.bounds import check_effort
+from faissbase.dropin.refusals import Refused as Refused
 
 
 def _words(text: str) -> frozenset[str]:

@@ -16,17 +16,24 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import allowed, bounds, frames, values
+from faissbase.dropin import allowed, bounds, frames, trials, values
 from faissbase.dropin.allowed import Refused
 from faissbase.dropin.gathering import Searches
 from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
 from faissbase.dropin.names import Names, check_there
+from faissbase.dropin.parts import parts
 from faissbase.dropin.reading import Reader, written
 from faissbase.errors import AccessError, FaissbaseError
 
 _CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range"))
 _NEW_BY = frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index"))
+# FAISS's own clones of these use what their model has, and free it a second time.
+_SHARING = (
+    faiss.IndexIVFSpectralHash,
+    faiss.IndexIVFProductResidualQuantizerFastScan,
+    faiss.IndexIVFProductLocalSearchQuantizerFastScan,
+)
 _SPACE_METHODS = frozenset(("set_index_parameter", "set_index_parameters", "initialize"))
 _READ_OPS = frozenset(("hello", "get", "fetch", "memory", "open", "list", "touch", "end", "count", "find"))
 _UNCHANGED = object()
@@ -232,12 +239,13 @@ class Calls:
         def run() -> Any:
             args, kwargs = call.given()
             method = allowed.method_of(target.thing, call.name)
-            bounds.check_call(target.thing, call.name, args, kwargs)
+            bounds.check_call(target.thing, call.name, args, kwargs, target.graph.root().version)
             _check_apart(call, target)
             plain = not kwargs and all(type(each) in _MADE_OF_PLAIN for each in args)
             if call.name == "search":
                 return _searched(target, method, args, kwargs)
-            return _part(target, ("call", call.name, *args) if plain else None, method(*args, **kwargs))
+            result = trials.done(target.thing, call.name, method, args, kwargs)
+            return _part(target, ("call", call.name, *args) if plain else None, result)
 
         if call.name in allowed.READING:
             with self._unchanged(call) as graphs:
@@ -275,7 +283,7 @@ class Calls:
         with self._unchanged(call):
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
-            result = getattr(faiss, call.name)(*args, **kwargs)
+            result = _applied(call.name, args, kwargs)
             if call.name in _NEW_BY or not call.held:
                 return Held(result) if _is_object(result) else result
             return _part(next(iter(call.held.values())), ("function", call.name), result)
@@ -340,8 +348,8 @@ class Calls:
         """A search in a named index by somebody who holds nothing."""
         held = self._open(call, rights)
         (x, k), _ = call.given()
-        bounds.check_call(held.thing, "search", (x, k), {})
         with locked([held], alone=False):
+            bounds.check_call(held.thing, "search", (x, k), {}, held.graph.root().version)
             return list(held.thing.search(x, k))
 
     def _end(self, call: _Call, rights: Rights) -> Any:
@@ -406,6 +414,17 @@ class _Locked:
         except FaissbaseError:
             self._names.give_up(named)
             raise
+
+
+def _applied(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a function of FAISS's gives; a clone that shared memory with its model is made by a file."""
+    if (
+        name == "clone_index"
+        and len(args) == 1
+        and any(isinstance(each, _SHARING) for each in parts(args[0]))
+    ):
+        return faiss.deserialize_index(faiss.serialize_index(args[0]))
+    return getattr(faiss, name)(*args, **kwargs)
 
 
 def _trained(d: int, k: int, options: dict[str, Any], x: Any, weights: Any, first: Any) -> tuple[Any, ...]:
@@ -530,7 +549,8 @@ def _redo(root: Held, body: Any, arrays: list[frames.Array]) -> None:
     if body["op"] == "set":
         allowed.set_field(_walked(root.thing, body["target"]), name, decoded(body["value"]))
     elif body["op"] == "call":
-        allowed.method_of(_walked(root.thing, body["target"]), name)(*args, **kwargs)
+        thing = _walked(root.thing, body["target"])
+        trials.done(thing, name, allowed.method_of(thing, name), args, kwargs)
     elif body["op"] == "value":
         getattr(decoded(body["value"]), name)(*args, **kwargs)
     elif body["op"] == "function":
