@@ -152,6 +152,9 @@ def set_field(thing: Any, name: str, value: Any) -> None:
         The field says how arrays are laid out, or is an object.
     """
     before = field_of(thing, name)
+    if isinstance(before, bool | int | float | str):
+        setattr(thing, name, value)  # FAISS says what is wrong with its type
+        setattr(thing, name, before)
     if name in _OWNED:
         return  # whoever is referred to is kept alive by references, and never freed by its holder
     if type(value) is type(before) and isinstance(value, bool | int | float | str) and value == before:

@@ -14,7 +14,11 @@ from faissbase.dropin.parts import given, parts, searched
 from faissbase.dropin.refusals import Refused
 
 # They do not see that they are not trained.
-_UNCHECKED = (faiss.IndexAdditiveQuantizerFastScan, faiss.AdditiveCoarseQuantizer)
+_UNCHECKED = (
+    faiss.IndexAdditiveQuantizerFastScan,
+    faiss.IndexIVFAdditiveQuantizerFastScan,
+    faiss.AdditiveCoarseQuantizer,
+)
 _HOLDING = (
     faiss.IndexIVFPQR,
     faiss.IndexPreTransform,

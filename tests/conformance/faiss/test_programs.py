@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from typing import Any
 
 import faiss
@@ -22,32 +21,9 @@ from tests.conformance.faiss.recipes import (
     RECIPES,
     all_classes,
 )
-from tests.e2e.server.running import Running
 
 import faiss_proxy
 from faissbase.dropin.allowed import MADE
-
-
-@pytest.fixture(scope="session")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with Running(tmp_path_factory.mktemp("faiss")) as running:
-        yield running.url
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Graphs are built in the order of threads: one thread alone always builds the same."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
-
-
-@pytest.fixture
-def remote(url: str) -> Iterator[Any]:
-    with faiss_proxy.remote(url):
-        faiss_proxy.omp_set_num_threads(1)
-        yield faiss_proxy
 
 
 def test_every_class_of_the_installed_faiss_has_a_recipe_or_a_reason_for_none() -> None:

@@ -187,9 +187,11 @@ def test_other_ranges_are_searched(first: int, last: int) -> None:
 
 @pytest.mark.parametrize("name", ["IndexResidualQuantizerFastScan", "IndexLocalSearchQuantizerFastScan"])
 def test_what_is_not_trained_is_not_searched(name: str) -> None:
-    index = getattr(faiss, name)(_D, 2, 4)
-    with pytest.raises(Refused, match="is not trained"):
-        _call(index, "search", _rows(2), 3)
+    ivf = getattr(faiss, name.replace("Index", "IndexIVF"))(faiss.IndexFlatL2(_D), _D, 4, 2, 4)
+    for index in (getattr(faiss, name)(_D, 2, 4), ivf):
+        for method, last in (("search", 3), ("range_search", 3.0)):
+            with pytest.raises(Refused, match="is not trained"):
+                _call(index, method, _rows(2), last)
 
 
 def test_codes_of_a_lattice_want_training() -> None:
