@@ -158,7 +158,8 @@ class Remote:
     def __reduce__(self) -> Any:
         if not isinstance(self, faiss_index()):
             raise TypeError(_NOT_PICKLED)
-        return restored, (self.fetch().tobytes(),)
+        is_derived = "_local" not in type(self).__dict__
+        return restored, (self.fetch().tobytes(), *([type(self)] if is_derived else []))
 
     # ---- moving ----------------------------------------------------------------------------------
 
@@ -437,7 +438,14 @@ def read(connection: Connection, data: frames.Array, kind: str) -> Any:
     return _sent(connection, {"op": "read", "args": args}, arrays, [])
 
 
-def restored(data: bytes) -> Any:
-    """An index that was pickled, on the configured server or here."""
+def restored(data: bytes, derived: Any = None) -> Any:
+    """An index that was pickled, on the configured server or here; ``derived``: a user's class of it."""
     array, connection = np.frombuffer(data, np.uint8), active()
-    return faiss.deserialize_index(array) if connection is None else read(connection, array, "index")
+    if connection is None:
+        return faiss.deserialize_index(array)
+    made = read(connection, array, "index")
+    if derived is None:
+        return made
+    alike = derived.__new__(derived)
+    object.__setattr__(alike, "_handle", made._handle)
+    return alike

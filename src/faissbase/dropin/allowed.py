@@ -85,7 +85,7 @@ _TUNED = _words(
 )
 # They may be set to what they are: another value would lead past the ends of arrays.
 _KEPT = frozenset(("is_trained", "d", "ntotal"))
-_OWNED = frozenset(("own_fields", "own_invlists"))
+OWNED = frozenset(("own_fields", "own_invlists"))
 FUNCTIONS = _words(
     """
     index_factory index_binary_factory reverse_index_factory downcast_index downcast_IndexBinary
@@ -155,7 +155,7 @@ def set_field(thing: Any, name: str, value: Any) -> None:
     if isinstance(before, bool | int | float | str):
         setattr(thing, name, value)  # FAISS says what is wrong with its type
         setattr(thing, name, before)
-    if name in _OWNED:
+    if name in OWNED:
         return  # whoever is referred to is kept alive by references, and never freed by its holder
     if type(value) is type(before) and isinstance(value, bool | int | float | str) and value == before:
         return

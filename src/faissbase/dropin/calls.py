@@ -262,11 +262,17 @@ class Calls:
     def _get(self, call: _Call, rights: Rights) -> Any:
         target = call.target()
         with self._unchanged(call):
-            return _part(target, ("get", call.name), allowed.field_of(target.thing, call.name))
+            found = allowed.field_of(target.thing, call.name)
+            if call.name in allowed.OWNED:
+                found = target.graph.root().told.get((int(target.thing.this), call.name), found)
+            return _part(target, ("get", call.name), found)
 
     def _set(self, call: _Call, rights: Rights) -> Any:
         with self._changed(call, is_synced=False):
-            allowed.set_field(call.target().thing, call.name, call.decoded(call.body["value"]))
+            target, value = call.target(), call.decoded(call.body["value"])
+            allowed.set_field(target.thing, call.name, value)
+            if call.name in allowed.OWNED:
+                target.graph.root().told[int(target.thing.this), call.name] = value
 
     def _function(self, call: _Call, rights: Rights) -> Any:
         if call.name == "Kmeans":

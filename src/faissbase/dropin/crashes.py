@@ -45,6 +45,8 @@ def _check_searched(index: Any, k: int) -> None:
     _check_trained(index)
     if isinstance(index, faiss.IndexFastScan) and not index.ntotal and index.ntotal2:
         raise Refused(f"searching an {_kind(index)} after its reset ends FAISS's process: add to it first")
+    if isinstance(index, faiss.AdditiveCoarseQuantizer) and k < 1:
+        raise Refused(f"searching an {_kind(index)} for {k} vectors ends FAISS's process")
     is_endless = isinstance(index, faiss.IndexNSG) and 0 < index.ntotal < max(k, index.nsg.search_L)
     if is_endless or (isinstance(index, faiss.MultiIndexQuantizer) and k > index.ntotal):
         raise Refused(f"searching an {_kind(index)} for more than its {index.ntotal} vectors does not end")

@@ -194,6 +194,14 @@ def test_what_is_not_trained_is_not_searched(name: str) -> None:
                 _call(index, method, _rows(2), last)
 
 
+def test_a_coarse_quantizer_is_not_asked_for_nothing() -> None:
+    index = faiss.ResidualCoarseQuantizer(_D, 2, 3)
+    index.train(_rows(640))
+    with pytest.raises(Refused, match="for 0 vectors"):
+        _call(index, "assign", _rows(2), 0)
+    assert _call(index, "assign", _rows(2), 1).size == 2
+
+
 def test_codes_of_a_lattice_want_training() -> None:
     index = faiss.IndexLattice(_D, 2, 4, 4)
     with pytest.raises(Refused, match="is not trained"):
