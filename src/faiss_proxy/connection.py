@@ -394,7 +394,7 @@ def _fault_of(response: http.client.HTTPResponse, content: bytes, url: str) -> E
         return errors.UnavailableError(
             f"{url} is no faissbase server: it answers with status {response.status}"
         )
-    if response.status == 401:
+    if response.status == 401 or fault["code"] == "quota_exceeded":
         error = errors.AccessError(text)
     if response.status == 429 and fault["code"] != "quota_exceeded":
         return _Busy(error, float(response.headers.get("retry-after", "1")))

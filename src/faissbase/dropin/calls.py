@@ -21,7 +21,7 @@ from faissbase.dropin.allowed import Refused
 from faissbase.dropin.gathering import Searches
 from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
-from faissbase.dropin.names import Names, check_there
+from faissbase.dropin.names import Names, NoRoom, check_there
 from faissbase.dropin.parts import parts
 from faissbase.dropin.reading import Reader, written
 from faissbase.errors import AccessError, FaissbaseError
@@ -37,6 +37,7 @@ _SHARING = (
 _SPACE_METHODS = frozenset(("set_index_parameter", "set_index_parameters", "initialize"))
 _READ_OPS = frozenset(("hello", "get", "fetch", "memory", "open", "list", "touch", "end", "count", "find"))
 _UNCHANGED = object()
+_GROWING = ("add", "merge_")
 _RUN = uuid.uuid4().hex[:16]
 _MOST_SESSION = 64  # letters of its name
 _MADE_OF_PLAIN = (int, str, float, bool)
@@ -54,12 +55,14 @@ class Rights:
     may_write: bool
     indexes: frozenset[str] | None = None
     saved: str | None = None  # the name that the server has found free for this call
+    room_bytes: int | None = None  # by which named indexes may grow
 
     @classmethod
     def of(cls, head: dict[str, Any]) -> Rights:
         """What the server says of the caller."""
         indexes = None if head["indexes"] is None else frozenset(head["indexes"])
-        return cls(head["tenant"], head["key"], head["may_write"], indexes, head["saved"])
+        room_bytes = head.get("room_bytes")
+        return cls(head["tenant"], head["key"], head["may_write"], indexes, head["saved"], room_bytes)
 
     def check(self, op: str, name: str) -> None:
         if not _only_reads(op, name) and not self.may_write:
@@ -252,6 +255,8 @@ class Calls:
                 call.version = f"{_RUN}-{'-'.join(str(graph.version) for graph in graphs)}"
                 return _UNCHANGED if call.body.get("known") == call.version else run()
         with self._changed(call) as graphs:
+            if any(graph.named for graph in graphs):
+                _check_room(call, rights)
             result = run()
             for graph in graphs[1:]:
                 graphs[0].join(graph)
@@ -283,7 +288,9 @@ class Calls:
                 "fetch it with .to_local()"
             )
         if call.name in _CHANGING_FUNCTIONS:
-            with self._changed(call):
+            with self._changed(call) as graphs:
+                if any(graph.named for graph in graphs):
+                    _check_room(call, rights)
                 args, kwargs = call.given()
                 return getattr(faiss, call.name)(*args, **kwargs)
         with self._unchanged(call):
@@ -331,7 +338,7 @@ class Calls:
         if not isinstance(held.thing, faiss.Index | faiss.IndexBinary):
             raise Refused(f"a {type(held.thing).__name__} can have no name, an index can")
         with locked([held], alone=True):
-            self.names.save(call.name, held)
+            self.names.save(call.name, held, rights.room_bytes)
 
     def _open(self, call: _Call, rights: Rights) -> Any:
         rights.check_name(call.name)
@@ -438,6 +445,27 @@ def _trained(d: int, k: int, options: dict[str, Any], x: Any, weights: Any, firs
     clustering = faiss.Kmeans(d, k, **options)
     clustering.train(x, weights, first)
     return clustering.centroids, clustering.obj, clustering.iteration_stats
+
+
+def _check_room(call: _Call, rights: Rights) -> None:
+    """Refuse to let a named index grow beyond what its tenant may hold; what makes it smaller goes on."""
+    if rights.room_bytes is None or not call.name.startswith(_GROWING):
+        return
+    others = (call.held[number] for number in _numbers(call.body.get("args")))
+    n_bytes = sum(array.nbytes for array in call.arrays) + sum(map(_size_of, others))
+    if n_bytes > rights.room_bytes:
+        raise NoRoom(
+            f"this tenant may hold {max(0, rights.room_bytes):,} bytes more, and {call.name} brings "
+            f"{n_bytes:,} to a named index"
+        )
+
+
+def _size_of(held: Held) -> int:
+    """About how many bytes the vectors of an index take."""
+    try:
+        return int(held.thing.ntotal * held.thing.sa_code_size())
+    except (AttributeError, RuntimeError):
+        return 0
 
 
 def _searched(target: Held, method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

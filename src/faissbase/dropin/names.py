@@ -13,6 +13,7 @@ from faissbase.dropin.facts import is_name, is_named, names_in, read_facts
 from faissbase.dropin.graphs import Held, locked
 from faissbase.dropin.named import Named
 from faissbase.errors import (
+    AccessError,
     AlreadyExistsError,
     ConflictError,
     CorruptionError,
@@ -23,6 +24,12 @@ from faissbase.errors import (
 from faissbase.storage.files import os_errors, sync_folder
 
 _MOST_SHOWN = 20
+
+
+class NoRoom(AccessError):
+    """The tenant would hold more than it may."""
+
+    kind = "quota_exceeded"
 
 
 class Names:
@@ -72,13 +79,15 @@ class Names:
                 known = self._loaded[name] = Named.opened(self._folder / name, self._redo)
             return known.held
 
-    def save(self, name: str, held: Held) -> None:
+    def save(self, name: str, held: Held, room_bytes: int | None = None) -> None:
         """Give an index a name, durably; its lock is held alone.
 
         Raises
         ------
         AlreadyExistsError
             The name is taken.
+        NoRoom
+            Its files have more than ``room_bytes``.
         """
         _check_name(name)
         folder = self._folder / name
@@ -91,6 +100,11 @@ class Names:
             named = Named(folder, held)
             try:
                 named.checkpoint()
+                if room_bytes is not None and named.size_bytes > room_bytes:
+                    raise NoRoom(
+                        f"this tenant may hold {max(0, room_bytes):,} bytes more, and {name!r} has "
+                        f"{named.size_bytes:,}"
+                    )
                 with os_errors(f"cannot write {name!r}"):
                     sync_folder(self._folder)
             except BaseException:

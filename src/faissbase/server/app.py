@@ -93,7 +93,7 @@ class Server:
         self._answered = Answered()
         self._held = Held(settings.max_held_bytes)
         self._router = Router(OPERATIONS)
-        self._dropin = dropin.DropIn(settings, tenants.folder, self._check_save)
+        self._dropin = dropin.DropIn(settings, tenants.folder, self._claimed, self._room)
 
     # ---- letting in ------------------------------------------------------------------------------
 
@@ -276,13 +276,26 @@ class Server:
         begin = partial(_begin, send, story, 200, media=dropin.MEDIA, more=[])
         await self._dropin.serve(key, announced, receive, lambda n_bytes: begin(n_bytes=n_bytes), send)
 
-    def _check_save(self, key: Key, name: str) -> None:
-        """Refuse a name for a FAISS index that a collection has, and one index more than there may be."""
-        database = self._tenants.database(key.tenant)
-        if name in database.list_collections():
-            raise AlreadyExistsError(f"there is an index {name!r} already")
-        with self._tenants.usage(key.tenant).room_for_index(self.settings):
-            return
+    def _claimed(self, key: Key, name: str) -> Callable[[], None]:
+        """Refuse a name for a FAISS index that a collection has, and one index more than there may be.
+
+        The name is nobody else's until what this gives is called.
+        """
+        give_back = self._tenants.claims.take(key.tenant, name)
+        try:
+            if name in self._tenants.database(key.tenant).list_collections():
+                raise AlreadyExistsError(f"there is an index {name!r} already")
+            with self._tenants.usage(key.tenant).room_for_index(self.settings):
+                return give_back
+        except BaseException:
+            give_back()
+            raise
+
+    def _room(self, key: Key, n_bytes: int) -> int | None:
+        """How many bytes the named FAISS indexes of a tenant may grow by; None where that is not bounded."""
+        if not self.settings.max_tenant_bytes:
+            return None
+        return self._tenants.usage(key.tenant).room_bytes(self.settings, n_bytes)
 
     async def _answer(self, op: Operation, call: Call, path: str, heads: Heads, cycle: Any) -> Answer:
         """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""
