@@ -152,7 +152,7 @@ def set_field(thing: Any, name: str, value: Any) -> None:
         The field says how arrays are laid out, or is an object.
     """
     before = field_of(thing, name)
-    if isinstance(before, bool | int | float | str):
+    if isinstance(before, bool | int | float):
         setattr(thing, name, value)  # FAISS says what is wrong with its type
         setattr(thing, name, before)
     if name in OWNED:
