@@ -18,6 +18,8 @@ import orjson
 Array: TypeAlias = npt.NDArray[Any]
 Fill: TypeAlias = Callable[[memoryview], None]
 Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
+PATH = "/v1/faiss"  # of the route that takes them
+MEDIA = "application/vnd.faissbase.faiss"
 _LENGTH = struct.Struct("<I")
 MOST_HEAD_BYTES = 64 << 20
 _KINDS = "biufc"

@@ -18,11 +18,12 @@ from typing import Any, BinaryIO
 import faiss
 
 from faissbase.dropin import frames
-from faissbase.dropin.facts import META, Facts, is_name, is_named, read_facts
+from faissbase.dropin.facts import META, Facts, is_named, read_facts
 from faissbase.dropin.graphs import Held
 from faissbase.dropin.journal import Journal
 from faissbase.errors import CorruptionError, UnavailableError
 from faissbase.storage.files import os_errors, sync_folder
+from faissbase.types import is_name
 
 _LEAST_JOURNAL_BYTES = 64 << 20
 _PIECE_BYTES = 16 << 20

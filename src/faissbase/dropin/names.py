@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from faissbase.dropin import named as files
-from faissbase.dropin.facts import is_name, is_named, names_in, read_facts
+from faissbase.dropin.facts import is_named, names_in, read_facts
 from faissbase.dropin.graphs import Held, locked
 from faissbase.dropin.named import Named
 from faissbase.errors import (
@@ -22,6 +22,7 @@ from faissbase.errors import (
     NotFoundError,
 )
 from faissbase.storage.files import os_errors, sync_folder
+from faissbase.types import NAME_RULE, is_name
 
 _MOST_SHOWN = 20
 
@@ -162,10 +163,7 @@ class Names:
 
 def _check_name(name: object) -> None:
     if not is_name(name):
-        raise InvalidInputError(
-            "the name of an index must be 1 to 128 letters, digits, '.', '_' or '-', "
-            f"starting with a letter or digit, got {name!r}"
-        )
+        raise InvalidInputError(f"the name of an index must be {NAME_RULE}, got {name!r}")
 
 
 def check_there(named: Named) -> None:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from faissbase.dropin.frames import MEDIA, PATH
 from faissbase.errors import AlreadyExistsError, InvalidInputError, UnavailableError
 from faissbase.server import access, backups, dropin, indexes, logs, searches, vectors, watching
 from faissbase.server.bodies import JSON, Held, media_of, read_body
@@ -125,7 +126,7 @@ class Server:
             else:
                 story.key = self._let_in(scope, heads)
                 self._rates.take(story.key.tenant)
-                if scope["path"] == dropin.PATH:
+                if scope["path"] == PATH:
                     await self._serve_faiss(scope, heads, receive, send, story)
                 else:
                     await self._serve(scope, heads, receive, send, story)
@@ -263,17 +264,17 @@ class Server:
         self, scope: Scope, heads: Heads, receive: Receive, send: Send, story: _Story
     ) -> None:
         """Hand a call of FAISS to the tenant's own process; what it may do there depends on the key."""
-        story.route, key = dropin.PATH, story.key
+        story.route, key = PATH, story.key
         assert key is not None
         key.require("read")
         if scope["method"] != "POST":
             raise WrongMethod(scope["method"], ("POST",))
-        if media_of(heads.get(b"content-type", b"").decode("latin-1")) != dropin.MEDIA:
-            raise WrongMedia(f"send the header content-type: {dropin.MEDIA}")
+        if media_of(heads.get(b"content-type", b"").decode("latin-1")) != MEDIA:
+            raise WrongMedia(f"send the header content-type: {MEDIA}")
         if self.is_stopping:
             raise UnavailableError("the server is stopping")
         announced = heads.get(b"content-length", b"").decode("latin-1")
-        begin = partial(_begin, send, story, 200, media=dropin.MEDIA, more=[])
+        begin = partial(_begin, send, story, 200, media=MEDIA, more=[])
         await self._dropin.serve(key, announced, receive, lambda n_bytes: begin(n_bytes=n_bytes), send)
 
     def _claimed(self, key: Key, name: str) -> Callable[[], None]:

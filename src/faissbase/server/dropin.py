@@ -36,8 +36,6 @@ if sys.version_info >= (3, 11):
 else:
     from async_timeout import timeout  # type: ignore[import-not-found]
 
-PATH = "/v1/faiss"
-MEDIA = "application/vnd.faissbase.faiss"
 _ANSWER = struct.Struct("<QI?")
 _LENGTH = struct.Struct("<I")
 _NO_ROOM = QuotaExceeded.kind.encode()

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from faissbase.dropin import frames
-from faissbase.dropin.facts import FOLDER, Facts, is_name, is_named, names_in, read_facts
+from faissbase.dropin.facts import FOLDER, Facts, is_named, names_in, read_facts
 from faissbase.errors import (
     CorruptionError,
     FaissbaseError,
@@ -18,7 +18,7 @@ from faissbase.errors import (
     UnavailableError,
 )
 from faissbase.server.operations import Call, matrix
-from faissbase.types import Metric, score_of
+from faissbase.types import Metric, is_name, score_of
 from faissbase.wire import HitOut, IndexInfo, ManyResults, Results, Search
 
 _INNER_PRODUCT, _L2 = 0, 1
