@@ -120,7 +120,7 @@ def check_call(
             check(thing, *args, **kwargs)
         except (TypeError, ValueError, OverflowError, AttributeError, LookupError):
             return  # FAISS says what is wrong with it
-        if check in (_most, _position, _reconstructing):
+        if check in (_most, _assigned, _position, _reconstructing):
             crashes.check_refining(thing, version)
 
 
@@ -202,7 +202,13 @@ def _codes(thing: Any, codes: Any, *_: Any, **__: Any) -> None:
 def _most(thing: Any, x: Any, k: Any, *_: Any, params: Any = None, **__: Any) -> None:
     if type(k) is int and k > max(MOST_K, getattr(thing, "ntotal", 0)):
         raise Refused(f"k of {k:,}: at most {MOST_K:,}, or as many as there are vectors, on a server")
-    crashes.check_search(thing, k, params)
+    if k > 0:  # FAISS says that it must be
+        crashes.check_search(thing, k, params)
+
+
+def _assigned(thing: Any, x: Any, k: Any = 1, *_: Any, **__: Any) -> None:
+    _most(thing, x, k)
+    crashes.check_search(thing, k, None)
 
 
 def _reconstructing(thing: Any, x: Any, k: Any, *_: Any, params: Any = None, **__: Any) -> None:
@@ -279,7 +285,8 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "sa_encode": _encoded,
     "sa_decode": _decoded,
     "add_sa_codes": _decoded,
-    **dict.fromkeys(("search", "search_and_return_codes", "assign", "search_preassigned"), _most),
+    **dict.fromkeys(("search", "search_and_return_codes", "search_preassigned"), _most),
+    "assign": _assigned,
     "search_and_reconstruct": _reconstructing,
     "range_search": _within,
     **dict.fromkeys(("add", "add_with_ids"), _rows),
