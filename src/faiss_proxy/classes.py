@@ -21,6 +21,7 @@ from faiss_proxy.connection import Connection, RemoteError, Transfer, show_progr
 from faiss_proxy.settings import active
 from faissbase.dropin import frames
 from faissbase.dropin.allowed import READING
+from faissbase.dropin.kinds import kind_of
 
 _PICKLED = (faiss.Index,)
 # Arrays that a method fills for its caller, and where they stand if not named.
@@ -158,7 +159,8 @@ class Remote:
     def __reduce__(self) -> Any:
         if not isinstance(self, faiss_index()):
             raise TypeError(_NOT_PICKLED)
-        return restored, (self.fetch().tobytes(),)
+        is_derived = "_local" not in type(self).__dict__
+        return restored, (self.fetch().tobytes(), *([type(self)] if is_derived else []))
 
     # ---- moving ----------------------------------------------------------------------------------
 
@@ -414,20 +416,12 @@ def to_remote(thing: Any) -> Any:
         raise RemoteError("no server is configured: call configure(api_url=...) first")
     if isinstance(thing, Remote):
         return thing
+    kind = kind_of(thing)
+    if kind is None:
+        raise RemoteError(f"a {type(thing).__name__} cannot be sent to a server")
     writer = faiss.VectorIOWriter()
-    for the_class, kind, write in _WRITTEN:
-        if isinstance(thing, the_class):
-            write(thing, writer)
-            return read(connection, faiss.vector_to_array(writer.data), kind)
-    raise RemoteError(f"a {type(thing).__name__} cannot be sent to a server")
-
-
-_WRITTEN = (
-    (faiss.Index, "index", faiss.write_index),
-    (faiss.IndexBinary, "binary", faiss.write_index_binary),
-    (faiss.VectorTransform, "transform", faiss.write_VectorTransform),
-    (faiss.ProductQuantizer, "quantizer", faiss.write_ProductQuantizer),
-)
+    kind.write(thing, writer)
+    return read(connection, faiss.vector_to_array(writer.data), kind.name)
 
 
 def read(connection: Connection, data: frames.Array, kind: str) -> Any:
@@ -437,7 +431,14 @@ def read(connection: Connection, data: frames.Array, kind: str) -> Any:
     return _sent(connection, {"op": "read", "args": args}, arrays, [])
 
 
-def restored(data: bytes) -> Any:
-    """An index that was pickled, on the configured server or here."""
+def restored(data: bytes, derived: Any = None) -> Any:
+    """An index that was pickled, on the configured server or here; ``derived``: a user's class of it."""
     array, connection = np.frombuffer(data, np.uint8), active()
-    return faiss.deserialize_index(array) if connection is None else read(connection, array, "index")
+    if connection is None:
+        return faiss.deserialize_index(array)
+    made = read(connection, array, "index")
+    if derived is None:
+        return made
+    alike = derived.__new__(derived)
+    object.__setattr__(alike, "_handle", made._handle)
+    return alike

@@ -31,8 +31,6 @@ from faiss_proxy.cache import Cache, Kept, key_of
 from faissbase import errors
 from faissbase.dropin import frames
 
-PATH = "/v1/faiss"
-MEDIA = "application/vnd.faissbase.faiss"
 _PIECE_BYTES = 4 << 20
 _JOINED_BYTES = 64 << 10
 _MOST_ANSWER_BYTES = 1 << 42
@@ -326,7 +324,7 @@ def _end(itself: weakref.ref[Connection]) -> None:
 
 def _head(host: str, key: str | None) -> bytes:
     """The head of every request, but for the length of its body."""
-    lines = [f"POST {PATH} HTTP/1.1", f"Host: {host}", f"Content-Type: {MEDIA}"]
+    lines = [f"POST {frames.PATH} HTTP/1.1", f"Host: {host}", f"Content-Type: {frames.MEDIA}"]
     if key is not None:
         if not key.isascii() or not key.isprintable():
             raise ValueError("api_key must be the text that faissbase keys create has printed")
@@ -394,7 +392,7 @@ def _fault_of(response: http.client.HTTPResponse, content: bytes, url: str) -> E
         return errors.UnavailableError(
             f"{url} is no faissbase server: it answers with status {response.status}"
         )
-    if response.status == 401:
+    if response.status == 401 or fault["code"] == "quota_exceeded":
         error = errors.AccessError(text)
     if response.status == 429 and fault["code"] != "quota_exceeded":
         return _Busy(error, float(response.headers.get("retry-after", "1")))

@@ -19,26 +19,11 @@ from faiss_proxy.classes import Remote
 from faiss_proxy.connection import Connection, RemoteError
 from faiss_proxy.pointers import Memory, Pointer
 from faiss_proxy.settings import active
+from faissbase.dropin.kinds import KINDS
 
 _MAKING = frozenset(("index_factory", "index_binary_factory"))
-_WRITING = {
-    "write_index": faiss.write_index,
-    "write_index_binary": faiss.write_index_binary,
-    "write_VectorTransform": faiss.write_VectorTransform,
-    "write_ProductQuantizer": faiss.write_ProductQuantizer,
-}
-_WRITTEN_CLASSES = {
-    "write_index": faiss.Index,
-    "write_index_binary": faiss.IndexBinary,
-    "write_VectorTransform": faiss.VectorTransform,
-    "write_ProductQuantizer": faiss.ProductQuantizer,
-}
-_READING = {
-    "read_index": "index",
-    "read_index_binary": "binary",
-    "read_VectorTransform": "transform",
-    "read_ProductQuantizer": "quantizer",
-}
+_WRITING = {f"write_{kind.suffix}": kind for kind in KINDS.values()}
+_READING = {f"read_{kind.suffix}": kind for kind in KINDS.values()}
 _UNPACKING = {"deserialize_index": "index", "deserialize_index_binary": "binary"}
 # How the reader keeps the file; a server has it in memory in any case.
 _HARMLESS_FLAGS = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_MMAP_IFC
@@ -115,10 +100,10 @@ def why_missing(name: str) -> str:
 
 def _written(name: str, thing: Any, to: Any, flags: int = 0) -> None:
     """Write an object of the server to a file of this machine, or to a writer of FAISS's."""
-    if not isinstance(thing, classes.proxy(_WRITTEN_CLASSES[name])):
-        _WRITING[name](object(), to)  # FAISS says what it wants
+    if not isinstance(thing, classes.proxy(_WRITING[name].of)):
+        _WRITING[name].write(object(), to)  # FAISS says what it wants
     if flags or not isinstance(to, str | os.PathLike):
-        _WRITING[name](thing.to_local(), to, *([flags] if flags else []))
+        _WRITING[name].write(thing.to_local(), to, *([flags] if flags else []))
         return
     faiss.FileIOWriter(os.fspath(to))  # opens it, or fails as FAISS does
     thing.fetch(to)
@@ -134,4 +119,4 @@ def _read(
     faiss.FileIOReader(os.fspath(of))  # opens it, or fails as FAISS does
     if not os.path.getsize(of):
         return local(of, *args, **kwargs)  # FAISS says what is wrong with it
-    return classes.read(connection, np.memmap(of, np.uint8, "r"), _READING[name])
+    return classes.read(connection, np.memmap(of, np.uint8, "r"), _READING[name].name)

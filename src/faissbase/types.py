@@ -5,9 +5,10 @@ Knows only values: no storage, no faiss, no network.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,13 @@ Slots: TypeAlias = npt.NDArray[np.int64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 MAX_DIMENSION = 65_535
+NAME_RULE = "1 to 128 letters, digits, '.', '_' or '-', starting with a letter or digit"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+
+
+def is_name(name: object) -> TypeGuard[str]:
+    """Whether a collection, an index of FAISS's or a tenant may be called so: see `NAME_RULE`."""
+    return isinstance(name, str) and _NAME.match(name) is not None
 
 
 def score_of(distance: float, metric: Metric) -> float:

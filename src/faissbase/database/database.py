@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -36,13 +35,21 @@ from faissbase.errors import (
 from faissbase.storage.files import os_errors
 from faissbase.storage.keys import FILE_NAME as KEYS_FILE
 from faissbase.storage.totals import Tally, Totals, count_stored
-from faissbase.types import DURABILITIES, MAX_DIMENSION, METRICS, Durability, Metric, Problem
+from faissbase.types import (
+    DURABILITIES,
+    MAX_DIMENSION,
+    METRICS,
+    NAME_RULE,
+    Durability,
+    Metric,
+    Problem,
+    is_name,
+)
 
 _opened = Opened()
 _tally = Tally()
 
 DEFAULT_TENANT = "default"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 _MEMORY_PREFIX = "faissbase-memory-"
 _LOCK_NAME = ".lock"
 
@@ -137,11 +144,8 @@ def _remove_own(root: Path, lock: int, process: int) -> None:
 
 def check_name(name: object, what: str = "collection name") -> str:
     """``name`` itself, where it may name something."""
-    if not isinstance(name, str) or not _NAME.match(name):
-        raise InvalidInputError(
-            f"{what} must be 1 to 128 letters, digits, '.', '_' or '-', starting with a letter or digit, "
-            f"got {name!r}"
-        )
+    if not is_name(name):
+        raise InvalidInputError(f"{what} must be {NAME_RULE}, got {name!r}")
     return name
 
 

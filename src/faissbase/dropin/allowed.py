@@ -12,8 +12,8 @@ from typing import Any
 
 import faiss
 
-from faissbase.dropin.bounds import Refused as Refused
 from faissbase.dropin.bounds import check_effort
+from faissbase.dropin.refusals import Refused as Refused
 
 
 def _words(text: str) -> frozenset[str]:
@@ -85,7 +85,7 @@ _TUNED = _words(
 )
 # They may be set to what they are: another value would lead past the ends of arrays.
 _KEPT = frozenset(("is_trained", "d", "ntotal"))
-_OWNED = frozenset(("own_fields", "own_invlists"))
+OWNED = frozenset(("own_fields", "own_invlists"))
 FUNCTIONS = _words(
     """
     index_factory index_binary_factory reverse_index_factory downcast_index downcast_IndexBinary
@@ -152,7 +152,10 @@ def set_field(thing: Any, name: str, value: Any) -> None:
         The field says how arrays are laid out, or is an object.
     """
     before = field_of(thing, name)
-    if name in _OWNED:
+    if isinstance(before, bool | int | float):
+        setattr(thing, name, value)  # FAISS says what is wrong with its type
+        setattr(thing, name, before)
+    if name in OWNED:
         return  # whoever is referred to is kept alive by references, and never freed by its holder
     if type(value) is type(before) and isinstance(value, bool | int | float | str) and value == before:
         return

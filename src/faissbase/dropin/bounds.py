@@ -13,6 +13,10 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faissbase.dropin import crashes
+from faissbase.dropin.parts import parts
+from faissbase.dropin.refusals import Refused as Refused
+
 MOST_EFFORT = 1 << 20
 MOST_K = 1 << 20
 _LONGEST_FACTORY = 1000
@@ -31,10 +35,6 @@ _WITHOUT_RANGES = (
     faiss.IndexIVFIndependentQuantizer,
 )
 _LISTS = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.InvertedLists)
-
-
-class Refused(RuntimeError):
-    """Not from afar; says what is possible instead."""
 
 
 # ---- what is made --------------------------------------------------------------------------------
@@ -107,14 +107,21 @@ def check_parameters(args: Sequence[Any]) -> None:
 # ---- what is called ------------------------------------------------------------------------------
 
 
-def check_call(thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse positions and sizes that are none in ``thing``."""
+def check_call(
+    thing: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], version: int | None = None
+) -> None:
+    """Refuse positions and sizes that are none in ``thing``.
+
+    ``version`` changes with whatever ``thing`` leads to, so that what was found of it once holds for as long.
+    """
     check = _CHECKS.get(name)
     if check is not None:
         try:
             check(thing, *args, **kwargs)
         except (TypeError, ValueError, OverflowError, AttributeError, LookupError):
             return  # FAISS says what is wrong with it
+        if check in (_most, _assigned, _position, _reconstructing):
+            crashes.check_refining(thing, version)
 
 
 def _innermost(index: Any) -> Any:
@@ -178,29 +185,53 @@ def _part_number(thing: Any, i: Any) -> None:
 
 def _codes(thing: Any, codes: Any, *_: Any, **__: Any) -> None:
     """Codes of inverted lists begin with the list's number."""
-    inner = _innermost(thing)
-    if not isinstance(inner, faiss.IndexIVF):
+    for inner in parts(thing):
+        if isinstance(inner, faiss.IndexIVF):
+            width, n_lists = inner.coarse_code_size(), inner.nlist
+        elif isinstance(inner, faiss.Index2Layer):
+            width, n_lists = inner.code_size_1, inner.q1.nlist
+        else:
+            continue
+        numbers = np.zeros((len(codes), 8), np.uint8)
+        numbers[:, :width] = np.asarray(codes)[:, :width]
+        if len(codes) and numbers.view("<u8").max() >= n_lists:
+            raise Refused(f"{_kind(inner)}: codes of lists that are not there: there are {n_lists}")
         return
-    width = inner.coarse_code_size()
-    numbers = np.zeros((len(codes), 8), np.uint8)
-    numbers[:, :width] = np.asarray(codes)[:, :width]
-    if len(codes) and numbers.view("<u8").max() >= inner.nlist:
-        raise Refused(f"{_kind(inner)}: codes of lists that are not there: there are {inner.nlist}")
 
 
-def _most(thing: Any, x: Any, k: Any, *_: Any, **__: Any) -> None:
+def _most(thing: Any, x: Any, k: Any, *_: Any, params: Any = None, **__: Any) -> None:
     if type(k) is int and k > max(MOST_K, getattr(thing, "ntotal", 0)):
         raise Refused(f"k of {k:,}: at most {MOST_K:,}, or as many as there are vectors, on a server")
-    if isinstance(thing, faiss.IndexFastScan) and not thing.ntotal and thing.ntotal2:
-        raise Refused(f"searching an {_kind(thing)} after its reset ends FAISS's process: add to it first")
-    is_endless = isinstance(thing, faiss.IndexNSG) and 0 < thing.ntotal < max(k, thing.nsg.search_L)
-    if is_endless or (isinstance(thing, faiss.MultiIndexQuantizer) and k > thing.ntotal):
-        raise Refused(f"searching an {_kind(thing)} for more than its {thing.ntotal} vectors does not end")
+    if k > 0:  # FAISS says that it must be
+        crashes.check_search(thing, k, params)
+
+
+def _assigned(thing: Any, x: Any, k: Any = 1, *_: Any, **__: Any) -> None:
+    _most(thing, x, k)
+    crashes.check_search(thing, k, None)
+
+
+def _reconstructing(thing: Any, x: Any, k: Any, *_: Any, params: Any = None, **__: Any) -> None:
+    _most(thing, x, k, params=params)
+    crashes.check_reconstructing(thing)
+
+
+def _within(thing: Any, x: Any, thresh: Any, *_: Any, params: Any = None, **__: Any) -> None:
+    crashes.check_range_search(thing, params)
+
+
+def _encoded(thing: Any, *_: Any, **__: Any) -> None:
+    crashes.check_codes(thing)
+
+
+def _decoded(thing: Any, codes: Any, *_: Any, **__: Any) -> None:
+    crashes.check_codes(thing)
+    _codes(thing, codes)
 
 
 def _rows(thing: Any, x: Any, *_: Any, **__: Any) -> None:
-    if isinstance(thing, faiss.IndexRaBitQFastScan) and np.shape(x) == (0, thing.d):
-        raise Refused(f"adding nothing to an {_kind(thing)} ends FAISS's process")
+    if np.ndim(x) == 2 and np.shape(x)[1] == thing.d:
+        crashes.check_added(thing, len(x))
 
 
 def memory_of(thing: Any, name: str, args: tuple[Any, ...], n_bytes: Any) -> Any:
@@ -251,8 +282,12 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "nb_neighbors": _level,
     "cum_nb_neighbors": _level,
     "at": _part_number,
-    "sa_decode": _codes,
-    **dict.fromkeys(("search", "search_and_reconstruct", "search_and_return_codes", "assign"), _most),
-    "search_preassigned": _most,
-    "add": _rows,
+    "sa_encode": _encoded,
+    "sa_decode": _decoded,
+    "add_sa_codes": _decoded,
+    **dict.fromkeys(("search", "search_and_return_codes", "search_preassigned"), _most),
+    "assign": _assigned,
+    "search_and_reconstruct": _reconstructing,
+    "range_search": _within,
+    **dict.fromkeys(("add", "add_with_ids"), _rows),
 }

@@ -16,20 +16,28 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import allowed, bounds, frames, values
+from faissbase.dropin import allowed, bounds, frames, trials, values
 from faissbase.dropin.allowed import Refused
 from faissbase.dropin.gathering import Searches
 from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
-from faissbase.dropin.names import Names, check_there
+from faissbase.dropin.names import Names, NoRoom, check_there
+from faissbase.dropin.parts import parts
 from faissbase.dropin.reading import Reader, written
 from faissbase.errors import AccessError, FaissbaseError
 
 _CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range"))
 _NEW_BY = frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index"))
+# FAISS's own clones of these use what their model has, and free it a second time.
+_SHARING = (
+    faiss.IndexIVFSpectralHash,
+    faiss.IndexIVFProductResidualQuantizerFastScan,
+    faiss.IndexIVFProductLocalSearchQuantizerFastScan,
+)
 _SPACE_METHODS = frozenset(("set_index_parameter", "set_index_parameters", "initialize"))
 _READ_OPS = frozenset(("hello", "get", "fetch", "memory", "open", "list", "touch", "end", "count", "find"))
 _UNCHANGED = object()
+_GROWING = ("add", "merge_")
 _RUN = uuid.uuid4().hex[:16]
 _MOST_SESSION = 64  # letters of its name
 _MADE_OF_PLAIN = (int, str, float, bool)
@@ -47,12 +55,14 @@ class Rights:
     may_write: bool
     indexes: frozenset[str] | None = None
     saved: str | None = None  # the name that the server has found free for this call
+    room_bytes: int | None = None  # by which named indexes may grow
 
     @classmethod
     def of(cls, head: dict[str, Any]) -> Rights:
         """What the server says of the caller."""
         indexes = None if head["indexes"] is None else frozenset(head["indexes"])
-        return cls(head["tenant"], head["key"], head["may_write"], indexes, head["saved"])
+        room_bytes = head.get("room_bytes")
+        return cls(head["tenant"], head["key"], head["may_write"], indexes, head["saved"], room_bytes)
 
     def check(self, op: str, name: str) -> None:
         if not _only_reads(op, name) and not self.may_write:
@@ -232,18 +242,21 @@ class Calls:
         def run() -> Any:
             args, kwargs = call.given()
             method = allowed.method_of(target.thing, call.name)
-            bounds.check_call(target.thing, call.name, args, kwargs)
+            bounds.check_call(target.thing, call.name, args, kwargs, target.graph.root().version)
             _check_apart(call, target)
             plain = not kwargs and all(type(each) in _MADE_OF_PLAIN for each in args)
             if call.name == "search":
                 return _searched(target, method, args, kwargs)
-            return _part(target, ("call", call.name, *args) if plain else None, method(*args, **kwargs))
+            result = trials.done(target.thing, call.name, method, args, kwargs)
+            return _part(target, ("call", call.name, *args) if plain else None, result)
 
         if call.name in allowed.READING:
             with self._unchanged(call) as graphs:
                 call.version = f"{_RUN}-{'-'.join(str(graph.version) for graph in graphs)}"
                 return _UNCHANGED if call.body.get("known") == call.version else run()
         with self._changed(call) as graphs:
+            if any(graph.named for graph in graphs):
+                _check_room(call, rights)
             result = run()
             for graph in graphs[1:]:
                 graphs[0].join(graph)
@@ -254,11 +267,17 @@ class Calls:
     def _get(self, call: _Call, rights: Rights) -> Any:
         target = call.target()
         with self._unchanged(call):
-            return _part(target, ("get", call.name), allowed.field_of(target.thing, call.name))
+            found = allowed.field_of(target.thing, call.name)
+            if call.name in allowed.OWNED:
+                found = target.graph.root().told.get((int(target.thing.this), call.name), found)
+            return _part(target, ("get", call.name), found)
 
     def _set(self, call: _Call, rights: Rights) -> Any:
         with self._changed(call, is_synced=False):
-            allowed.set_field(call.target().thing, call.name, call.decoded(call.body["value"]))
+            target, value = call.target(), call.decoded(call.body["value"])
+            allowed.set_field(target.thing, call.name, value)
+            if call.name in allowed.OWNED:
+                target.graph.root().told[int(target.thing.this), call.name] = value
 
     def _function(self, call: _Call, rights: Rights) -> Any:
         if call.name == "Kmeans":
@@ -269,13 +288,15 @@ class Calls:
                 "fetch it with .to_local()"
             )
         if call.name in _CHANGING_FUNCTIONS:
-            with self._changed(call):
+            with self._changed(call) as graphs:
+                if any(graph.named for graph in graphs):
+                    _check_room(call, rights)
                 args, kwargs = call.given()
                 return getattr(faiss, call.name)(*args, **kwargs)
         with self._unchanged(call):
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
-            result = getattr(faiss, call.name)(*args, **kwargs)
+            result = _applied(call.name, args, kwargs)
             if call.name in _NEW_BY or not call.held:
                 return Held(result) if _is_object(result) else result
             return _part(next(iter(call.held.values())), ("function", call.name), result)
@@ -317,7 +338,7 @@ class Calls:
         if not isinstance(held.thing, faiss.Index | faiss.IndexBinary):
             raise Refused(f"a {type(held.thing).__name__} can have no name, an index can")
         with locked([held], alone=True):
-            self.names.save(call.name, held)
+            self.names.save(call.name, held, rights.room_bytes)
 
     def _open(self, call: _Call, rights: Rights) -> Any:
         rights.check_name(call.name)
@@ -340,8 +361,8 @@ class Calls:
         """A search in a named index by somebody who holds nothing."""
         held = self._open(call, rights)
         (x, k), _ = call.given()
-        bounds.check_call(held.thing, "search", (x, k), {})
         with locked([held], alone=False):
+            bounds.check_call(held.thing, "search", (x, k), {}, held.graph.root().version)
             return list(held.thing.search(x, k))
 
     def _end(self, call: _Call, rights: Rights) -> Any:
@@ -408,11 +429,43 @@ class _Locked:
             raise
 
 
+def _applied(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a function of FAISS's gives; a clone that shared memory with its model is made by a file."""
+    if (
+        name == "clone_index"
+        and len(args) == 1
+        and any(isinstance(each, _SHARING) for each in parts(args[0]))
+    ):
+        return faiss.deserialize_index(faiss.serialize_index(args[0]))
+    return getattr(faiss, name)(*args, **kwargs)
+
+
 def _trained(d: int, k: int, options: dict[str, Any], x: Any, weights: Any, first: Any) -> tuple[Any, ...]:
     """Centroids, objectives and statistics of a k-means as `faiss.Kmeans` does it."""
     clustering = faiss.Kmeans(d, k, **options)
     clustering.train(x, weights, first)
     return clustering.centroids, clustering.obj, clustering.iteration_stats
+
+
+def _check_room(call: _Call, rights: Rights) -> None:
+    """Refuse to let a named index grow beyond what its tenant may hold; what makes it smaller goes on."""
+    if rights.room_bytes is None or not call.name.startswith(_GROWING):
+        return
+    others = (call.held[number] for number in _numbers(call.body.get("args")))
+    n_bytes = sum(array.nbytes for array in call.arrays) + sum(map(_size_of, others))
+    if n_bytes > rights.room_bytes:
+        raise NoRoom(
+            f"this tenant may hold {max(0, rights.room_bytes):,} bytes more, and {call.name} brings "
+            f"{n_bytes:,} to a named index"
+        )
+
+
+def _size_of(held: Held) -> int:
+    """About how many bytes the vectors of an index take."""
+    try:
+        return int(held.thing.ntotal * held.thing.sa_code_size())
+    except (AttributeError, RuntimeError):
+        return 0
 
 
 def _searched(target: Held, method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -530,7 +583,8 @@ def _redo(root: Held, body: Any, arrays: list[frames.Array]) -> None:
     if body["op"] == "set":
         allowed.set_field(_walked(root.thing, body["target"]), name, decoded(body["value"]))
     elif body["op"] == "call":
-        allowed.method_of(_walked(root.thing, body["target"]), name)(*args, **kwargs)
+        thing = _walked(root.thing, body["target"])
+        trials.done(thing, name, allowed.method_of(thing, name), args, kwargs)
     elif body["op"] == "value":
         getattr(decoded(body["value"]), name)(*args, **kwargs)
     elif body["op"] == "function":

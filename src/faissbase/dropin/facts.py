@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from faissbase.errors import CorruptionError
+from faissbase.types import is_name
 
 FOLDER = ".faiss"  # of a tenant; each index has a folder in it
 META = "index.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +26,6 @@ class Facts:
     is_binary: bool
     checksum: int
     size_bytes: int
-
-
-def is_name(name: object) -> bool:
-    """Whether an index may be called so."""
-    return isinstance(name, str) and _NAME.match(name) is not None
 
 
 def is_named(folder: Path) -> bool:

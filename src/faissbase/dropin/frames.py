@@ -18,6 +18,8 @@ import orjson
 Array: TypeAlias = npt.NDArray[Any]
 Fill: TypeAlias = Callable[[memoryview], None]
 Allocate: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
+PATH = "/v1/faiss"  # of the route that takes them
+MEDIA = "application/vnd.faissbase.faiss"
 _LENGTH = struct.Struct("<I")
 MOST_HEAD_BYTES = 64 << 20
 _KINDS = "biufc"
@@ -46,8 +48,10 @@ def encode(value: Any, arrays: list[Array], special: Callable[[Any], Any] = _not
     key, or None.
     """
     kind = type(value)
-    if value is None or kind is bool or kind is str:
+    if value is None or kind is bool:
         return value
+    if kind is str:
+        return value if value.isascii() else _encode_text(value)
     if kind is int:
         return value if _LEAST_INT <= value < _MOST_INT else {"int": str(value)}
     if kind is float:
@@ -62,6 +66,15 @@ def encode(value: Any, arrays: list[Array], special: Callable[[Any], Any] = _not
         pairs = value.items()
         return {"dict": [[encode(k, arrays, special), encode(v, arrays, special)] for k, v in pairs]}
     return _encode_numbers(value, arrays)
+
+
+def _encode_text(value: str) -> Any:
+    """A text; one with halves of characters, as which C++ gives single bytes, is none to JSON."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return {"text": value.encode("utf-8", "surrogatepass").hex()}
+    return value
 
 
 def _encode_numbers(value: Any, arrays: list[Array]) -> Any:
@@ -126,6 +139,7 @@ def _opaque(name: Any, *_: Any) -> Any:
 
 
 _DECODERS: dict[str, Callable[[Any, Sequence[Array], Callable[[str, Any], Any]], Any]] = {
+    "text": lambda text, *_: bytes.fromhex(text).decode("utf-8", "surrogatepass"),
     "int": lambda text, *_: int(str(text)[:400]),
     "float": lambda text, *_: float(text),
     "tuple": lambda items, arrays, special: tuple(decode(item, arrays, special) for item in items),

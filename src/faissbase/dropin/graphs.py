@@ -62,6 +62,7 @@ class Graph:
         self.joined: Graph | None = None
         self.named: dict[str, Named] = {}
         self.kept: list[Any] = []  # what was made a part of something, for FAISS does not keep it
+        self.told: dict[tuple[int, str], Any] = {}  # fields of objects that were set for their readers alone
         self.change()
 
     def change(self) -> None:
@@ -81,6 +82,7 @@ class Graph:
             other_root.joined = root
             root.named |= other_root.named
             root.kept += other_root.kept
+            root.told |= other_root.told
             root.change()
 
 

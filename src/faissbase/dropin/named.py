@@ -18,11 +18,12 @@ from typing import Any, BinaryIO
 import faiss
 
 from faissbase.dropin import frames
-from faissbase.dropin.facts import META, Facts, is_name, is_named, read_facts
+from faissbase.dropin.facts import META, Facts, is_named, read_facts
 from faissbase.dropin.graphs import Held
 from faissbase.dropin.journal import Journal
 from faissbase.errors import CorruptionError, UnavailableError
 from faissbase.storage.files import os_errors, sync_folder
+from faissbase.types import is_name
 
 _LEAST_JOURNAL_BYTES = 64 << 20
 _PIECE_BYTES = 16 << 20
@@ -40,7 +41,7 @@ class Named:
         self.held = held
         self.is_lost = False
         self._generation = 0
-        self._size_bytes = 0
+        self.size_bytes = 0
         self._journal: Journal | None = None
 
     @property
@@ -60,7 +61,7 @@ class Named:
         pieces = frames.pack(body | {"ntotal": self.held.thing.ntotal}, arrays)
         assert self._journal is not None
         n_bytes = self._journal.n_bytes + sum(piece.nbytes for piece in pieces)
-        if n_bytes > max(_LEAST_JOURNAL_BYTES, self._size_bytes):
+        if n_bytes > max(_LEAST_JOURNAL_BYTES, self.size_bytes):
             self.checkpoint()
             return
         with os_errors(f"cannot write the journal of {self.name!r}"):
@@ -94,7 +95,7 @@ class Named:
 
     def _begin(self, facts: Facts, journal: Journal) -> None:
         self.close()
-        self._generation, self._size_bytes, self._journal = facts.generation, facts.size_bytes, journal
+        self._generation, self.size_bytes, self._journal = facts.generation, facts.size_bytes, journal
 
     def settle(self) -> None:
         """Write the index itself where its journal is not empty."""

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from faissbase.dropin import named as files
-from faissbase.dropin.facts import is_name, is_named, names_in, read_facts
+from faissbase.dropin.facts import is_named, names_in, read_facts
 from faissbase.dropin.graphs import Held, locked
 from faissbase.dropin.named import Named
 from faissbase.errors import (
+    AccessError,
     AlreadyExistsError,
     ConflictError,
     CorruptionError,
@@ -21,8 +22,15 @@ from faissbase.errors import (
     NotFoundError,
 )
 from faissbase.storage.files import os_errors, sync_folder
+from faissbase.types import NAME_RULE, is_name
 
 _MOST_SHOWN = 20
+
+
+class NoRoom(AccessError):
+    """The tenant would hold more than it may."""
+
+    kind = "quota_exceeded"
 
 
 class Names:
@@ -72,13 +80,15 @@ class Names:
                 known = self._loaded[name] = Named.opened(self._folder / name, self._redo)
             return known.held
 
-    def save(self, name: str, held: Held) -> None:
+    def save(self, name: str, held: Held, room_bytes: int | None = None) -> None:
         """Give an index a name, durably; its lock is held alone.
 
         Raises
         ------
         AlreadyExistsError
             The name is taken.
+        NoRoom
+            Its files have more than ``room_bytes``.
         """
         _check_name(name)
         folder = self._folder / name
@@ -91,6 +101,11 @@ class Names:
             named = Named(folder, held)
             try:
                 named.checkpoint()
+                if room_bytes is not None and named.size_bytes > room_bytes:
+                    raise NoRoom(
+                        f"this tenant may hold {max(0, room_bytes):,} bytes more, and {name!r} has "
+                        f"{named.size_bytes:,}"
+                    )
                 with os_errors(f"cannot write {name!r}"):
                     sync_folder(self._folder)
             except BaseException:
@@ -148,10 +163,7 @@ class Names:
 
 def _check_name(name: object) -> None:
     if not is_name(name):
-        raise InvalidInputError(
-            "the name of an index must be 1 to 128 letters, digits, '.', '_' or '-', "
-            f"starting with a letter or digit, got {name!r}"
-        )
+        raise InvalidInputError(f"the name of an index must be {NAME_RULE}, got {name!r}")
 
 
 def check_there(named: Named) -> None:

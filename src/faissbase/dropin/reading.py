@@ -16,30 +16,18 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import orjson
 
 from faissbase.dropin.allowed import Refused
 from faissbase.dropin.frames import Array
+from faissbase.dropin.kinds import KINDS, kind_of
 from faissbase.storage.files import os_errors
 
 _ON_DISK = b"ilod"
 _N_LISTS_AT, _LIST_BYTES = 20, 24
 _FACTOR, _LEAST_BYTES = 6, 1 << 30
 _CPU_S = 600
-_KINDS = {
-    "index": (faiss.read_index, faiss.write_index),
-    "binary": (faiss.read_index_binary, faiss.write_index_binary),
-    "transform": (faiss.read_VectorTransform, faiss.write_VectorTransform),
-    "quantizer": (faiss.read_ProductQuantizer, faiss.write_ProductQuantizer),
-}
-_CLASSES = {
-    faiss.Index: _KINDS["index"],
-    faiss.IndexBinary: _KINDS["binary"],
-    faiss.VectorTransform: _KINDS["transform"],
-    faiss.ProductQuantizer: _KINDS["quantizer"],
-}
 _REFUSED = 3
 _ANSWER_BYTES = 16
 _ADVICE = (
@@ -70,7 +58,7 @@ class Reader:
         Refused
             Inverted lists on disk.
         """
-        if kind not in _KINDS:
+        if kind not in KINDS:
             raise Refused(f"a file of {kind!r} cannot be sent to the server")
         with (
             os_errors("cannot keep a file for reading"),
@@ -86,7 +74,7 @@ class Reader:
                 raise Refused(said)
             if status:
                 raise RuntimeError(said or "the file is damaged: reading it ended the process that tried")
-            return _KINDS[kind][0](str(clean))
+            return KINDS[kind].read(str(clean))
 
     def _status_of(self, job: list[str]) -> int:
         """How the process has ended that has read a file."""
@@ -114,16 +102,16 @@ def _serve(jobs: socket.socket) -> None:
 
 def written(thing: Any, folder: Path) -> Array:
     """The bytes ``uint8[n]`` of the file that FAISS writes of an object; they are on disk, and go with it."""
-    for the_class, (_, write) in _CLASSES.items():
-        if isinstance(thing, the_class):
-            with (
-                os_errors("cannot keep a file for sending"),
-                tempfile.TemporaryDirectory(dir=folder, prefix=".out-") as name,
-            ):
-                path = str(Path(name) / "out")
-                write(thing, path)
-                return np.memmap(path, np.uint8, "r")
-    raise Refused(f"a {type(thing).__name__} cannot be fetched by itself, the index that it is of can")
+    kind = kind_of(thing)
+    if kind is None:
+        raise Refused(f"a {type(thing).__name__} cannot be fetched by itself, the index that it is of can")
+    with (
+        os_errors("cannot keep a file for sending"),
+        tempfile.TemporaryDirectory(dir=folder, prefix=".out-") as name,
+    ):
+        path = str(Path(name) / "out")
+        kind.write(thing, path)
+        return np.memmap(path, np.uint8, "r")
 
 
 def _main(given: Path, clean: Path, told: Path, kind: str) -> int:
@@ -133,7 +121,7 @@ def _main(given: Path, clean: Path, told: Path, kind: str) -> int:
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    read, write = _KINDS[kind]
+    read, write = KINDS[kind].read, KINDS[kind].write
     if size and _may_be_on_disk(given):
         told.write_text(_ADVICE)
         return _REFUSED

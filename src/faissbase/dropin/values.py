@@ -19,7 +19,8 @@ def build(content: Any, decoded: Any) -> Any:
     args, kwargs = decoded(args), decoded(kwargs)
     _check(str(name), args)
     made = the_class(*args, **kwargs)
-    for field, value in decoded(fields).items():
+    fields = decoded(fields)
+    for field, value in fields.items():
         if not isinstance(getattr(the_class, field, None), property):
             raise AttributeError(f"{name!r} object has no attribute {field!r}")
         if isinstance(made, faiss.IDSelector) and not isinstance(made, faiss.IDSelectorRange):
@@ -29,6 +30,7 @@ def build(content: Any, decoded: Any) -> Any:
         check_effort(field, getattr(made, field, None))
     # FAISS's own references cover most of this; what a selector is made of must outlive it in any case.
     made.__dict__["_made_of"] = (args, kwargs, decoded)
+    made.__dict__["_given"] = {**kwargs, **fields}
     return made
 
 

@@ -137,7 +137,10 @@ class Worker:
     def _send(
         self, connection: socket.socket, body: Any, arrays: list[frames.Array], *, goes_on: bool = True
     ) -> None:
-        pieces = frames.pack(body, arrays)
+        try:
+            pieces = frames.pack(body, arrays)
+        except ValueError as error:  # nothing that FAISS gives: the connection is for the next call
+            pieces = frames.pack(_refusal(f"the answer cannot travel: {error}"), [])
         n_bytes = sum(piece.nbytes for piece in pieces)
         n_held = self._calls.sessions.n_held()
         pieces[0] = memoryview(ANSWER.pack(n_bytes, n_held, goes_on) + pieces[0].tobytes())

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from faissbase.dropin.frames import MEDIA, PATH
 from faissbase.errors import AlreadyExistsError, InvalidInputError, UnavailableError
 from faissbase.server import access, backups, dropin, indexes, logs, searches, vectors, watching
 from faissbase.server.bodies import JSON, Held, media_of, read_body
@@ -93,7 +94,7 @@ class Server:
         self._answered = Answered()
         self._held = Held(settings.max_held_bytes)
         self._router = Router(OPERATIONS)
-        self._dropin = dropin.DropIn(settings, tenants.folder, self._check_save)
+        self._dropin = dropin.DropIn(settings, tenants.folder, self._claimed, self._room)
 
     # ---- letting in ------------------------------------------------------------------------------
 
@@ -125,7 +126,7 @@ class Server:
             else:
                 story.key = self._let_in(scope, heads)
                 self._rates.take(story.key.tenant)
-                if scope["path"] == dropin.PATH:
+                if scope["path"] == PATH:
                     await self._serve_faiss(scope, heads, receive, send, story)
                 else:
                     await self._serve(scope, heads, receive, send, story)
@@ -263,26 +264,39 @@ class Server:
         self, scope: Scope, heads: Heads, receive: Receive, send: Send, story: _Story
     ) -> None:
         """Hand a call of FAISS to the tenant's own process; what it may do there depends on the key."""
-        story.route, key = dropin.PATH, story.key
+        story.route, key = PATH, story.key
         assert key is not None
         key.require("read")
         if scope["method"] != "POST":
             raise WrongMethod(scope["method"], ("POST",))
-        if media_of(heads.get(b"content-type", b"").decode("latin-1")) != dropin.MEDIA:
-            raise WrongMedia(f"send the header content-type: {dropin.MEDIA}")
+        if media_of(heads.get(b"content-type", b"").decode("latin-1")) != MEDIA:
+            raise WrongMedia(f"send the header content-type: {MEDIA}")
         if self.is_stopping:
             raise UnavailableError("the server is stopping")
         announced = heads.get(b"content-length", b"").decode("latin-1")
-        begin = partial(_begin, send, story, 200, media=dropin.MEDIA, more=[])
+        begin = partial(_begin, send, story, 200, media=MEDIA, more=[])
         await self._dropin.serve(key, announced, receive, lambda n_bytes: begin(n_bytes=n_bytes), send)
 
-    def _check_save(self, key: Key, name: str) -> None:
-        """Refuse a name for a FAISS index that a collection has, and one index more than there may be."""
-        database = self._tenants.database(key.tenant)
-        if name in database.list_collections():
-            raise AlreadyExistsError(f"there is an index {name!r} already")
-        with self._tenants.usage(key.tenant).room_for_index(self.settings):
-            return
+    def _claimed(self, key: Key, name: str) -> Callable[[], None]:
+        """Refuse a name for a FAISS index that a collection has, and one index more than there may be.
+
+        The name is nobody else's until what this gives is called.
+        """
+        give_back = self._tenants.claims.take(key.tenant, name)
+        try:
+            if name in self._tenants.database(key.tenant).list_collections():
+                raise AlreadyExistsError(f"there is an index {name!r} already")
+            with self._tenants.usage(key.tenant).room_for_index(self.settings):
+                return give_back
+        except BaseException:
+            give_back()
+            raise
+
+    def _room(self, key: Key, n_bytes: int) -> int | None:
+        """How many bytes the named FAISS indexes of a tenant may grow by; None where that is not bounded."""
+        if not self.settings.max_tenant_bytes:
+            return None
+        return self._tenants.usage(key.tenant).room_bytes(self.settings, n_bytes)
 
     async def _answer(self, op: Operation, call: Call, path: str, heads: Heads, cycle: Any) -> Answer:
         """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""

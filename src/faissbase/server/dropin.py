@@ -28,6 +28,7 @@ from faissbase.dropin.facts import FOLDER
 from faissbase.errors import InvalidInputError, UnavailableError
 from faissbase.server.faults import Malformed, TooSlow
 from faissbase.server.keys import Key
+from faissbase.server.quotas import QuotaExceeded
 from faissbase.server.settings import Settings
 
 if sys.version_info >= (3, 11):
@@ -35,10 +36,9 @@ if sys.version_info >= (3, 11):
 else:
     from async_timeout import timeout  # type: ignore[import-not-found]
 
-PATH = "/v1/faiss"
-MEDIA = "application/vnd.faissbase.faiss"
 _ANSWER = struct.Struct("<QI?")
 _LENGTH = struct.Struct("<I")
+_NO_ROOM = QuotaExceeded.kind.encode()
 _MOST_CONNECTIONS = 32
 _LONGEST_NUMBER = 20
 _SMALL_BYTES = 8192
@@ -138,11 +138,20 @@ class DropIn:
     """A process for each tenant that calls FAISS, begun at the first call and ended once nothing is held."""
 
     def __init__(
-        self, settings: Settings, folder: Path, check_save: Callable[[Key, str], None] | None = None
+        self,
+        settings: Settings,
+        folder: Path,
+        claim: Callable[[Key, str], Callable[[], None]] | None = None,
+        room: Callable[[Key, int], int | None] | None = None,
     ) -> None:
-        """``check_save`` raises where a tenant may not give an index that name; it may block."""
+        """What is asked of the tenants; both may block.
+
+        ``claim`` raises where a tenant may not give an index that name, and gives what ends the claim to it;
+        ``room`` is told how large a call is, and how many bytes its named indexes may grow by.
+        """
         self._settings = settings
-        self._check_save = check_save or (lambda key, name: None)
+        self._claim = claim or (lambda key, name: lambda: None)
+        self._room = room if settings.max_tenant_bytes else None
         self._folder = folder
         self._workers: dict[str, _Worker] = {}
         self._starting: dict[str, asyncio.Lock] = {}
@@ -160,19 +169,33 @@ class DropIn:
             The body's length is not announced, or too large; it does not come.
         UnavailableError
             The process has ended meanwhile.
+        QuotaExceeded
+            A named index would be larger than its tenant's may be.
         """
         if not (announced.isascii() and announced.isdigit() and len(announced) < _LONGEST_NUMBER):
             raise InvalidInputError("send the length of the body as content-length")
         n_bytes, most = int(announced), self._settings.max_faiss_bytes
         if n_bytes > most:
             raise TooLarge(f"the body has {n_bytes:,} bytes, at most {most:,} are taken")
-        head = _head(key, n_bytes)
+        loop, room, saved = asyncio.get_running_loop(), None, None
+        if self._room is not None:
+            room = await loop.run_in_executor(None, self._room, key, n_bytes)
         if n_bytes <= _SMALL_BYTES:
             content = await self._whole(receive, n_bytes)
-            saved = _saved_name(content)
-            if saved is not None:
-                await asyncio.get_running_loop().run_in_executor(None, self._check_save, key, saved)
-            head, receive = _head(key, n_bytes, saved), _again(content)
+            saved, receive = _saved_name(content), _again(content)
+        head = _head(key, n_bytes, saved, room)
+        if saved is None:
+            await self._passed_on(key, head, n_bytes, receive, begin, send)
+            return
+        end_claim = await loop.run_in_executor(None, self._claim, key, saved)
+        try:
+            await self._passed_on(key, head, n_bytes, receive, begin, send)
+        finally:
+            end_claim()
+
+    async def _passed_on(
+        self, key: Key, head: bytes, n_bytes: int, receive: Receive, begin: Begin, send: Send
+    ) -> None:
         worker = await self._worker(key.tenant)
         loop = asyncio.get_running_loop()
         async with worker.connection() as connection:
@@ -184,6 +207,8 @@ class DropIn:
             except (ConnectionError, EOFError) as error:
                 raise worker.ended() from error
             length, worker.n_held, goes_on = _ANSWER.unpack_from(first)
+            if len(first) == _ANSWER.size + length:
+                _check_quota(first[_ANSWER.size :])
             await begin(length)
             await _hand_back(first[_ANSWER.size :], connection, length, send)
             if not goes_on:
@@ -292,6 +317,14 @@ def _saved_name(content: bytes) -> str | None:
         return None  # the process says what is wrong with it
 
 
+def _check_quota(content: bytes) -> None:
+    """Raise it where the process says that there is no room, as for every other write."""
+    if _NO_ROOM in content:
+        fault = frames.unpack(content)[0].get("error", {})
+        if fault.get("ours") == QuotaExceeded.kind:
+            raise QuotaExceeded(" ".join(map(str, fault["args"])))
+
+
 def _again(content: bytes) -> Receive:
     """Gives what has been read already."""
 
@@ -301,7 +334,7 @@ def _again(content: bytes) -> Receive:
     return receive
 
 
-def _head(key: Key, n_bytes: int, saved: str | None = None) -> bytes:
+def _head(key: Key, n_bytes: int, saved: str | None = None, room_bytes: int | None = None) -> bytes:
     """What the process is to know of a caller, and how long the body is that follows."""
     head = orjson.dumps(
         {
@@ -311,6 +344,7 @@ def _head(key: Key, n_bytes: int, saved: str | None = None) -> bytes:
             "indexes": None if key.indexes is None else sorted(key.indexes),
             "n_bytes": n_bytes,
             "saved": saved,
+            "room_bytes": room_bytes,
         }
     )
     return _LENGTH.pack(len(head)) + head

@@ -43,10 +43,11 @@ def create(call: Call) -> IndexInfo:
         raise InvalidInputError(f"an index may not be called like an id, got {body.name!r}")
     if not call.key.may_use((body.name,)):
         raise AccessError(f"this key is not good for an index named {body.name!r}")
-    if named.is_there(call, body.name):
-        raise AlreadyExistsError(f"there is a FAISS index {body.name!r} already")
-    with call.tenants.usage(call.key.tenant).room_for_index(call.settings):
-        database.create_collection(body.name, body.dimension, body.metric, body.index_type)
+    with call.tenants.claims.held(call.key.tenant, body.name):
+        if named.is_there(call, body.name):
+            raise AlreadyExistsError(f"there is a FAISS index {body.name!r} already")
+        with call.tenants.usage(call.key.tenant).room_for_index(call.settings):
+            database.create_collection(body.name, body.dimension, body.metric, body.index_type)
     return _info(call, database.describe(body.name), 0)
 
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from faissbase.dropin import frames
-from faissbase.dropin.facts import FOLDER, Facts, is_name, is_named, names_in, read_facts
+from faissbase.dropin.facts import FOLDER, Facts, is_named, names_in, read_facts
 from faissbase.errors import (
     CorruptionError,
     FaissbaseError,
@@ -18,7 +18,7 @@ from faissbase.errors import (
     UnavailableError,
 )
 from faissbase.server.operations import Call, matrix
-from faissbase.types import Metric, score_of
+from faissbase.types import Metric, is_name, score_of
 from faissbase.wire import HitOut, IndexInfo, ManyResults, Results, Search
 
 _INNER_PRODUCT, _L2 = 0, 1
@@ -98,13 +98,9 @@ def search_one(call: Call, name: str) -> Results:
 
 def _hits(call: Call, name: str, rows: Any, body: Search) -> list[list[HitOut]]:
     facts = read_facts(_folder(call) / name)
-    if facts.is_binary:
-        raise InvalidInputError(f"{name!r} is a {facts.kind}: search it by the drop-in client for FAISS")
-    queries = matrix(rows, facts.d, lambda i: "vector" if body.vector is not None else f"vectors[{i}]")
-    with np.errstate(over="ignore"):
-        x = queries.astype(np.float32)
-    if not np.isfinite(x).all():
-        raise InvalidInputError("the numbers of a vector must be finite")
+    n_numbers = facts.d // 8 if facts.is_binary else facts.d
+    queries = matrix(rows, n_numbers, lambda i: "vector" if body.vector is not None else f"vectors[{i}]")
+    x = _packed(name, facts, queries) if facts.is_binary else _finite(queries)
     distances, labels = _asked(call, {"op": "find", "name": name, "args": [{"array": 0}, body.k]}, [x])
     metric: Metric = "ip" if facts.metric == _INNER_PRODUCT else "l2"
     metadata = _NOTHING if "metadata" in body.include else msgspec.UNSET
@@ -112,6 +108,25 @@ def _hits(call: Call, name: str, rows: Any, body: Search) -> list[list[HitOut]]:
         [HitOut(str(i), score_of(d, metric), d, metadata) for d, i in zip(ds, labels_, strict=True) if i >= 0]
         for ds, labels_ in zip(distances.tolist(), labels.tolist(), strict=True)
     ]
+
+
+def _finite(queries: frames.Array) -> frames.Array:
+    with np.errstate(over="ignore"):
+        x: frames.Array = queries.astype(np.float32)
+    if not np.isfinite(x).all():
+        raise InvalidInputError("the numbers of a vector must be finite")
+    return x
+
+
+def _packed(name: str, facts: Facts, queries: frames.Array) -> frames.Array:
+    """Vectors of bits: each number is a byte with 8 of them, as FAISS takes them."""
+    if not ((queries >= 0) & (queries <= 255) & (queries == np.floor(queries))).all():
+        raise InvalidInputError(
+            f"{name!r} is a {facts.kind} of {facts.d} bits: "
+            f"a vector is {facts.d // 8} whole numbers from 0 to 255"
+        )
+    x: frames.Array = queries.astype(np.uint8)
+    return x
 
 
 def _asked(call: Call, body: dict[str, Any], arrays: list[frames.Array]) -> Any:

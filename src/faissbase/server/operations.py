@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from faissbase.collection.bounds import TooLarge
 from faissbase.collection.collection import LocalCollection
-from faissbase.dropin.facts import FOLDER, is_name, is_named
+from faissbase.dropin.facts import FOLDER, is_named
 from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
 from faissbase.server.bodies import ARROW, JSON, check_arrow, decoded, media_of, unpacked
 from faissbase.server.downloads import Download
@@ -23,6 +23,7 @@ from faissbase.server.keys import Key, Keys
 from faissbase.server.metrics import Metrics
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
+from faissbase.types import is_name
 
 if TYPE_CHECKING:
     from faissbase.server.dropin import DropIn

@@ -97,6 +97,21 @@ class Usage:
                 self._finished += amount
                 self._ended.notify_all()
 
+    def room_bytes(self, settings: Settings, n_bytes: int) -> int:
+        """How many bytes more there may be, for a call that brings so many, of which it may keep all."""
+        with self._ended:
+            if self._clock() - self._counted_at_s >= _COUNTED_S:
+                self._count(settings)
+            if n_bytes > self._left(settings):
+                self._count(settings)
+            left = self._left(settings)
+            self._finished += _Amount(bytes=n_bytes)
+            return left
+
+    def _left(self, settings: Settings) -> int:
+        has = self._counted + self._finished + self._running
+        return settings.max_tenant_bytes - has.bytes
+
     def _check(self, settings: Settings, more: _Amount) -> None:
         has = self._counted + self._finished + self._running
         for what, most, held, added in (

@@ -10,6 +10,7 @@ from faissbase.collection.collection import LocalCollection
 from faissbase.collection.store import Config
 from faissbase.database.database import Database
 from faissbase.errors import FaissbaseError, NotFoundError, NotReadyError
+from faissbase.server.claims import Claims
 from faissbase.server.keys import Key
 from faissbase.server.quotas import Usage
 from faissbase.types import Durability
@@ -29,6 +30,7 @@ class Tenants:
         bounds: Bounds = UNBOUNDED,
     ) -> None:
         self.folder = folder
+        self.claims = Claims()
         self._durability: Durability = durability
         self._memory_budget = memory_budget
         self._bounds = bounds

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import faiss
 from tests.conformance.faiss.comparing import Compared, compared
-from tests.conformance.faiss.differences import DIFFERS, NOT_TRIED
+from tests.conformance.faiss.differences import DIFFERS, MENDED, NOT_TRIED, REFUSED
 from tests.conformance.faiss.recipes import NO_RECIPE, RECIPES
 from tests.e2e.server.running import Running
 
@@ -94,6 +94,12 @@ def text(rows: dict[str, str]) -> str:
         "## What FAISS itself does not survive\n\n"
         "Not compared; the server refuses most of it with an error, where FAISS ends the process.\n\n"
         + "\n".join(untried)
+        + "\n",
+        "## What the server does not let FAISS do\n\n"
+        "All objects of the tenant would be lost, so these end in a `RemoteError` that says why:\n\n"
+        + "\n".join(f"* {what}: {why}." for what, why in REFUSED)
+        + "\n\nAnd this is done in another way, with the same outcome:\n\n"
+        + "\n".join(f"* {what}: {why}." for what, why in MENDED)
         + "\n",
         _ELSEWHERE,
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+import pickle
+import types
 from typing import Any
 
 import faiss
@@ -22,32 +23,9 @@ from tests.conformance.faiss.recipes import (
     RECIPES,
     all_classes,
 )
-from tests.e2e.server.running import Running
 
 import faiss_proxy
 from faissbase.dropin.allowed import MADE
-
-
-@pytest.fixture(scope="session")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with Running(tmp_path_factory.mktemp("faiss")) as running:
-        yield running.url
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Graphs are built in the order of threads: one thread alone always builds the same."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
-
-
-@pytest.fixture
-def remote(url: str) -> Iterator[Any]:
-    with faiss_proxy.remote(url):
-        faiss_proxy.omp_set_num_threads(1)
-        yield faiss_proxy
 
 
 def test_every_class_of_the_installed_faiss_has_a_recipe_or_a_reason_for_none() -> None:
@@ -155,3 +133,30 @@ def test_classes_of_swigfaiss_are_those_of_the_package(remote: Any) -> None:
     from faiss_proxy import swigfaiss
 
     assert swigfaiss.IndexFlatL2 is remote.IndexFlatL2
+
+
+_derived: Any = None
+
+
+def test_a_pickled_index_of_a_derived_class_has_that_class_again(
+    remote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = types.new_class("_derived", (remote.IndexFlatL2,))
+    made.__module__, made.__qualname__ = __name__, "_derived"
+    monkeypatch.setitem(globals(), "_derived", made)
+    index = made(4)
+    index.add(np.ones((3, 4), "float32"))
+    again = pickle.loads(pickle.dumps(index))
+    assert (type(again), again.ntotal) == (made, 3)
+
+
+def test_who_owns_what_is_told_as_it_was_set(remote: Any) -> None:
+    for module in (faiss, remote):
+        quantizer = module.IndexFlatL2(4)
+        index = module.IndexIVFFlat(quantizer, 4, 2)
+        index.referenced_objects = [quantizer]
+        for value in (False, True, False):
+            index.own_fields = value
+            assert index.own_fields is value
+        with pytest.raises(TypeError, match="argument 2 of type 'bool'"):
+            index.own_fields = 1

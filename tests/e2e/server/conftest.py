@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from tests.e2e.server.faiss_calls import Caller, rows
+from tests.e2e.server.faiss_world import World, hostile_server
 from tests.e2e.server.hostile import BODY_TIMEOUT_S, MOST_BYTES, Target, fill
 from tests.e2e.server.running import Running, made, new_key
 
@@ -62,3 +64,26 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with Running(folder) as running, running.client(key) as http:
         fill(http)
         yield Target(running, http, key)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A server whose drop-in route is called by hostile clients."""
+    running, keys = hostile_server(tmp_path_factory.mktemp("hostile") / "db")
+    with running:
+        yield World(running, keys)
+
+
+@pytest.fixture
+def caller(world: World) -> Caller:
+    return world.caller()
+
+
+@pytest.fixture
+def bystander(world: World) -> Iterator[None]:
+    """Somebody of another tenant, whose index is as before at the end."""
+    other = world.caller("other")
+    index = other.factory("Flat")
+    other.call(index, "add", rows(5))
+    yield
+    assert other.get(index, "ntotal") == 5

@@ -13,8 +13,7 @@ from tests.e2e.server.running import PATIENCE_S, Running
 
 from faissbase.dropin import frames
 
-PATH = "/v1/faiss"
-MEDIA = "application/vnd.faissbase.faiss"
+PATH, MEDIA = frames.PATH, frames.MEDIA
 _MOST = 1 << 40
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.e2e.server.faiss_calls import Caller, Failed, rows, worker_of
+from tests.e2e.server.faiss_calls import Caller, Failed, Thing, framed, rows, unframed, worker_of
 from tests.e2e.server.running import Running, done, made, new_key, refused
 
 
@@ -97,6 +97,83 @@ def test_indexes_of_both_kinds_count_for_the_quota(folder: Path) -> None:
         refused(client.post("/index", json=body | {"name": "three"}), 429, "quota_exceeded")
         with pytest.raises(AssertionError, match="quota_exceeded"):
             caller.ask("save", name="three", target=index)
+
+
+def test_of_two_who_give_one_name_at_a_time_one_wins(running: Running) -> None:
+    caller = Caller(running)
+    index = caller.factory("Flat")
+    caller.call(index, "add", rows(2000))
+    wins: list[str] = []
+    with running.client() as client:
+
+        def save(name: str) -> None:
+            response = caller.post(
+                framed({"op": "save", "session": caller.session, "name": name, "target": index})
+            )
+            if response.status_code == 200 and "error" not in unframed(response.content)[0]:
+                wins.append(f"{name} as a FAISS index")
+            else:
+                assert "already_exists" in response.text
+
+        def create(name: str) -> None:
+            response = client.post("/index", json={"name": name, "dimension": 8, "metric": "l2"})
+            if response.status_code == 201:
+                wins.append(f"{name} as a collection")
+            else:
+                refused(response, 409, "already_exists")
+
+        for n in range(20):
+            both = [threading.Thread(target=each, args=(f"n{n}",)) for each in (save, create)]
+            for thread in both if n % 2 else both[::-1]:
+                thread.start()
+            for thread in both:
+                thread.join()
+        assert sorted(win.split()[0] for win in wins) == sorted(f"n{n}" for n in range(20)), wins
+        names = [each["name"] for each in done(client.get("/index"))["indexes"]]
+        assert len(names) == len(set(names)) == 20
+
+
+def test_a_named_index_grows_within_the_quota_of_its_tenant(folder: Path) -> None:
+    with Running(folder, "--max-tenant-bytes", 2_000_000) as running:
+        caller = Caller(running)
+        index = _saved(caller, "one", n=10_000)
+        anonymous = caller.factory("Flat")
+        caller.call(anonymous, "add", rows(100_000))  # what has no name counts for memory alone
+        for _ in range(4):
+            caller.call(index, "add", rows(10_000))
+        with pytest.raises(AssertionError, match=r"quota_exceeded.*may hold"):
+            caller.call(index, "add", rows(30_000))
+        assert caller.get(index, "ntotal") == 50_000
+        with pytest.raises(AssertionError, match="quota_exceeded"):
+            caller.call(index, "merge_from", Thing(anonymous), 0)
+        with pytest.raises(AssertionError, match="quota_exceeded"):
+            caller.ask("save", name="two", target=anonymous)
+        assert [each["name"] for each in caller.ask("list")] == ["one"]
+        n = caller.get(index, "ntotal")
+        caller.call(index, "remove_ids", np.arange(n))  # what makes it smaller goes on
+        assert caller.get(caller.open("one"), "ntotal") == 0
+        body = {"name": "docs", "dimension": 8, "metric": "l2"}
+        with running.client() as client:
+            refused(client.post("/index", json=body | {"name": "one"}), 409, "already_exists")
+
+
+def test_a_named_index_of_bits_is_searched_by_bytes(running: Running) -> None:
+    caller = Caller(running)
+    index = int(caller.ask("function", name="index_binary_factory", args=[32, "BFlat"]))
+    bits = np.random.default_rng(1).integers(0, 256, (20, 4), dtype=np.uint8)
+    caller.call(index, "add", bits)
+    caller.ask("save", name="bits", target=index)
+    wanted_d, wanted_i = caller.call(index, "search", bits[3:5], 3)
+    with running.client() as client:
+        body = {"vectors": bits[3:5].tolist(), "k": 3}
+        found = done(client.post("/index/bits/search", json=body))["results"]
+        assert [[int(hit["id"]) for hit in hits] for hits in found] == wanted_i.tolist()
+        assert [[hit["distance"] for hit in hits] for hits in found] == wanted_d.tolist()
+        assert found[0][0]["score"] >= found[0][1]["score"]
+        for vector in ([1, 2, 3, 256], [1, 2, 3, 0.5], [-1, 2, 3, 4]):
+            text = refused(client.post("/index/bits/search", json={"vector": vector}), 422, "invalid_input")
+            assert "4 whole numbers from 0 to 255" in text
+        refused(client.post("/index/bits/search", json={"vector": [1] * 32}), 422, "invalid_input")
 
 
 def test_a_key_for_some_indexes_sees_those(folder: Path) -> None:

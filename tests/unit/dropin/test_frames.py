@@ -21,7 +21,7 @@ _plain = (
     | st.booleans()
     | st.integers(-(2**70), 2**70)
     | st.floats(allow_nan=False)
-    | st.text("aäß☃", max_size=5)
+    | st.text("aäß☃\udcff", max_size=5)
 )
 _arrays = _dtypes.flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))
