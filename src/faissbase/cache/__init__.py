@@ -1,0 +1,1 @@
+"""The semantic cache: answers served again to prompts that mean the same."""
