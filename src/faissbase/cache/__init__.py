@@ -4,5 +4,19 @@ Imports without faiss; `FAISSBackend` and `SemanticCache` need it once they are 
 """
 
 from faissbase.cache.backend import FAISSBackend
+from faissbase.cache.calibration import Calibration
+from faissbase.cache.counters import Counters
+from faissbase.cache.matching import CacheHit, Candidate, Explanation
+from faissbase.cache.scope import Scope
+from faissbase.cache.semantic import SemanticCache
 
-__all__ = ["FAISSBackend"]
+__all__ = [
+    "CacheHit",
+    "Calibration",
+    "Candidate",
+    "Counters",
+    "Explanation",
+    "FAISSBackend",
+    "Scope",
+    "SemanticCache",
+]

@@ -21,7 +21,12 @@ _MAX_DEPTH = 200
 
 
 class Values(Protocol):
-    """A value's place in a record: `encode` gives the text that is stored, `decode` the value again."""
+    """A value's place in a record: `encode` gives the text that is stored, `decode` the value again.
+
+    ``is_local`` says that values live in this process, so that they must be forgotten with their records.
+    """
+
+    is_local: bool
 
     def encode(self, value: Any) -> str: ...
     def decode(self, text: str) -> Any:
@@ -41,6 +46,8 @@ class Values(Protocol):
 
 class JsonValues:
     """Values as JSON text: what comes back equals what was given, in any process."""
+
+    is_local = False
 
     def encode(self, value: Any) -> str:
         """JSON text, or `InvalidInputError` that says which part of the value JSON cannot give back."""
@@ -65,6 +72,8 @@ class JsonValues:
 
 class ObjectValues:
     """Any Python objects, for as long as the cache is open. What comes back *is* what was given."""
+
+    is_local = True
 
     def __init__(self) -> None:
         self._objects: dict[str, Any] = {}
