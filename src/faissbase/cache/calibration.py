@@ -226,12 +226,10 @@ def _effective(groups: Sequence[Hashable] | None, is_different: NDArray[np.bool_
 def _check_enough(n: float, n_pairs: int, max_false_hits: float, confidence: float) -> None:
     needed = pairs_needed(max_false_hits, confidence)
     if n < needed:
-        counted = (
-            f"{n_pairs}" if n == n_pairs else f"{n_pairs}, which count as {int(n)} because they share prompts"
-        )
+        counted = f"{n_pairs}" if n == n_pairs else f"{n_pairs} that share prompts and count as {int(n)}"
         raise InvalidInputError(
-            f"a budget of {max_false_hits:g} at confidence {confidence:g} takes at least {needed} pairs of different "
-            f"meaning, got {counted}; give more pairs, or raise max_false_hits"
+            f"a budget of {max_false_hits:g} at confidence {confidence:g} takes at least {needed} pairs of "
+            f"different meaning, got {counted}; give more pairs, or raise max_false_hits"
         )
 
 

@@ -1,0 +1,292 @@
+"""A prompt as the words that guards compare: what is asked, about what, with which numbers.
+
+English first. In a language that it does not know every word is a word like any other, names and numbers are
+still seen, and nothing is refused for the lack of knowledge.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from faissbase.cache.vocabulary import (
+    AMOUNTS,
+    AUXILIARIES,
+    BINDERS,
+    DETERMINERS,
+    FRAME,
+    IRREGULAR,
+    LOOSE,
+    NEGATORS,
+    NUMBERS,
+    PHRASES,
+    ROLES,
+    SCALES,
+    SYNONYMS,
+)
+
+_TOKEN = re.compile(
+    r"(?P<number>\d+(?:[.,:/]\d+)*)(?:st|nd|rd|th)?"  # 1,000  3.11  10:30  2nd
+    r"|(?P<initials>[^\W\d_](?:\.[^\W\d_])+\b\.?)"  # U.S.
+    r"|(?P<word>[^\W_]\w*(?:['._][^\W_]\w*)*[+#]*)"  # don't  node.js  snake_case  C++
+    r"|(?P<sign>[$€£₹%])"
+    r"|(?P<end>[.!?:\n]+)"
+    r"|(?P<comma>[,;&/])"
+)
+_PHRASE = re.compile(
+    "|".join(rf"\b{re.escape(phrase)}\b" for phrase in sorted(PHRASES, key=len, reverse=True)), re.IGNORECASE
+)
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{2,3})+(?:\.\d+)?")
+_POSSESSIVE = re.compile(r"'(?:s|re|ve|ll|d|m)?$")
+_JOINERS = frozenset({"and", "or", "vs", "versus", ",", "&", "/"})
+_TYPOGRAPHIC = "\N{RIGHT SINGLE QUOTATION MARK}"
+_TENS = frozenset(range(20, 100, 10))
+_VOWELS = frozenset("aeiouy")
+_CACHED_LENGTH = 2_000
+_TITLE_CASE = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word that says what is asked.
+
+    Attributes
+    ----------
+    stem : str
+    is_name : bool
+        Capitalised within a sentence, an acronym, or an identifier of code.
+    is_loose : bool
+        An adverb: where it stands changes little.
+    role : str
+        The preposition before it ("from", "by"), or "".
+    link : str
+        How it follows the word before it: "next" to it, "joined" by "and" or a comma, "of" it, or "apart".
+    """
+
+    stem: str
+    is_name: bool
+    is_loose: bool
+    role: str
+    link: str
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What guards know of a prompt.
+
+    Attributes
+    ----------
+    content : tuple[Word, ...]
+        In order; words of the frame ("how", "do", "the") and numbers left out.
+    numbers : tuple[str, ...]
+        In order and in one spelling: "1,000", "1k" and "thousand" are "1000".
+    negations : int
+    kind : str
+        What is asked for: "why", "who", "when", "where", "amount", "how", "whether", "what", or "".
+    tokens : tuple[str, ...]
+        All words, in lower case.
+    """
+
+    content: tuple[Word, ...]
+    numbers: tuple[str, ...]
+    negations: int
+    kind: str
+    tokens: tuple[str, ...]
+
+
+def words_of(text: str) -> Words:
+    """The words of a prompt; those of short prompts are remembered."""
+    return _remembered(text) if len(text) <= _CACHED_LENGTH else _parsed(text)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(text: str) -> Words:
+    return _parsed(text)
+
+
+@lru_cache(maxsize=16384)
+def stem(word: str) -> str:
+    """One form for a word, its inflections and its plain synonyms.
+
+    Examples
+    --------
+    >>> stem("studies") == stem("studying") == stem("study")
+    True
+    """
+    word = IRREGULAR.get(word, word)
+    if word in SYNONYMS:
+        return SYNONYMS[word]
+    bare = _bare(word)
+    return SYNONYMS.get(bare, bare)
+
+
+def _bare(word: str) -> str:
+    if len(word) > 4 and word.endswith("ly"):
+        word = word[:-2]
+    if len(word) > 4 and word.endswith("ies"):
+        word = word[:-3] + "y"
+    elif len(word) > 3 and word.endswith("s") and word[-2] not in "sui":
+        word = word[:-1]
+    for ending in ("ing", "ed"):
+        rest = word[: -len(ending)]
+        if word.endswith(ending) and len(rest) >= 3 and not _VOWELS.isdisjoint(rest):
+            word = rest[:-1] if rest[-1] == rest[-2] and rest[-1] not in "lsz" else rest
+            break
+    if len(word) > 3 and word.endswith("e"):
+        word = word[:-1]
+    return word[:-1] + "i" if len(word) > 2 and word.endswith("y") else word
+
+
+@dataclass(slots=True)
+class _Token:
+    text: str
+    low: str
+    kind: str
+    starts_sentence: bool
+
+
+def _parsed(text: str) -> Words:
+    tokens = list(_tokens(unicodedata.normalize("NFKC", text)))
+    lows = tuple(token.low for token in tokens if token.kind not in ("end", "comma"))
+    numbers, used = _numbers(tokens)
+    return Words(
+        content=_content(tokens, used),
+        numbers=tuple(numbers),
+        negations=sum(_is_negation(low) for low in lows),
+        kind=_kind(lows),
+        tokens=lows,
+    )
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    text = text.replace(_TYPOGRAPHIC, "'")
+    text = _PHRASE.sub(lambda found: PHRASES[found[0].lower()], text)
+    is_start = True
+    for found in _TOKEN.finditer(text):
+        kind = str(found.lastgroup)
+        token = found[0]
+        low = _POSSESSIVE.sub("", token.lower())
+        if kind == "initials":
+            low = low.replace(".", "")
+        if low == "us" and token[0] == "U":
+            low = "usa"
+        yield _Token(token, low or token, kind, is_start)
+        is_start = kind == "end"
+
+
+def _numbers(tokens: Sequence[_Token]) -> tuple[list[str], set[int]]:
+    """The numbers in one spelling, and the places of the tokens that they were made of."""
+    values: list[float | str] = []
+    used: set[int] = set()
+    for place, token in enumerate(tokens):
+        value = _value(token)
+        follows = place - 1 in used and isinstance(values[-1], float)
+        if follows and token.low in SCALES:
+            values[-1] = float(values[-1]) * SCALES[token.low]
+        elif value is None:
+            continue
+        elif (
+            follows
+            and isinstance(value, float)
+            and float(values[-1]) in range(20, 100, 10)
+            and 0 < value < 10
+        ):
+            values[-1] = float(values[-1]) + value
+        else:
+            values.append(value)
+        used.add(place)
+    return [value if isinstance(value, str) else f"{value:.12g}" for value in values], used
+
+
+def _value(token: _Token) -> float | str | None:
+    if token.kind != "number":
+        found = NUMBERS.get(token.low)
+        return None if found is None else float(found)
+    digits = re.match(r"[\d.,:/]*\d", token.low)
+    text = digits[0] if digits else token.low
+    if _THOUSANDS.fullmatch(text):
+        text = text.replace(",", "")
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _content(tokens: Sequence[_Token], used: set[int]) -> tuple[Word, ...]:
+    places = [
+        place
+        for place, token in enumerate(tokens)
+        if place not in used
+        and token.kind in ("word", "initials")
+        and token.low not in FRAME
+        and not _is_negation(token.low)
+    ]
+    is_title = _is_title_case([tokens[place] for place in places])
+    before = [-1, *places]
+    return tuple(
+        _word(tokens[place], is_title, [token.low for token in tokens[start + 1 : place]])
+        for start, place in zip(before, places, strict=False)
+    )
+
+
+def _word(token: _Token, is_title: bool, between: Sequence[str]) -> Word:
+    role = next((low for low in reversed(between) if low in ROLES), "")
+    is_loose = token.low.endswith("ly") or token.low in LOOSE
+    return Word(stem(token.low), _is_name(token, is_title), is_loose, role, _link(between))
+
+
+def _link(between: Sequence[str]) -> str:
+    if not between:
+        return "next"
+    rest = [low for low in between if low not in DETERMINERS]
+    if any(low in _JOINERS for low in rest) and all(low in _JOINERS for low in rest):
+        return "joined"
+    return "of" if len(rest) <= 1 and (not rest or rest[0] in BINDERS) else "apart"
+
+
+def _is_title_case(tokens: Sequence[_Token]) -> bool:
+    """Whether capitals are the style of the whole prompt, and so tell nothing."""
+    inner = [token for token in tokens if not token.starts_sentence]
+    return len(inner) >= 4 and sum(token.text[0].isupper() for token in inner) > _TITLE_CASE * len(inner)
+
+
+def _is_name(token: _Token, is_title: bool) -> bool:
+    inner = token.text[1:]
+    if any(letter.isdigit() or letter in "_+#" for letter in inner) or "." in token.text.rstrip("."):
+        return True
+    if is_title:
+        return False
+    return any(letter.isupper() for letter in inner) or (
+        token.text[0].isupper() and not token.starts_sentence
+    )
+
+
+def _is_negation(low: str) -> bool:
+    return low in NEGATORS or low.endswith("n't")
+
+
+_ASKED = {
+    "why": "why", "who": "who", "whom": "who", "whose": "who", "when": "when", "where": "where", "how": "how",
+    "what": "what", "which": "what", "whats": "what",
+}  # fmt: skip
+_AMOUNTS = frozenset(AMOUNTS.split())
+_WAYS = frozenset({"way", "step", "method", "trick", "tip"})
+_AUXILIARIES = frozenset(AUXILIARIES.split())
+
+
+def _kind(lows: Sequence[str]) -> str:
+    asked = next(((place, _ASKED[low]) for place, low in enumerate(lows) if low in _ASKED), None)
+    if lows and lows[0] in _AUXILIARIES:
+        return "whether"
+    if asked is None:
+        return ""
+    place, kind = asked
+    following = lows[place + 1 : place + 2]
+    if kind == "how" and following and following[0] in _AMOUNTS:
+        return "amount"
+    if kind == "what" and any(low.rstrip("s") in _WAYS for low in lows[place + 1 : place + 6]):
+        return "how"
+    return kind
