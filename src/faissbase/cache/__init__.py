@@ -6,6 +6,7 @@ Imports without faiss; `FAISSBackend` and `SemanticCache` need it once they are 
 from faissbase.cache.backend import FAISSBackend
 from faissbase.cache.calibration import Calibration
 from faissbase.cache.counters import Counters
+from faissbase.cache.guards import disagreement
 from faissbase.cache.matching import CacheHit, Candidate, Explanation
 from faissbase.cache.scope import Scope
 from faissbase.cache.semantic import SemanticCache
@@ -19,4 +20,5 @@ __all__ = [
     "FAISSBackend",
     "Scope",
     "SemanticCache",
+    "disagreement",
 ]

@@ -197,12 +197,12 @@ class Asking:
         except BaseException:
             reader.close()
             raise
-        return self._counted(errand, reader)
+        self._note_stream(errand)
+        return reader
 
-    def _counted(self, errand: _Errand, reader: Any) -> Any:
+    def _note_stream(self, errand: _Errand) -> None:
         if not errand.is_replay:
             self._counting.add(**{"misses" if errand.has_computed else "shared": 1})
-        return reader
 
     def _new_stream(self, errand: _Errand) -> SharedStream:
         began = self._clock()
@@ -234,8 +234,8 @@ class Asking:
         except BaseException:
             await reader.aclose()
             raise
-        counted: AsyncIterator[Any] = self._counted(errand, reader)
-        return counted
+        self._note_stream(errand)
+        return reader
 
     def _new_astream(self, errand: _Errand) -> AsyncSharedStream:
         began = self._clock()

@@ -23,6 +23,7 @@ from faissbase.cache.calibration import Calibration
 from faissbase.cache.counters import Counters, Counting
 from faissbase.cache.decorator import Cached
 from faissbase.cache.entries import Entries, Entry, Selection
+from faissbase.cache.guards import disagreement
 from faissbase.cache.limits import Eviction, Limits
 from faissbase.cache.matching import CacheHit, Explanation, Guard, Matching, Verifier
 from faissbase.cache.opening import open_collection, open_database
@@ -66,7 +67,8 @@ class SemanticCache:
     scope : Scope, optional
         What every call takes unless it says otherwise.
     guard : callable, optional
-        ``guard(prompt, stored_prompt)`` says why they must not share an answer, or None.
+        ``guard(prompt, stored_prompt)`` says why they must not share an answer, or None. `disagreement`
+        looks at numbers, negation, names and word order; None does without.
     verifier : callable, optional
         ``verifier(prompt, hit)`` has the last word on a similar hit, True or False; where it
         fails, it is a miss.
@@ -95,7 +97,7 @@ class SemanticCache:
         max_bytes: int | None = None,
         eviction: Eviction = "lru",
         scope: Scope | None = None,
-        guard: Guard | None = None,
+        guard: Guard | None = disagreement,
         verifier: Verifier | None = None,
         clock: Clock = time.time,
     ) -> None:
@@ -130,6 +132,11 @@ class SemanticCache:
                 raise InvalidInputError(
                     f"a cache needs a collection with metric 'cosine', {collection.name!r} has "
                     f"{collection.metric!r}"
+                )
+            if collection.dimension != self._embedder.dimension:
+                raise InvalidInputError(
+                    f"the embedder {self._embedder.name!r} makes vectors of d={self._embedder.dimension}, "
+                    f"the collection {collection.name!r} has d={collection.dimension}"
                 )
             return Entries(collection, JsonValues(), self._embedder)
         dimension = self._embedder.dimension
