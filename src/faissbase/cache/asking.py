@@ -11,7 +11,7 @@ from typing import Any
 
 from faissbase.cache.counters import Counting
 from faissbase.cache.entries import Selection
-from faissbase.cache.flights import Flight, Flights
+from faissbase.cache.flights import Flight, Flights, Writes
 from faissbase.cache.matching import CacheHit, Found, Matching
 from faissbase.cache.shelf import Clock, Order, Shelf
 from faissbase.cache.streams import (
@@ -56,6 +56,7 @@ class Asking:
         self._counting = counting
         self._clock = clock
         self._flights = Flights()
+        self._writes = Writes()
         self._streams: Streams[SharedStream] = Streams()
         self._astreams: Streams[AsyncSharedStream] = Streams()
 
@@ -157,15 +158,13 @@ class Asking:
     ) -> None:
         is_kept = False
         is_wanted = order.keep_if is None or order.keep_if(value)
-        if is_wanted and not under_way.is_stale:
-            try:
-                row = self._matching.embed(order.facts.prompt) if vector is None else vector
-                is_kept = self._shelf.put(order, value, row, seconds)
-            except (InvalidInputError, UnavailableError) as error:
-                _log.warning("an answer cannot be kept: %s", error)
-        if is_kept and under_way.is_stale:  # invalidated while it was being written
-            self._shelf.remove([order.facts.key])
-            is_kept = False
+        try:
+            row = self._matching.embed(order.facts.prompt) if vector is None and is_wanted else vector
+            with self._writes.one():
+                if is_wanted and row is not None and not under_way.is_stale:
+                    is_kept = self._shelf.put(order, value, row, seconds)
+        except (InvalidInputError, UnavailableError) as error:
+            _log.warning("an answer cannot be kept: %s", error)
         if not is_kept:
             self._counting.add(not_stored=1)
 
@@ -178,10 +177,14 @@ class Asking:
         self._shelf.clear()
 
     def _drop(self, selection: Selection) -> None:
-        """What is being computed must not be stored: first, so that nothing slips in after the removal."""
+        """What is being computed must not be stored any more, and what is being stored must be there.
+
+        The removal comes after it, and so finds all that was computed before.
+        """
         self._flights.drop(selection)
         self._streams.drop(selection)
         self._astreams.drop(selection)
+        self._writes.drain()
 
     # ---- streams ----------------------------------------------------------------------------------
 

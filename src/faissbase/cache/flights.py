@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,6 +159,33 @@ class Flights:
     def _remove(self, flight: Flight) -> None:
         if self._flights.get(flight.facts.key) is flight:
             del self._flights[flight.facts.key]
+
+
+class Writes:
+    """The writes under way, so that somebody can wait for those that have begun."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._under_way: set[object] = set()
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """A write, from before it decides to its end."""
+        me = object()
+        with self._change:
+            self._under_way.add(me)
+        try:
+            yield
+        finally:
+            with self._change:
+                self._under_way.discard(me)
+                self._change.notify_all()
+
+    def drain(self) -> None:
+        """Wait for the writes that have begun; those that begin meanwhile are not waited for."""
+        with self._change:
+            begun = set(self._under_way)
+            self._change.wait_for(lambda: not begun & self._under_way)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
