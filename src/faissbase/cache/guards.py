@@ -91,20 +91,20 @@ def _roles(pair: _Pair) -> str | None:
 
 
 def _order(pair: _Pair) -> str | None:
-    """The words that both have, in another order; lists may be permuted, adverbs may move."""
+    """The words that both have, in another order; lists may be permuted, adverbs and dates may move."""
     common = _common(pair.a, pair.b)
-    for is_number in (False, True):
-        a, b = ([w for w in words.content if w.is_number == is_number] for words in (pair.a, pair.b))
-        if _stems(a, common) != _stems(b, common):
-            first, second = (_ordered(words.content, common, is_number) for words in (pair.a, pair.b))
-            if first != second:
-                moved = [both for both in zip(first, second, strict=True) if both[0] != both[1]]
-                return _sides([one for one, _ in moved], [other for _, other in moved])
-    return None
+    plain = [_in_order(words.content, common, False) for words in (pair.a, pair.b)]
+    numbers = [_in_order(words.content, common, True) for words in (pair.a, pair.b)]
+    if plain[0] == plain[1] and numbers[0] == numbers[1]:
+        return None
+    kinds = (False, True) if len(numbers[0]) > 1 else (False,)
+    a, b = (_in_order(_ordered(words.content), common, *kinds) for words in (pair.a, pair.b))
+    moved = [both for both in zip(a, b, strict=True) if both[0] != both[1]]
+    return _sides([one for one, _ in moved], [other for _, other in moved]) if moved else None
 
 
-def _stems(words: Sequence[Word], common: set[str]) -> list[str]:
-    return [word.stem for word in words if word.stem in common]
+def _in_order(words: Sequence[Word], common: set[str], *is_number: bool) -> list[str]:
+    return [word.stem for word in words if word.stem in common and word.is_number in is_number]
 
 
 def _replacement(pair: _Pair) -> str | None:
@@ -178,8 +178,8 @@ def _common(a: Words, b: Words) -> set[str]:
     return {stem for stem, count in count_a.items() if count_b[stem] == count and stem not in loose}
 
 
-def _ordered(content: Sequence[Word], common: set[str], is_number: bool) -> list[str]:
-    """Stems in an order that phrasing does not change: lists ("a, b and c") sorted, "x of y" as "y x"."""
+def _ordered(content: Sequence[Word]) -> list[Word]:
+    """The words in an order that phrasing does not change: lists ("a, b and c") sorted, "x of y" as "y x"."""
     lists: list[list[list[Word]]] = []
     for word in content:
         if lists and word.link == "next":
@@ -188,15 +188,14 @@ def _ordered(content: Sequence[Word], common: set[str], is_number: bool) -> list
             lists[-1].append([word])
         else:
             lists.append([[word]])
-    chunks: list[list[Word]] = []
-    for members in reversed(lists):
-        link = members[0][0].link
-        flat = [word for member in sorted(members, key=_key) for word in member]
-        chunks.append(flat)
-        del link
-    return [
-        w.stem for chunk in reversed(chunks) for w in chunk if w.is_number == is_number and w.stem in common
-    ]
+    for place in range(len(lists) - 1, 0, -1):
+        if lists[place][0][0].link == "of":
+            lists[place - 1][-1][:0] = _flat(lists.pop(place))
+    return [word for members in lists for word in _flat(members)]
+
+
+def _flat(members: Sequence[Sequence[Word]]) -> list[Word]:
+    return [word for member in sorted(members, key=_key) for word in member]
 
 
 def _key(member: Sequence[Word]) -> list[str]:

@@ -136,3 +136,6 @@ DETERMINERS = frozenset({"the", "a", "an", "his", "her", "its", "their", "my", "
 BINDERS = frozenset({"of", "for", "in", "on", "at", "'s"})
 #: Adverbs that do not end in "ly".
 LOOSE = frozenset({"twice", "daily", "often", "sometimes", "also", "usually", "again", "today", "now"})
+_MONTHS = """January February March April May June July August September October November December"""
+#: Capitalised, or they may be verbs.
+MONTHS = frozenset(_MONTHS.split()) | frozenset(month[:3] for month in _MONTHS.split())

@@ -20,6 +20,7 @@ from faissbase.cache.vocabulary import (
     FRAME,
     IRREGULAR,
     LOOSE,
+    MONTHS,
     NEGATORS,
     NUMBERS,
     PHRASES,
@@ -64,7 +65,7 @@ class Word:
     is_name : bool
         Capitalised within a sentence, an acronym, or an identifier of code.
     is_loose : bool
-        An adverb: where it stands changes little.
+        An adverb or a month: where it stands changes little.
     role : str
         The preposition before it ("from", "by"), or "".
     link : str
@@ -86,8 +87,8 @@ class Words:
     Attributes
     ----------
     content : tuple[Word, ...]
-        In order; words of the frame ("how", "do", "the") left out. Numbers have one spelling: "1,000", "1k" and
-        "thousand" are "1000".
+        In order; words of the frame ("how", "do", "the") left out. Numbers and months have one
+        spelling: "1,000", "1k" and "thousand" are "1000".
     negations : int
     kind : str
         What is asked for: "why", "who", "when", "where", "amount", "how", "whether", "what", or "".
@@ -194,6 +195,8 @@ def _numbers(tokens: Sequence[_Token]) -> dict[int, str]:
 
 
 def _value(token: _Token) -> float | str | None:
+    if token.text in MONTHS and not (token.starts_sentence and token.low in FRAME):
+        return token.low[:3]
     if token.kind != "number":
         found = NUMBERS.get(token.low)
         found = ROMAN.get(token.text, found)
@@ -233,7 +236,7 @@ def _is_content(place: int, token: _Token, numbers: dict[int, str]) -> bool:
 def _word(token: _Token, number: str | None, is_title: bool, between: Sequence[str]) -> Word:
     role = next((low for low in reversed(between) if low in ROLES), "")
     if number:
-        return Word(number, True, False, False, role, _link(between))
+        return Word(number, True, False, token.text in MONTHS, role, _link(between))
     is_loose = token.low.endswith("ly") or token.low in LOOSE
     return Word(stem(token.low), False, _is_name(token, is_title), is_loose, role, _link(between))
 
