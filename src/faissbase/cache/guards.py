@@ -38,80 +38,85 @@ def disagreement(a: str, b: str) -> str | None:
 
 def disagreements(a: str, b: str) -> Iterator[str]:
     """Every reason, the cheapest to find first."""
-    first, second = words_of(a), words_of(b)
+    pair = _Pair(words_of(a), words_of(b))
     for name, guard in _GUARDS.items():
-        found = guard(first, second)
+        found = guard(pair)
         if found is not None:
             yield f"{name}: {found}"
 
 
-def _numbers(a: Words, b: Words) -> str | None:
-    if sorted(a.numbers) == sorted(b.numbers):
+class _Pair:
+    """Two prompts, and the stems that the other has neither so nor nearly so."""
+
+    def __init__(self, a: Words, b: Words) -> None:
+        self.a, self.b = a, b
+        self.only_a, self.only_b = _only(a, b)
+
+
+def _numbers(pair: _Pair) -> str | None:
+    a, b = ([word.stem for word in words.content if word.is_number] for words in (pair.a, pair.b))
+    return None if sorted(a) == sorted(b) else _sides(a, b)
+
+
+def _negation(pair: _Pair) -> str | None:
+    a, b = pair.a.negations, pair.b.negations
+    return None if a % 2 == b % 2 else f"{a} | {b}"
+
+
+def _question(pair: _Pair) -> str | None:
+    a, b = pair.a.kind, pair.b.kind
+    if a == b or not a or not b or _STRICT_KINDS.isdisjoint((a, b)):
         return None
-    return _sides(a.numbers, b.numbers)
+    return f"{a} | {b}"
 
 
-def _negation(a: Words, b: Words) -> str | None:
-    if a.negations % 2 == b.negations % 2:
-        return None
-    return f"{a.negations} | {b.negations}"
-
-
-def _question(a: Words, b: Words) -> str | None:
-    if a.kind == b.kind or not a.kind or not b.kind or _STRICT_KINDS.isdisjoint((a.kind, b.kind)):
-        return None
-    return f"{a.kind} | {b.kind}"
-
-
-def _opposites(a: Words, b: Words) -> str | None:
-    only_a, only_b = _only(a, b)
-    for one in only_a:
-        for other in only_b:
-            if frozenset((one, other)) in _OPPOSITES or _is_negated(one, other) or _is_negated(other, one):
-                return f"{one} | {other}"
+def _opposites(pair: _Pair) -> str | None:
+    for one in pair.only_a:
+        for other in pair.only_b:
+            if _is_opposite(one.stem, other.stem):
+                return f"{one.stem} | {other.stem}"
     return None
 
 
-def _names(a: Words, b: Words) -> str | None:
-    names = {word.stem for word in (*a.content, *b.content) if word.is_name}
-    only_a, only_b = _only(a, b)
-    missing_a, missing_b = [s for s in only_a if s in names], [s for s in only_b if s in names]
-    return _sides(missing_a, missing_b) if missing_a or missing_b else None
+def _names(pair: _Pair) -> str | None:
+    a, b = ([word.stem for word in only if word.is_name] for only in (pair.only_a, pair.only_b))
+    return _sides(a, b) if a or b else None
 
 
-def _roles(a: Words, b: Words) -> str | None:
+def _roles(pair: _Pair) -> str | None:
     """The same word once after "from" and once after "to"."""
-    roles = {word.stem: word.role for word in a.content if word.role}
-    moved = [word for word in b.content if word.role and roles.get(word.stem, word.role) != word.role]
+    roles = {word.stem: word.role for word in pair.a.content if word.role}
+    moved = [word for word in pair.b.content if word.role and roles.get(word.stem, word.role) != word.role]
     return _sides([roles[word.stem] for word in moved], [word.role for word in moved]) if moved else None
 
 
-def _order(a: Words, b: Words) -> str | None:
-    """The words that both have, in another order; lists may be permuted, adverbs may move."""
-    if list(a.numbers) != list(b.numbers) and sorted(a.numbers) == sorted(b.numbers) and len(a.numbers) > 1:
-        return _sides(a.numbers, b.numbers)
-    common = _common(a, b)
-    first, second = _ordered(a.content, common), _ordered(b.content, common)
-    if first == second:
+def _order(pair: _Pair) -> str | None:
+    """The words that both have, in another order; lists may be permuted, adverbs and dates may move."""
+    common = _common(pair.a, pair.b)
+    plain = [_in_order(words.content, common, False) for words in (pair.a, pair.b)]
+    numbers = [_in_order(words.content, common, True) for words in (pair.a, pair.b)]
+    if plain[0] == plain[1] and numbers[0] == numbers[1]:
         return None
-    moved = [pair for pair in zip(first, second, strict=True) if pair[0] != pair[1]]
-    if _is_genitive(moved, a, b) or _is_genitive(moved, b, a):
-        return None
-    return _sides([one for one, _ in moved], [other for _, other in moved])
+    kinds = (False, True) if len(numbers[0]) > 1 else (False,)
+    a, b = (_in_order(_ordered(words.content), common, *kinds) for words in (pair.a, pair.b))
+    moved = [both for both in zip(a, b, strict=True) if both[0] != both[1]]
+    return _sides([one for one, _ in moved], [other for _, other in moved]) if moved else None
 
 
-def _replacement(a: Words, b: Words) -> str | None:
+def _in_order(words: Sequence[Word], common: set[str], *is_number: bool) -> list[str]:
+    return [word.stem for word in words if word.stem in common and word.is_number in is_number]
+
+
+def _replacement(pair: _Pair) -> str | None:
     """The same sentence, one word exchanged."""
-    if len(a.tokens) != len(b.tokens):
+    a, b = pair.a.tokens, pair.b.tokens
+    if len(a) != len(b) or not len(pair.only_a) == len(pair.only_b) == 1:
         return None
-    differing = [pair for pair in zip(a.tokens, b.tokens, strict=True) if pair[0] != pair[1]]
-    only_a, only_b = _only(a, b)
-    if len(differing) == 1 and len(only_a) == len(only_b) == 1:
-        return _sides(only_a, only_b)
-    return None
+    n_differing = sum(one != other for one, other in zip(a, b, strict=True))
+    return f"{pair.only_a[0].stem} | {pair.only_b[0].stem}" if n_differing == 1 else None
 
 
-_GUARDS: dict[str, Callable[[Words, Words], str | None]] = {
+_GUARDS: dict[str, Callable[[_Pair], str | None]] = {
     "numbers": _numbers,
     "negation": _negation,
     "question": _question,
@@ -129,27 +134,29 @@ def _sides(a: Sequence[str], b: Sequence[str]) -> str:
     return f"{' '.join(a[:5])} | {' '.join(b[:5])}"
 
 
-def _only(a: Words, b: Words) -> tuple[list[str], list[str]]:
-    """Stems that the other has neither so nor nearly so."""
-    stems_a, stems_b = ({word.stem: word for word in words.content} for words in (a, b))
-    only_a = [word for stem, word in stems_a.items() if stem not in stems_b]
-    only_b = [word for stem, word in stems_b.items() if stem not in stems_a]
+def _only(a: Words, b: Words) -> tuple[list[Word], list[Word]]:
+    by_stem_a, by_stem_b = (
+        {word.stem: word for word in words.content if not word.is_number} for words in (a, b)
+    )
+    only_a = [word for stem, word in by_stem_a.items() if stem not in by_stem_b]
+    only_b = [word for stem, word in by_stem_b.items() if stem not in by_stem_a]
     near = [(one, other) for one in only_a for other in only_b if _is_near(one, other)]
     near_a, near_b = {one.stem for one, _ in near}, {other.stem for _, other in near}
-    return (
-        [word.stem for word in only_a if word.stem not in near_a],
-        [word.stem for word in only_b if word.stem not in near_b],
-    )
+    return [w for w in only_a if w.stem not in near_a], [w for w in only_b if w.stem not in near_b]
 
 
 def _is_near(one: Word, other: Word) -> bool:
-    """Whether two words are spellings or forms of one; names never are."""
-    a, b = one.stem, other.stem
-    if one.is_name or other.is_name or min(len(a), len(b)) < _NEAR_LENGTH or frozenset((a, b)) in _OPPOSITES:
+    """Whether two words are spellings or forms of one."""
+    a, b = sorted((one.stem, other.stem), key=len)
+    if one.is_name or other.is_name:
+        return b == a + "n"  # India, Indian
+    if a[0] != b[0] or len(a) < _NEAR_LENGTH or _is_opposite(a, b):
         return False
-    if _is_negated(a, b) or _is_negated(b, a):
-        return False
-    return (a[:5] == b[:5] and abs(len(a) - len(b)) <= 4) or _is_one_edit(a, b)
+    return (a[:5] == b[:5] and len(b) - len(a) <= 4) or _is_one_edit(a, b)
+
+
+def _is_opposite(a: str, b: str) -> bool:
+    return frozenset((a, b)) in _OPPOSITES or _is_negated(a, b) or _is_negated(b, a)
 
 
 def _is_one_edit(a: str, b: str) -> bool:
@@ -162,7 +169,7 @@ def _is_one_edit(a: str, b: str) -> bool:
 
 
 def _is_negated(one: str, other: str) -> bool:
-    return any(prefix + one == other for prefix in OPPOSING_PREFIXES)
+    return other.endswith(one) and other[: -len(one)] in OPPOSING_PREFIXES
 
 
 def _common(a: Words, b: Words) -> set[str]:
@@ -171,29 +178,25 @@ def _common(a: Words, b: Words) -> set[str]:
     return {stem for stem, count in count_a.items() if count_b[stem] == count and stem not in loose}
 
 
-def _ordered(content: Sequence[Word], common: set[str]) -> list[str]:
-    """The stems in order, the members of a list ("a, b and c") sorted."""
-    lists: list[list[list[str]]] = []
+def _ordered(content: Sequence[Word]) -> list[Word]:
+    """The words in an order that phrasing does not change: lists ("a, b and c") sorted, "x of y" as "y x"."""
+    lists: list[list[list[Word]]] = []
     for word in content:
         if lists and word.link == "next":
-            lists[-1][-1].append(word.stem)
+            lists[-1][-1].append(word)
         elif lists and word.link == "joined":
-            lists[-1].append([word.stem])
+            lists[-1].append([word])
         else:
-            lists.append([[word.stem]])
-    return [stem for members in lists for member in sorted(members) for stem in member if stem in common]
+            lists.append([[word]])
+    for place in range(len(lists) - 1, 0, -1):
+        if lists[place][0][0].link == "of":
+            lists[place - 1][-1][:0] = _flat(lists.pop(place))
+    return [word for members in lists for word in _flat(members)]
 
 
-def _is_genitive(moved: Sequence[tuple[str, str]], a: Words, b: Words) -> bool:
-    """Whether "the X village" has become "the village of X"."""
-    if len(moved) != 2:
-        return False
-    first, second = moved[0]
-    return _link_between(a, first, second) == "next" and _link_between(b, second, first) == "of"
+def _flat(members: Sequence[Sequence[Word]]) -> list[Word]:
+    return [word for member in sorted(members, key=_key) for word in member]
 
 
-def _link_between(words: Words, before: str, after: str) -> str:
-    for one, other in zip(words.content, words.content[1:], strict=False):
-        if (one.stem, other.stem) == (before, after):
-            return other.link
-    return ""
+def _key(member: Sequence[Word]) -> list[str]:
+    return [word.stem for word in member]

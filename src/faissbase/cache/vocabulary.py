@@ -32,14 +32,15 @@ fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth twentieth
 _TENS = "thirty forty fifty sixty seventy eighty ninety"
 _SCALE_WORDS = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _MORE = {"dozen": 12, "half": 0.5, "twice": 2, "thrice": 3, "double": 2, "triple": 3}
-#: Numbers spelled out. "one" is left out: it is a pronoun far more often.
+#: Numbers spelled out. Left out: "one", a pronoun far more often, and "first" and "second", which are words.
 NUMBERS: dict[str, float] = (
     {word: value for value, word in enumerate(_NUMBER_WORDS.split()) if word != "one"}
-    | {word: value for value, word in enumerate(_ORDINALS.split())}
+    | {word: value for value, word in enumerate(_ORDINALS.split()) if value > 2}
     | {word: 10 * value for value, word in enumerate(_TENS.split(), 3)}
     | {word: float(value) for word, value in _SCALE_WORDS.items()}
     | _MORE
 )
+ROMAN = {"II": 2, "III": 3, "IV": 4, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "XI": 11, "XII": 12}
 #: What stands right behind a number and multiplies it.
 SCALES = {
     "k": 1000,
@@ -53,10 +54,10 @@ SCALES = {
 
 #: Phrases of several words that have a single one.
 PHRASES = {
-    "united states of america": "usa", "the united states": "usa", "united states": "usa",
-    "united kingdom": "uk", "european union": "eu", "can not": "cannot", "how come": "why",
-    "what is the reason": "why", "what are the reasons": "why", "or not": "", "if not": "",
-    "why not": "why", "not only": "", "get rid of": "remove",
+    "wwii": "world war 2", "ww2": "world war 2", "united states of america": "usa",
+    "the united states": "usa", "united states": "usa", "united kingdom": "uk", "european union": "eu",
+    "can not": "cannot", "how come": "why", "what is the reason": "why", "what are the reasons": "why",
+    "or not": "", "if not": "", "why not": "why", "not only": "", "get rid of": "remove",
 }  # fmt: skip
 
 IRREGULAR = {
@@ -98,7 +99,7 @@ multiply divide|include exclude
 ANTONYMS = frozenset(
     frozenset(pair.split()) for line in _ANTONYMS.split("\n") for pair in line.split("|") if pair
 )
-OPPOSING_PREFIXES = ("un", "in", "im", "il", "ir", "dis", "non", "mis", "de", "anti")
+OPPOSING_PREFIXES = frozenset({"un", "in", "im", "il", "ir", "dis", "non", "mis", "de", "anti"})
 
 _SYNONYMS = """
 usa us america|uk britain|eu europe|kid child|movie film|start begin|buy purchase|fix repair
@@ -132,6 +133,9 @@ AUXILIARIES = "am is are was were do does did has have had can could shall shoul
 ROLES = frozenset({"from", "to", "by", "than", "into", "before", "after", "over", "under", "against"})
 DETERMINERS = frozenset({"the", "a", "an", "his", "her", "its", "their", "my", "your", "our", "some", "any"})
 #: "the village of X" is "the X village".
-BINDERS = frozenset({"of", "for", "in", "on", "at", "by", "from"})
+BINDERS = frozenset({"of", "for", "in", "on", "at", "'s"})
 #: Adverbs that do not end in "ly".
 LOOSE = frozenset({"twice", "daily", "often", "sometimes", "also", "usually", "again", "today", "now"})
+_MONTHS = """January February March April May June July August September October November December"""
+#: Capitalised, or they may be verbs.
+MONTHS = frozenset(_MONTHS.split()) | frozenset(month[:3] for month in _MONTHS.split())

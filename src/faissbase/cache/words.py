@@ -20,10 +20,12 @@ from faissbase.cache.vocabulary import (
     FRAME,
     IRREGULAR,
     LOOSE,
+    MONTHS,
     NEGATORS,
     NUMBERS,
     PHRASES,
     ROLES,
+    ROMAN,
     SCALES,
     SYNONYMS,
 )
@@ -44,7 +46,10 @@ _POSSESSIVE = re.compile(r"'(?:s|re|ve|ll|d|m)?$")
 _JOINERS = frozenset({"and", "or", "vs", "versus", ",", "&", "/"})
 _TYPOGRAPHIC = "\N{RIGHT SINGLE QUOTATION MARK}"
 _TENS = frozenset(range(20, 100, 10))
+_ONES = frozenset(range(1, 10))
+_UNITS = {"one": 1.0, "first": 1.0, "second": 2.0}
 _VOWELS = frozenset("aeiouy")
+_ARTICLES = frozenset({"$", "%"})
 _CACHED_LENGTH = 2_000
 _TITLE_CASE = 0.6
 
@@ -56,10 +61,11 @@ class Word:
     Attributes
     ----------
     stem : str
+    is_number : bool
     is_name : bool
         Capitalised within a sentence, an acronym, or an identifier of code.
     is_loose : bool
-        An adverb: where it stands changes little.
+        An adverb or a month: where it stands changes little.
     role : str
         The preposition before it ("from", "by"), or "".
     link : str
@@ -67,6 +73,7 @@ class Word:
     """
 
     stem: str
+    is_number: bool
     is_name: bool
     is_loose: bool
     role: str
@@ -80,9 +87,8 @@ class Words:
     Attributes
     ----------
     content : tuple[Word, ...]
-        In order; words of the frame ("how", "do", "the") and numbers left out.
-    numbers : tuple[str, ...]
-        In order and in one spelling: "1,000", "1k" and "thousand" are "1000".
+        In order; words of the frame ("how", "do", "the") left out. Numbers and months have one
+        spelling: "1,000", "1k" and "thousand" are "1000".
     negations : int
     kind : str
         What is asked for: "why", "who", "when", "where", "amount", "how", "whether", "what", or "".
@@ -91,7 +97,6 @@ class Words:
     """
 
     content: tuple[Word, ...]
-    numbers: tuple[str, ...]
     negations: int
     kind: str
     tokens: tuple[str, ...]
@@ -151,10 +156,8 @@ class _Token:
 def _parsed(text: str) -> Words:
     tokens = list(_tokens(unicodedata.normalize("NFKC", text)))
     lows = tuple(token.low for token in tokens if token.kind not in ("end", "comma"))
-    numbers, used = _numbers(tokens)
     return Words(
-        content=_content(tokens, used),
-        numbers=tuple(numbers),
+        content=_content(tokens, _numbers(tokens)),
         negations=sum(_is_negation(low) for low in lows),
         kind=_kind(lows),
         tokens=lows,
@@ -177,33 +180,26 @@ def _tokens(text: str) -> Iterator[_Token]:
         is_start = kind == "end"
 
 
-def _numbers(tokens: Sequence[_Token]) -> tuple[list[str], set[int]]:
-    """The numbers in one spelling, and the places of the tokens that they were made of."""
-    values: list[float | str] = []
-    used: set[int] = set()
+def _numbers(tokens: Sequence[_Token]) -> dict[int, str]:
+    """The numbers in one spelling, by the place of the token that ends each; "" where one goes on."""
+    found: dict[int, float | str] = {}
     for place, token in enumerate(tokens):
-        value = _value(token)
-        follows = place - 1 in used and isinstance(values[-1], float)
-        if follows and token.low in SCALES:
-            values[-1] = float(values[-1]) * SCALES[token.low]
-        elif value is None:
-            continue
-        elif (
-            follows
-            and isinstance(value, float)
-            and float(values[-1]) in range(20, 100, 10)
-            and 0 < value < 10
-        ):
-            values[-1] = float(values[-1]) + value
-        else:
-            values.append(value)
-        used.add(place)
-    return [value if isinstance(value, str) else f"{value:.12g}" for value in values], used
+        value, before = _value(token), found.get(place - 1)
+        if isinstance(before, float) and token.low in SCALES:
+            found[place - 1], value = "", before * SCALES[token.low]
+        elif before in _TENS and _UNITS.get(token.low, value) in _ONES:
+            found[place - 1], value = "", float(before) + float(_UNITS.get(token.low, value))
+        if value is not None:
+            found[place] = value
+    return {place: value if isinstance(value, str) else f"{value:.12g}" for place, value in found.items()}
 
 
 def _value(token: _Token) -> float | str | None:
+    if token.text in MONTHS and not (token.starts_sentence and token.low in FRAME):
+        return token.low[:3]
     if token.kind != "number":
         found = NUMBERS.get(token.low)
+        found = ROMAN.get(token.text, found)
         return None if found is None else float(found)
     digits = re.match(r"[\d.,:/]*\d", token.low)
     text = digits[0] if digits else token.low
@@ -215,36 +211,45 @@ def _value(token: _Token) -> float | str | None:
         return text
 
 
-def _content(tokens: Sequence[_Token], used: set[int]) -> tuple[Word, ...]:
+def _content(tokens: Sequence[_Token], numbers: dict[int, str]) -> tuple[Word, ...]:
     places = [
         place
         for place, token in enumerate(tokens)
-        if place not in used
-        and token.kind in ("word", "initials")
-        and token.low not in FRAME
-        and not _is_negation(token.low)
+        if numbers.get(place) or _is_content(place, token, numbers)
     ]
-    is_title = _is_title_case([tokens[place] for place in places])
-    before = [-1, *places]
-    return tuple(
-        _word(tokens[place], is_title, [token.low for token in tokens[start + 1 : place]])
-        for start, place in zip(before, places, strict=False)
-    )
+    is_title = _is_title_case([tokens[place] for place in places if place not in numbers])
+    lows = [token.low for token in tokens]
+    words = []
+    after = 0
+    for place in places:
+        between = [low for low in lows[after:place] if low not in _ARTICLES]
+        words.append(_word(tokens[place], numbers.get(place), is_title, between))
+        after = place + 1
+    return tuple(words)
 
 
-def _word(token: _Token, is_title: bool, between: Sequence[str]) -> Word:
+def _is_content(place: int, token: _Token, numbers: dict[int, str]) -> bool:
+    is_word = token.kind in ("word", "initials") and place not in numbers
+    return is_word and token.low not in FRAME and not _is_negation(token.low)
+
+
+def _word(token: _Token, number: str | None, is_title: bool, between: Sequence[str]) -> Word:
     role = next((low for low in reversed(between) if low in ROLES), "")
+    if number:
+        return Word(number, True, False, token.text in MONTHS, role, _link(between))
     is_loose = token.low.endswith("ly") or token.low in LOOSE
-    return Word(stem(token.low), _is_name(token, is_title), is_loose, role, _link(between))
+    return Word(stem(token.low), False, _is_name(token, is_title), is_loose, role, _link(between))
 
 
 def _link(between: Sequence[str]) -> str:
     if not between:
         return "next"
     rest = [low for low in between if low not in DETERMINERS]
-    if any(low in _JOINERS for low in rest) and all(low in _JOINERS for low in rest):
+    if not rest:
+        return "apart"
+    if all(low in _JOINERS for low in rest):
         return "joined"
-    return "of" if len(rest) <= 1 and (not rest or rest[0] in BINDERS) else "apart"
+    return "of" if len(rest) == 1 and rest[0] in BINDERS else "apart"
 
 
 def _is_title_case(tokens: Sequence[_Token]) -> bool:
@@ -273,6 +278,7 @@ _ASKED = {
     "what": "what", "which": "what", "whats": "what",
 }  # fmt: skip
 _AMOUNTS = frozenset(AMOUNTS.split())
+_REASONS = frozenset({"reason", "cause", "importance"})
 _WAYS = frozenset({"way", "step", "method", "trick", "tip"})
 _AUXILIARIES = frozenset(AUXILIARIES.split())
 
@@ -287,6 +293,8 @@ def _kind(lows: Sequence[str]) -> str:
     following = lows[place + 1 : place + 2]
     if kind == "how" and following and following[0] in _AMOUNTS:
         return "amount"
+    if kind == "what" and any(low.rstrip("s") in _REASONS for low in lows[place + 1 : place + 6]):
+        return "why"
     if kind == "what" and any(low.rstrip("s") in _WAYS for low in lows[place + 1 : place + 6]):
         return "how"
     return kind
