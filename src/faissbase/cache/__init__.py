@@ -8,11 +8,13 @@ from faissbase.cache.calibration import Calibration
 from faissbase.cache.counters import Counters
 from faissbase.cache.guards import disagreement
 from faissbase.cache.matching import CacheHit, Candidate, Explanation
+from faissbase.cache.openai_client import CachedOpenAI
 from faissbase.cache.scope import Scope
 from faissbase.cache.semantic import SemanticCache
 
 __all__ = [
     "CacheHit",
+    "CachedOpenAI",
     "Calibration",
     "Candidate",
     "Counters",

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
@@ -39,6 +39,7 @@ _COLLECTION = "semantic-cache"
 _REPORTS_KEPT = 10_000
 
 Pair = tuple[str, str, bool]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class SemanticCache:
@@ -301,6 +302,10 @@ class SemanticCache:
         order = self._order(prompt, scope, tags, ttl_s, keep_if, is_stream=True)
         return await self._asking.astream(order, fn)
 
+    @overload
+    def cached(self, fn: F) -> F: ...
+    @overload
+    def cached(self, **terms: Any) -> Callable[[F], F]: ...
     def cached(self, fn: Callable[..., Any] | None = None, **terms: Any) -> Any:
         """A decorator: the function's answers by its first argument, which is the prompt.
 
