@@ -1,22 +1,30 @@
 """What similarity cannot see: numbers, negation, names, order and other words that must agree. Pure text.
 
 Two prompts that differ in one of them lie close together in any embedding and need different answers. Every
-guard is symmetric, has nothing against a prompt and itself, and never raises.
+guard is symmetric, has nothing against a prompt and itself, and never raises. The words it knows are English;
+in other languages it sees numbers, names, exchanged words and order, and costs hits where order is free.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import permutations
 
 from faissbase.cache.vocabulary import ANTONYMS, OPPOSING_PREFIXES
 from faissbase.cache.words import Word, Words, stem, words_of
 
 _STRICT_KINDS = frozenset({"why", "who", "when", "where", "amount"})
-_OPPOSITES = frozenset(
-    pair for pair in (frozenset(stem(word) for word in pair) for pair in ANTONYMS) if len(pair) == 2
+_OPPOSITES: dict[str, set[str]] = {}
+for _pair in ANTONYMS:
+    for _one, _other in permutations({stem(word) for word in _pair}, 2):
+        _OPPOSITES.setdefault(_one, set()).add(_other)
+_OPPOSED_ROLES = frozenset(
+    map(frozenset, (("from", "to"), ("from", "into"), ("before", "after"), ("over", "under")))
 )
 _NEAR_LENGTH = 5
+_SENTENCE = 3
+_ADDITION = 0.03
 
 
 def disagreement(a: str, b: str) -> str | None:
@@ -36,6 +44,16 @@ def disagreement(a: str, b: str) -> str | None:
     return next(disagreements(a, b), None)
 
 
+def doubt(a: str, b: str) -> float:
+    """What to take off the similarity of two prompts, of which only one adds something: 0.03, else 0.
+
+    "Which sports car is best?" and "Which sports car is best for a family?" are close and may still want
+    two answers; where each has words of its own, the similarity itself tells how near these are.
+    """
+    pair = _Pair(words_of(a), words_of(b))
+    return 0.0 if bool(pair.only_a) == bool(pair.only_b) else _ADDITION
+
+
 def disagreements(a: str, b: str) -> Iterator[str]:
     """Every reason, the cheapest to find first."""
     pair = _Pair(words_of(a), words_of(b))
@@ -46,7 +64,7 @@ def disagreements(a: str, b: str) -> Iterator[str]:
 
 
 class _Pair:
-    """Two prompts, and the stems that the other has neither so nor nearly so."""
+    """Two prompts, and the words that the other has neither so nor nearly so."""
 
     def __init__(self, a: Words, b: Words) -> None:
         self.a, self.b = a, b
@@ -55,7 +73,15 @@ class _Pair:
 
 def _numbers(pair: _Pair) -> str | None:
     a, b = ([word.stem for word in words.content if word.is_number] for words in (pair.a, pair.b))
-    return None if sorted(a) == sorted(b) else _sides(a, b)
+    if sorted(a) != sorted(b):
+        return _sides(a, b)
+    if not a:
+        return None
+    units = pair.a.measures, pair.b.measures
+    changed = [number for number in units[0] if units[1].get(number, units[0][number]) != units[0][number]]
+    return (
+        _sides(*([f"{number} {side[number]}" for number in changed] for side in units)) if changed else None
+    )
 
 
 def _negation(pair: _Pair) -> str | None:
@@ -71,11 +97,16 @@ def _question(pair: _Pair) -> str | None:
 
 
 def _opposites(pair: _Pair) -> str | None:
-    for one in pair.only_a:
-        for other in pair.only_b:
-            if _is_opposite(one.stem, other.stem):
-                return f"{one.stem} | {other.stem}"
-    return None
+    a, b = ({stem(token) for token in words.tokens} for words in (pair.a, pair.b))
+    only_a, only_b = a - b, b - a
+    for one in sorted(only_a):
+        for other in _OPPOSITES.get(one, ()):
+            if other in only_b:
+                return f"{one} | {other}"
+    negated = [
+        (one.stem, two.stem) for one in pair.only_a for two in pair.only_b if _is_opposite(one.stem, two.stem)
+    ]
+    return " | ".join(negated[0]) if negated else None
 
 
 def _names(pair: _Pair) -> str | None:
@@ -84,15 +115,26 @@ def _names(pair: _Pair) -> str | None:
 
 
 def _roles(pair: _Pair) -> str | None:
-    """The same word once after "from" and once after "to"."""
-    roles = {word.stem: word.role for word in pair.a.content if word.role}
-    moved = [word for word in pair.b.content if word.role and roles.get(word.stem, word.role) != word.role]
-    return _sides([roles[word.stem] for word in moved], [word.role for word in moved]) if moved else None
+    """A word once after "from" and once after "to", or a name once after "by" and once not."""
+    roles = {word.stem: word.role for word in pair.a.content}
+    for word in pair.b.content:
+        role = roles.get(word.stem, word.role)
+        if role == word.role:
+            continue
+        if frozenset((role, word.role)) in _OPPOSED_ROLES or (
+            word.is_name and {role, word.role} == {"by", ""}
+        ):
+            return f"{role} {word.stem} | {word.role} {word.stem}"
+    return None
 
 
 def _order(pair: _Pair) -> str | None:
     """The words that both have, in another order; lists may be permuted, adverbs and dates may move."""
-    common = _common(pair.a, pair.b)
+    counts = [Counter(word.stem for word in words.content) for words in (pair.a, pair.b)]
+    more, fewer = _more(*counts), _more(*reversed(counts))
+    if more and fewer:
+        return _sides(more, fewer)
+    common = _common(pair, counts)
     plain = [_in_order(words.content, common, False) for words in (pair.a, pair.b)]
     numbers = [_in_order(words.content, common, True) for words in (pair.a, pair.b)]
     if plain[0] == plain[1] and numbers[0] == numbers[1]:
@@ -103,6 +145,11 @@ def _order(pair: _Pair) -> str | None:
     return _sides([one for one, _ in moved], [other for _, other in moved]) if moved else None
 
 
+def _more(count: Counter[str], other: Counter[str]) -> list[str]:
+    """What both say, and one of them more often."""
+    return [stem for stem, n in count.items() if n > other[stem] > 0]
+
+
 def _in_order(words: Sequence[Word], common: set[str], *is_number: bool) -> list[str]:
     return [word.stem for word in words if word.stem in common and word.is_number in is_number]
 
@@ -110,7 +157,7 @@ def _in_order(words: Sequence[Word], common: set[str], *is_number: bool) -> list
 def _replacement(pair: _Pair) -> str | None:
     """The same sentence, one word exchanged."""
     a, b = pair.a.tokens, pair.b.tokens
-    if len(a) != len(b) or not len(pair.only_a) == len(pair.only_b) == 1:
+    if len(a) != len(b) or len(a) < _SENTENCE or not len(pair.only_a) == len(pair.only_b) == 1:
         return None
     n_differing = sum(one != other for one, other in zip(a, b, strict=True))
     return f"{pair.only_a[0].stem} | {pair.only_b[0].stem}" if n_differing == 1 else None
@@ -156,7 +203,7 @@ def _is_near(one: Word, other: Word) -> bool:
 
 
 def _is_opposite(a: str, b: str) -> bool:
-    return frozenset((a, b)) in _OPPOSITES or _is_negated(a, b) or _is_negated(b, a)
+    return b in _OPPOSITES.get(a, ()) or _is_negated(a, b) or _is_negated(b, a)
 
 
 def _is_one_edit(a: str, b: str) -> bool:
@@ -172,10 +219,9 @@ def _is_negated(one: str, other: str) -> bool:
     return other.endswith(one) and other[: -len(one)] in OPPOSING_PREFIXES
 
 
-def _common(a: Words, b: Words) -> set[str]:
-    count_a, count_b = (Counter(word.stem for word in words.content) for words in (a, b))
-    loose = {word.stem for word in (*a.content, *b.content) if word.is_loose}
-    return {stem for stem, count in count_a.items() if count_b[stem] == count and stem not in loose}
+def _common(pair: _Pair, counts: Sequence[Counter[str]]) -> set[str]:
+    loose = {word.stem for word in (*pair.a.content, *pair.b.content) if word.is_loose}
+    return {stem for stem, count in counts[0].items() if counts[1][stem] == count and stem not in loose}
 
 
 def _ordered(content: Sequence[Word]) -> list[Word]:

@@ -66,7 +66,7 @@ IRREGULAR = {
     "going": "go", "won": "win", "lost": "lose", "ran": "run", "wrote": "write", "written": "write",
     "gave": "give", "given": "give", "took": "take", "taken": "take", "found": "find", "knew": "know",
     "known": "know", "became": "become", "began": "begin", "begun": "begin", "grew": "grow",
-    "grown": "grow", "built": "build", "sent": "send", "spent": "spend", "paid": "pay", "left": "leave",
+    "grown": "grow", "built": "build", "sent": "send", "spent": "spend", "paid": "pay",
     "felt": "feel", "kept": "keep", "met": "meet", "saw": "see", "seen": "see", "said": "say",
     "told": "tell", "thought": "think", "chose": "choose", "chosen": "choose", "broke": "break",
     "broken": "break", "spoke": "speak", "spoken": "speak", "died": "die", "dying": "die", "using": "use",
@@ -78,7 +78,7 @@ more less|most least|better worse|best worst|bigger smaller|big small|large smal
 largest smallest|biggest smallest|high low|higher lower|highest lowest|long short|longer shorter
 longest shortest|fast slow|faster slower|fastest slowest|old new|old young|older newer|older younger
 oldest newest|oldest youngest|early late|earlier later|before after|above below|over under|inside outside
-in out|on off|up down|increase decrease|increase reduce|raise lower|gain lose|win lose|buy sell
+on off|up down|increase decrease|increase reduce|raise lower|gain lose|win lose|buy sell
 start stop|begin end|open close|enable disable|add remove|install uninstall|accept reject|allow forbid
 allow prevent|allow block|love hate|like dislike|easy hard|easy difficult|easiest hardest|easiest hard
 cheap expensive|cheapest expensive|hot cold|warm cold|strong weak|rich poor|happy sad|safe dangerous
@@ -139,3 +139,22 @@ LOOSE = frozenset({"twice", "daily", "often", "sometimes", "also", "usually", "a
 _MONTHS = """January February March April May June July August September October November December"""
 #: Capitalised, or they may be verbs.
 MONTHS = frozenset(_MONTHS.split()) | frozenset(month[:3] for month in _MONTHS.split())
+
+_MEASURES = """
+km kilometer kilometre kilometers kilometres|mile miles mi|m meter metre meters metres
+cm centimeter centimeters|mm millimeter millimeters|inch inches|foot feet ft|yard yards
+kg kilogram kilograms kilo kilos|g gram grams|mg milligram milligrams|lb lbs pound pounds|oz ounce ounces
+liter liters litre litres|ml milliliter milliliters|gallon gallons|cup cups|tablespoon tablespoons tbsp
+teaspoon teaspoons tsp|celsius c|fahrenheit f|hour hours hr hrs|minute minutes min mins
+second seconds sec secs|millisecond milliseconds ms|day days|week weeks|month months|year years yr yrs
+decade decades|dollar dollars usd|euro euros eur|rupee rupees rs inr|yen|percent|kb|mb|gb|tb|pb|mph
+kmh kph|watt watts w|kw|volt volts v|amp amps|hz|khz|mhz|ghz|acre acres|hectare hectares|degree degrees
+"""
+#: A unit of measure and its one spelling.
+MEASURES: dict[str, str] = {
+    word: group.split()[0]
+    for line in _MEASURES.strip().split("\n")
+    for group in line.split("|")
+    for word in group.split()
+}
+SIGNS = {"$": "dollar", "€": "euro", "£": "sterling", "₹": "rupee", "%": "percent"}

@@ -1,7 +1,7 @@
 """A prompt as the words that guards compare: what is asked, about what, with which numbers.
 
-English first. In a language that it does not know every word is a word like any other, names and numbers are
-still seen, and nothing is refused for the lack of knowledge.
+English first. In a language that it does not know every word is one that says what is asked; names and numbers
+are still seen.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from faissbase.cache.vocabulary import (
     FRAME,
     IRREGULAR,
     LOOSE,
+    MEASURES,
     MONTHS,
     NEGATORS,
     NUMBERS,
@@ -27,11 +28,12 @@ from faissbase.cache.vocabulary import (
     ROLES,
     ROMAN,
     SCALES,
+    SIGNS,
     SYNONYMS,
 )
 
 _TOKEN = re.compile(
-    r"(?P<number>\d+(?:[.,:/]\d+)*)(?:st|nd|rd|th)?"  # 1,000  3.11  10:30  2nd
+    r"(?P<number>(?:(?<!\S)-)?\d+(?:[.,:/]\d+)*)(?:st|nd|rd|th)?"  # 1,000  3.11  10:30  2nd
     r"|(?P<initials>[^\W\d_](?:\.[^\W\d_])+\b\.?)"  # U.S.
     r"|(?P<word>[^\W_]\w*(?:['._][^\W_]\w*)*[+#]*)"  # don't  node.js  snake_case  C++
     r"|(?P<sign>[$€£₹%])"
@@ -48,8 +50,8 @@ _TYPOGRAPHIC = "\N{RIGHT SINGLE QUOTATION MARK}"
 _TENS = frozenset(range(20, 100, 10))
 _ONES = frozenset(range(1, 10))
 _UNITS = {"one": 1.0, "first": 1.0, "second": 2.0}
+_IDENTIFIER = re.compile(r"[\d_+#]|\.\w")
 _VOWELS = frozenset("aeiouy")
-_ARTICLES = frozenset({"$", "%"})
 _CACHED_LENGTH = 2_000
 _TITLE_CASE = 0.6
 
@@ -60,7 +62,8 @@ class Word:
 
     Attributes
     ----------
-    stem : str
+    low, stem : str
+        As it was written, in lower case; and one form for its inflections and synonyms.
     is_number : bool
     is_name : bool
         Capitalised within a sentence, an acronym, or an identifier of code.
@@ -72,6 +75,7 @@ class Word:
         How it follows the word before it: "next" to it, "joined" by "and" or a comma, "of" it, or "apart".
     """
 
+    low: str
     stem: str
     is_number: bool
     is_name: bool
@@ -100,6 +104,12 @@ class Words:
     negations: int
     kind: str
     tokens: tuple[str, ...]
+
+    @property
+    def measures(self) -> dict[str, str]:
+        """Numbers and what they count, where that is a unit of measure."""
+        pairs = zip(self.content, self.content[1:], strict=False)
+        return {one.stem: MEASURES[two.low] for one, two in pairs if one.is_number and two.low in MEASURES}
 
 
 def words_of(text: str) -> Words:
@@ -154,7 +164,7 @@ class _Token:
 
 
 def _parsed(text: str) -> Words:
-    tokens = list(_tokens(unicodedata.normalize("NFKC", text)))
+    tokens = list(_tokens(text if text.isascii() else unicodedata.normalize("NFKC", text)))
     lows = tuple(token.low for token in tokens if token.kind not in ("end", "comma"))
     return Words(
         content=_content(tokens, _numbers(tokens)),
@@ -165,19 +175,23 @@ def _parsed(text: str) -> Words:
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    text = text.replace(_TYPOGRAPHIC, "'")
-    text = _PHRASE.sub(lambda found: PHRASES[found[0].lower()], text)
+    text = _PHRASE.sub(lambda found: PHRASES[found[0].lower()], text.replace(_TYPOGRAPHIC, "'"))
     is_start = True
     for found in _TOKEN.finditer(text):
-        kind = str(found.lastgroup)
-        token = found[0]
-        low = _POSSESSIVE.sub("", token.lower())
-        if kind == "initials":
-            low = low.replace(".", "")
-        if low == "us" and token[0] == "U":
-            low = "usa"
-        yield _Token(token, low or token, kind, is_start)
+        kind, token = str(found.lastgroup), found[0]
+        yield _Token(token, _low(kind, token), kind, is_start)
         is_start = kind == "end"
+
+
+def _low(kind: str, token: str) -> str:
+    low = token.lower()
+    if kind == "word" and "'" in low:
+        return _POSSESSIVE.sub("", low) or low
+    if kind == "initials":
+        low = low.replace(".", "")
+    if low == "us" and token[0] == "U":
+        return "usa"
+    return SIGNS.get(low, low)
 
 
 def _numbers(tokens: Sequence[_Token]) -> dict[int, str]:
@@ -201,7 +215,7 @@ def _value(token: _Token) -> float | str | None:
         found = NUMBERS.get(token.low)
         found = ROMAN.get(token.text, found)
         return None if found is None else float(found)
-    digits = re.match(r"[\d.,:/]*\d", token.low)
+    digits = re.match(r"-?[\d.,:/]*\d", token.low)
     text = digits[0] if digits else token.low
     if _THOUSANDS.fullmatch(text):
         text = text.replace(",", "")
@@ -212,33 +226,27 @@ def _value(token: _Token) -> float | str | None:
 
 
 def _content(tokens: Sequence[_Token], numbers: dict[int, str]) -> tuple[Word, ...]:
-    places = [
-        place
-        for place, token in enumerate(tokens)
-        if numbers.get(place) or _is_content(place, token, numbers)
-    ]
+    places = [place for place, token in enumerate(tokens) if numbers.get(place, _says_something(token))]
     is_title = _is_title_case([tokens[place] for place in places if place not in numbers])
-    lows = [token.low for token in tokens]
     words = []
     after = 0
     for place in places:
-        between = [low for low in lows[after:place] if low not in _ARTICLES]
+        between = [token.low for token in tokens[after:place]]
         words.append(_word(tokens[place], numbers.get(place), is_title, between))
         after = place + 1
     return tuple(words)
 
 
-def _is_content(place: int, token: _Token, numbers: dict[int, str]) -> bool:
-    is_word = token.kind in ("word", "initials") and place not in numbers
-    return is_word and token.low not in FRAME and not _is_negation(token.low)
+def _says_something(token: _Token) -> bool:
+    return token.kind not in ("end", "comma") and token.low not in FRAME and not _is_negation(token.low)
 
 
 def _word(token: _Token, number: str | None, is_title: bool, between: Sequence[str]) -> Word:
     role = next((low for low in reversed(between) if low in ROLES), "")
     if number:
-        return Word(number, True, False, token.text in MONTHS, role, _link(between))
+        return Word(token.low, number, True, False, token.text in MONTHS, role, _link(between))
     is_loose = token.low.endswith("ly") or token.low in LOOSE
-    return Word(stem(token.low), False, _is_name(token, is_title), is_loose, role, _link(between))
+    return Word(token.low, stem(token.low), False, _is_name(token, is_title), is_loose, role, _link(between))
 
 
 def _link(between: Sequence[str]) -> str:
@@ -259,14 +267,13 @@ def _is_title_case(tokens: Sequence[_Token]) -> bool:
 
 
 def _is_name(token: _Token, is_title: bool) -> bool:
-    inner = token.text[1:]
-    if any(letter.isdigit() or letter in "_+#" for letter in inner) or "." in token.text.rstrip("."):
+    text, inner = token.text, token.text[1:]
+    if _IDENTIFIER.search(inner):
         return True
-    if is_title:
+    lower = text.lower()
+    if is_title or text == lower:
         return False
-    return any(letter.isupper() for letter in inner) or (
-        token.text[0].isupper() and not token.starts_sentence
-    )
+    return inner != lower[1:] or not token.starts_sentence
 
 
 def _is_negation(low: str) -> bool:
