@@ -5,6 +5,7 @@ Knows records and filters: no prompts that resemble each other, no limits.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from faissbase.types import Collection, Float32, Where
 SETTINGS_ID = "settings"
 FORMAT = 1
 _PAGE = 500
-_MOST_IN_METADATA = 256 * 1024  # larger values are kept as documents, which may be 16 MiB
+# Longer texts are kept as documents, which may be 16 MiB; a server takes metadata of 64 KiB.
+_MOST_IN_METADATA = 48 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +51,16 @@ class Entry:
         fields = {name: value for name, value in metadata.items() if name in cls.__dataclass_fields__}
         fields["tags"] = tuple(fields["tags"])
         if document is not None:
-            fields["text"] = document
+            fields["prompt"], fields["text"] = json.loads(document)
         return cls(key=key, **fields)
 
     def stored_form(self) -> tuple[dict[str, Any], str | None]:
         """Metadata and document of its record."""
         names = [name for name in self.__dataclass_fields__ if name != "key"]
         metadata = {name: getattr(self, name) for name in names} | {"tags": list(self.tags)}
-        if len(self.text) <= _MOST_IN_METADATA:
+        if 6 * len(self.prompt) + 2 * len(self.text) <= _MOST_IN_METADATA:  # as JSON at their longest
             return metadata, None
-        return metadata | {"text": ""}, self.text
+        return metadata | {"prompt": "", "text": ""}, json.dumps([self.prompt, self.text])
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,4 +212,5 @@ class Entries:
         """The values of these keys, where they have to be forgotten with their records."""
         if not self._values.is_local:
             return []
-        return [record.metadata["text"] for record in self._collection.get(list(keys))]
+        records = self._collection.get(list(keys))
+        return [Entry.of(record.id, record.metadata, record.document).text for record in records]

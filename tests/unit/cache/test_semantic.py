@@ -149,6 +149,12 @@ def test_large_answers_are_kept(make: Make) -> None:
     cache = make()
     cache.store("a", "x" * 3_000_000)
     assert _responses(cache, "a") == ["x" * 3_000_000]
+    prompt = "long " * 400_000
+    cache.store(prompt, None)
+    hit = cache.check(prompt)
+    assert hit is not None
+    assert hit.stored_prompt == prompt
+    assert cache.invalidate(prompt) == 1
 
 
 def test_an_embedder_out_of_reach_does_not_stop_computing(make: Make) -> None:

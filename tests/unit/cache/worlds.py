@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +28,7 @@ class Topics:
 
     def _vector(self, text: str) -> Float32:
         topic, _, cosine = text.partition(": ")
-        rng = np.random.default_rng(sum(map(ord, topic)) * 1000 + len(topic))
+        rng = np.random.default_rng(zlib.crc32(topic.encode()))
         base, other = np.linalg.qr(rng.standard_normal((D, 2)))[0].T
         near = float(cosine) if cosine else 1.0
         vector: Float32 = (near * base + (1 - near**2) ** 0.5 * other).astype(np.float32)
