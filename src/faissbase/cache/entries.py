@@ -16,7 +16,7 @@ import numpy as np
 from faissbase.cache.values import Values
 from faissbase.embedding import Embedder, check_same_embedder
 from faissbase.errors import AlreadyExistsError, CorruptionError
-from faissbase.types import Collection, Float32, Where
+from faissbase.types import Collection, Float32, Hit, Where
 
 SETTINGS_ID = "settings"
 FORMAT = 1
@@ -53,6 +53,10 @@ class Entry:
         if document is not None:
             fields["prompt"], fields["text"] = json.loads(document)
         return cls(key=key, **fields)
+
+    @classmethod
+    def of_hit(cls, hit: Hit) -> Entry:
+        return cls.of(hit.id, hit.metadata, hit.document)
 
     def stored_form(self) -> tuple[dict[str, Any], str | None]:
         """Metadata and document of its record."""
@@ -128,10 +132,10 @@ class Entries:
         records = self._collection.get([key])
         return Entry.of(key, records[0].metadata, records[0].document) if records else None
 
-    def nearest(self, vector: Float32, k: int, where: Where) -> list[tuple[Entry, float]]:
-        """The k nearest entries that match, with their cosines."""
-        hits = self._collection.search(vector, k, where)
-        return [(Entry.of(hit.id, hit.metadata, hit.document), min(1.0, float(hit.score))) for hit in hits]
+    def nearest(self, vector: Float32, k: int, where: Where) -> list[Hit]:
+        """The k nearest entries that match; `Entry.of_hit` reads one."""
+        hits: list[Hit] = self._collection.search(vector, k, where)
+        return hits
 
     def encode(self, value: Any) -> str:
         return self._values.encode(value)

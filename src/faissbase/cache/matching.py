@@ -120,33 +120,39 @@ class Matching:
             return None
         return self._hit(entry, prompt, "exact", 1.0)
 
-    def find(self, scope: str, prompt: str, now: float) -> Found:
-        """The answer that serves, or why there is none."""
+    def find(self, scope: str, prompt: str, now: float, *, is_full: bool = False) -> Found:
+        """The answer that serves, or why there is none; ``is_full`` tells also of those too far away."""
         hit = self.exact(scope, prompt, now)
         if hit is not None:
             return Found(hit, "the same text is stored")
         found = Found(vector=self.embed(prompt))
-        self._look_among_the_nearest(found, scope, prompt, now)
+        self._look_among_the_nearest(found, scope, prompt, now, is_full)
         return found
 
     def embed(self, prompt: str) -> Float32:
         vector: Float32 = self.embedder.embed([prompt])[0]
         return vector
 
-    def _look_among_the_nearest(self, found: Found, scope: str, prompt: str, now: float) -> None:
+    def _look_among_the_nearest(
+        self, found: Found, scope: str, prompt: str, now: float, is_full: bool
+    ) -> None:
         assert found.vector is not None
         where: dict[str, Any] = {"scope": scope}
         for k in _CANDIDATES:
             nearest = self.entries.nearest(found.vector, k, where)
             found.candidates.clear()
-            for entry, score in nearest:
+            for hit in nearest:
+                score = min(1.0, float(hit.score))
+                if score < self.threshold and found.candidates and not is_full:
+                    return
+                entry = Entry.of_hit(hit)
                 refused = self._refused(found, entry, score, prompt, now)
                 found.candidates.append(Candidate(entry.prompt, score, refused))
                 if found.hit is not None:
                     found.reason = f"similarity {score:.4f} reaches the threshold {self.threshold:.4f}"
                     return
                 found.reason = refused if len(found.candidates) == 1 and refused else found.reason
-            if len(nearest) < k or nearest[-1][1] < self.threshold:
+            if len(nearest) < k or nearest[-1].score < self.threshold:
                 return
             where = {"scope": scope, "$not": {"expires_at": {"$lte": now}}}
 

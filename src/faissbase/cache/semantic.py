@@ -372,7 +372,7 @@ class SemanticCache:
     def explain(self, prompt: str, *, scope: Scope | None = None, is_stream: bool = False) -> Explanation:
         """Look a prompt up and tell why it hits or not. Counts nothing, and uses nothing up."""
         order = self._order(prompt, scope, is_stream=is_stream)
-        found = self._matching.find(order.facts.scope, prompt, self._clock())
+        found = self._matching.find(order.facts.scope, prompt, self._clock(), is_full=True)
         outcome = "miss" if found.hit is None else found.hit.kind
         return Explanation(prompt, outcome, found.reason, self.threshold, list(found.candidates), found.hit)
 
