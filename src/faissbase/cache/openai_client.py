@@ -96,7 +96,7 @@ class _Completions:
         self._target = client.chat.completions
         self._address = str(client.base_url)
         self._is_async = isinstance(client, openai.AsyncOpenAI)
-        self._unset = (openai.NotGiven, openai.Omit)
+        self._unset = (openai.NotGiven, getattr(openai, "Omit", openai.NotGiven))
         self._cache = cache
         self._scope = scope
         self._terms = terms

@@ -269,6 +269,14 @@ except ImportError as error:
     print(error)
 """)
     assert told == "FAISSBackend needs faiss: pip install faiss-cpu\n"
+    told = _run_without_faiss("""
+from faissbase.cache import SemanticCache
+try:
+    SemanticCache()
+except ImportError as error:
+    print(error)
+""")
+    assert told == "SemanticCache needs faiss: pip install faiss-cpu\n"
 
 
 def test_the_root_still_has_every_name() -> None:
