@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 _NUMBER = re.compile(r"(?<![\w.,])\d{1,4}(?![\w.,%])")
 _NAME = re.compile(r"(?<=[a-z] )[A-Z][a-z]{2,}(?: [A-Z][a-z]+)*(?![\w'])")
-_NO_NAMES = re.compile(
-    r"\b(?:Best|Why|And|Today|What|Is|The|January|February|March|April|May|June|July|August|September|October|November|December)\b"
-)
+_MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
+_NO_NAMES = re.compile(rf"\b(?:Best|Why|And|Today|What|Is|The|{_MONTHS})\b")
 _AUXILIARY = re.compile(
-    r"\b(should|can|could|will|would|does|did|is|are|was|were) (I|we|you|he|she|it|they|the \w+|\w+s)\b"
+    r"\b(?:should|can|could|will|would|does|did|is|are|was|were) (?:I|we|you|he|she|it|they|the \w+|\w+s)\b"
 )
 _UNITS = (
     ("km", "miles"), ("kg", "pounds"), ("days", "weeks"), ("months", "years"), ("hours", "minutes"),
-    ("dollars", "euros"), ("rupees", "dollars"), ("cm", "inches"), ("GB", "MB"), ("inch", "cm"), ("lakhs", "crores"),
+    ("dollars", "euros"), ("rupees", "dollars"), ("cm", "inches"),
+    ("GB", "MB"), ("inch", "cm"), ("lakhs", "crores"),
 )  # fmt: skip
 _UNIT = re.compile(rf"(?<=\d )(?:{'|'.join(unit for pair in _UNITS for unit in pair)})\b")
 _OTHER_UNIT = {one: other for pair in _UNITS for one, other in (pair, pair[::-1])}

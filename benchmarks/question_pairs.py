@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +81,7 @@ def _root(parent: dict[str, str], text: str) -> str:
 def in_hindsight(
     scores: Floats, is_same: Flags, budget: float, *, of_all: bool = False
 ) -> tuple[float, float]:
-    """The best hit rate whose false hits stay within the budget, and its threshold; both seen in these very pairs.
+    """The best hit rate with false hits within the budget, and its threshold; both seen in these very pairs.
 
     False hits are counted among the different pairs, or ``of_all`` among all pairs.
     """
@@ -89,9 +89,3 @@ def in_hindsight(
     allowed = int(budget * (len(scores) if of_all else len(different)))
     threshold = different[allowed]
     return float(np.mean(scores[is_same] > threshold)), float(threshold)
-
-
-def scored(pairs: Pairs, refuses: Callable[[str, str], bool], doubt: Callable[[str, str], float]) -> Floats:
-    """The similarity less the doubt, and minus infinity where a guard refuses."""
-    lost = [np.inf if refuses(a, b) else doubt(a, b) for a, b in pairs.texts]
-    return pairs.similarity - np.array(lost)
