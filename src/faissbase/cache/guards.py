@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
 
-from faissbase.cache.vocabulary import ANTONYMS, OPPOSING_PREFIXES
+from faissbase.cache.vocabulary import ANTONYMS, MEASURES, OPPOSING_PREFIXES
 from faissbase.cache.words import Word, Words, stem, words_of
 
 _STRICT_KINDS = frozenset({"why", "who", "when", "where", "amount"})
@@ -24,7 +24,6 @@ _OPPOSED_ROLES = frozenset(
 )
 _NEAR_LENGTH = 5
 _SENTENCE = 3
-_ADDITION = 0.03
 
 
 def disagreement(a: str, b: str) -> str | None:
@@ -44,16 +43,6 @@ def disagreement(a: str, b: str) -> str | None:
     return next(disagreements(a, b), None)
 
 
-def doubt(a: str, b: str) -> float:
-    """What to take off the similarity of two prompts, of which only one adds something: 0.03, else 0.
-
-    "Which sports car is best?" and "Which sports car is best for a family?" are close and may still want
-    two answers; where each has words of its own, the similarity itself tells how near these are.
-    """
-    pair = _Pair(words_of(a), words_of(b))
-    return 0.0 if bool(pair.only_a) == bool(pair.only_b) else _ADDITION
-
-
 def disagreements(a: str, b: str) -> Iterator[str]:
     """Every reason, the cheapest to find first."""
     pair = _Pair(words_of(a), words_of(b))
@@ -68,19 +57,31 @@ class _Pair:
 
     def __init__(self, a: Words, b: Words) -> None:
         self.a, self.b = a, b
-        self.only_a, self.only_b = _only(a, b)
+        only_a, only_b = _missing(a, b), _missing(b, a)
+        #: Stems of ``b`` that are forms or spellings of one of ``a``.
+        self.near = {two.stem: one.stem for one in only_a for two in only_b if _is_near(one, two)}
+        forms = set(self.near.values())
+        self.only_a = [word for word in only_a if word.stem not in forms]
+        self.only_b = [word for word in only_b if word.stem not in self.near]
+
+    def stems(self, words: Sequence[Word]) -> list[str]:
+        """Stems of either prompt, those that are near each other as one."""
+        return [self.near.get(word.stem, word.stem) for word in words]
 
 
 def _numbers(pair: _Pair) -> str | None:
     a, b = ([word.stem for word in words.content if word.is_number] for words in (pair.a, pair.b))
     if sorted(a) != sorted(b):
         return _sides(a, b)
-    if not a:
-        return None
-    units = pair.a.measures, pair.b.measures
-    changed = [number for number in units[0] if units[1].get(number, units[0][number]) != units[0][number]]
+    counted = pair.a.counted, pair.b.counted
+    known = {word.low for word in pair.a.content} & {word.low for word in pair.b.content} | MEASURES.keys()
+    changed = [
+        number
+        for number in counted[0].keys() & counted[1].keys()
+        if counted[0][number] != counted[1][number] and {counted[0][number], counted[1][number]} <= known
+    ]
     return (
-        _sides(*([f"{number} {side[number]}" for number in changed] for side in units)) if changed else None
+        _sides(*([f"{number} {side[number]}" for number in changed] for side in counted)) if changed else None
     )
 
 
@@ -116,31 +117,30 @@ def _names(pair: _Pair) -> str | None:
 
 def _roles(pair: _Pair) -> str | None:
     """A word once after "from" and once after "to", or a name once after "by" and once not."""
-    roles = {word.stem: word.role for word in pair.a.content}
+    before = {word.stem: word for word in pair.a.content}
     for word in pair.b.content:
-        role = roles.get(word.stem, word.role)
-        if role == word.role:
-            continue
-        if frozenset((role, word.role)) in _OPPOSED_ROLES or (
-            word.is_name and {role, word.role} == {"by", ""}
-        ):
-            return f"{role} {word.stem} | {word.role} {word.stem}"
+        other = before.get(word.stem, word)
+        roles = frozenset((word.role, other.role))
+        is_done = roles == {"by", ""} and word.is_name and "joined" not in (word.link, other.link)
+        if is_done or roles in _OPPOSED_ROLES:
+            return f"{other.role} {word.stem} | {word.role} {word.stem}"
     return None
 
 
 def _order(pair: _Pair) -> str | None:
     """The words that both have, in another order; lists may be permuted, adverbs and dates may move."""
-    counts = [Counter(word.stem for word in words.content) for words in (pair.a, pair.b)]
+    counts = [Counter(pair.stems(words.content)) for words in (pair.a, pair.b)]
     more, fewer = _more(*counts), _more(*reversed(counts))
     if more and fewer:
         return _sides(more, fewer)
-    common = _common(pair, counts)
-    plain = [_in_order(words.content, common, False) for words in (pair.a, pair.b)]
-    numbers = [_in_order(words.content, common, True) for words in (pair.a, pair.b)]
+    fixed = _fixed(pair, counts)
+    plain, numbers = (
+        [_in_order(pair, side.content, fixed, kind) for side in (pair.a, pair.b)] for kind in (False, True)
+    )
     if plain[0] == plain[1] and numbers[0] == numbers[1]:
         return None
     kinds = (False, True) if len(numbers[0]) > 1 else (False,)
-    a, b = (_in_order(_ordered(words.content), common, *kinds) for words in (pair.a, pair.b))
+    a, b = (_in_order(pair, _ordered(side.content), fixed, *kinds) for side in (pair.a, pair.b))
     moved = [both for both in zip(a, b, strict=True) if both[0] != both[1]]
     return _sides([one for one, _ in moved], [other for _, other in moved]) if moved else None
 
@@ -150,8 +150,10 @@ def _more(count: Counter[str], other: Counter[str]) -> list[str]:
     return [stem for stem, n in count.items() if n > other[stem] > 0]
 
 
-def _in_order(words: Sequence[Word], common: set[str], *is_number: bool) -> list[str]:
-    return [word.stem for word in words if word.stem in common and word.is_number in is_number]
+def _in_order(pair: _Pair, words: Sequence[Word], fixed: set[str], *is_number: bool) -> list[str]:
+    return [
+        stem for stem in pair.stems([word for word in words if word.is_number in is_number]) if stem in fixed
+    ]
 
 
 def _replacement(pair: _Pair) -> str | None:
@@ -181,15 +183,10 @@ def _sides(a: Sequence[str], b: Sequence[str]) -> str:
     return f"{' '.join(a[:5])} | {' '.join(b[:5])}"
 
 
-def _only(a: Words, b: Words) -> tuple[list[Word], list[Word]]:
-    by_stem_a, by_stem_b = (
-        {word.stem: word for word in words.content if not word.is_number} for words in (a, b)
-    )
-    only_a = [word for stem, word in by_stem_a.items() if stem not in by_stem_b]
-    only_b = [word for stem, word in by_stem_b.items() if stem not in by_stem_a]
-    near = [(one, other) for one in only_a for other in only_b if _is_near(one, other)]
-    near_a, near_b = {one.stem for one, _ in near}, {other.stem for _, other in near}
-    return [w for w in only_a if w.stem not in near_a], [w for w in only_b if w.stem not in near_b]
+def _missing(a: Words, b: Words) -> list[Word]:
+    """Words of ``a`` whose stem ``b`` lacks."""
+    there = {word.stem for word in b.content}
+    return [word for word in a.content if word.stem not in there and not word.is_number]
 
 
 def _is_near(one: Word, other: Word) -> bool:
@@ -219,7 +216,8 @@ def _is_negated(one: str, other: str) -> bool:
     return other.endswith(one) and other[: -len(one)] in OPPOSING_PREFIXES
 
 
-def _common(pair: _Pair, counts: Sequence[Counter[str]]) -> set[str]:
+def _fixed(pair: _Pair, counts: Sequence[Counter[str]]) -> set[str]:
+    """Stems that both say equally often, and whose place matters."""
     loose = {word.stem for word in (*pair.a.content, *pair.b.content) if word.is_loose}
     return {stem for stem, count in counts[0].items() if counts[1][stem] == count and stem not in loose}
 

@@ -134,6 +134,10 @@ ROLES = frozenset({"from", "to", "by", "than", "into", "before", "after", "over"
 DETERMINERS = frozenset({"the", "a", "an", "his", "her", "its", "their", "my", "your", "our", "some", "any"})
 #: "the village of X" is "the X village".
 BINDERS = frozenset({"of", "for", "in", "on", "at", "'s"})
+#: No adverbs, though they end so.
+FIRM = frozenset(
+    {"family", "only", "early", "supply", "apply", "reply", "assembly", "anomaly", "butterfly", "fly"}
+)
 #: Adverbs that do not end in "ly".
 LOOSE = frozenset({"twice", "daily", "often", "sometimes", "also", "usually", "again", "today", "now"})
 _MONTHS = """January February March April May June July August September October November December"""

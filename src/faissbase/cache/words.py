@@ -1,7 +1,7 @@
 """A prompt as the words that guards compare: what is asked, about what, with which numbers.
 
-English first. In a language that it does not know every word is one that says what is asked; names and numbers
-are still seen.
+English first. In a language that it does not know every word is one that says what is asked; names and
+numbers are still seen.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from faissbase.cache.vocabulary import (
     AUXILIARIES,
     BINDERS,
     DETERMINERS,
+    FIRM,
     FRAME,
     IRREGULAR,
     LOOSE,
@@ -53,7 +54,8 @@ _UNITS = {"one": 1.0, "first": 1.0, "second": 2.0}
 _IDENTIFIER = re.compile(r"[\d_+#]|\.\w")
 _VOWELS = frozenset("aeiouy")
 _CACHED_LENGTH = 2_000
-_TITLE_CASE = 0.6
+_LONG = 4
+_TITLE_CASE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +108,13 @@ class Words:
     tokens: tuple[str, ...]
 
     @property
-    def measures(self) -> dict[str, str]:
-        """Numbers and what they count, where that is a unit of measure."""
-        pairs = zip(self.content, self.content[1:], strict=False)
-        return {one.stem: MEASURES[two.low] for one, two in pairs if one.is_number and two.low in MEASURES}
+    def counted(self) -> dict[str, str]:
+        """Numbers and the word right behind each, units of measure in one spelling."""
+        return {
+            one.stem: MEASURES.get(two.low, two.low)
+            for one, two in zip(self.content, self.content[1:], strict=False)
+            if one.is_number and two.link == "next" and not two.is_number
+        }
 
 
 def words_of(text: str) -> Words:
@@ -227,7 +232,7 @@ def _value(token: _Token) -> float | str | None:
 
 def _content(tokens: Sequence[_Token], numbers: dict[int, str]) -> tuple[Word, ...]:
     places = [place for place, token in enumerate(tokens) if numbers.get(place, _says_something(token))]
-    is_title = _is_title_case([tokens[place] for place in places if place not in numbers])
+    is_title = _is_title_case([token for token in tokens if token.kind == "word"])
     words = []
     after = 0
     for place in places:
@@ -245,8 +250,9 @@ def _word(token: _Token, number: str | None, is_title: bool, between: Sequence[s
     role = next((low for low in reversed(between) if low in ROLES), "")
     if number:
         return Word(token.low, number, True, False, token.text in MONTHS, role, _link(between))
-    is_loose = token.low.endswith("ly") or token.low in LOOSE
-    return Word(token.low, stem(token.low), False, _is_name(token, is_title), is_loose, role, _link(between))
+    is_name = _is_name(token, is_title)
+    is_loose = not is_name and (token.low in LOOSE or (token.low.endswith("ly") and token.low not in FIRM))
+    return Word(token.low, stem(token.low), False, is_name, is_loose, role, _link(between))
 
 
 def _link(between: Sequence[str]) -> str:
@@ -262,8 +268,8 @@ def _link(between: Sequence[str]) -> str:
 
 def _is_title_case(tokens: Sequence[_Token]) -> bool:
     """Whether capitals are the style of the whole prompt, and so tell nothing."""
-    inner = [token for token in tokens if not token.starts_sentence]
-    return len(inner) >= 4 and sum(token.text[0].isupper() for token in inner) > _TITLE_CASE * len(inner)
+    inner = [token.text for token in tokens if not token.starts_sentence and len(token.text) >= _LONG]
+    return len(inner) >= 4 and sum(text[0].isupper() for text in inner) > _TITLE_CASE * len(inner)
 
 
 def _is_name(token: _Token, is_title: bool) -> bool:
