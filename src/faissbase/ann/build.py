@@ -97,6 +97,8 @@ class Builder:
         inner = innermost(index)
         if isinstance(inner, faiss.IndexHNSW):
             inner.hnsw.efConstruction = self.spec.ef_construction
+        if isinstance(inner, faiss.IndexIVFPQ | faiss.IndexPQ):
+            inner.do_polysemous_training = False  # minutes, for a search that is not used
         _seed(inner)
         return index
 
