@@ -99,10 +99,7 @@ def measure(n: int, xb: Float32, misses: Float32, n_scopes: int, path: Path) -> 
     scopes = [Scope(tenant=f"tenant {i}") for i in range(n_scopes)]
     with SemanticCache(table, path=path, threshold=THRESHOLD, guard=None) as cache:
         fill(cache, xb, scopes)
-        began = time.perf_counter()
-        collection: Any = cache._shelf.entries._collection
-        collection.optimize()
-        built_s = time.perf_counter() - began
+        built_s = settle(cache, table, misses, scopes)
         print(f"n = {n:,} in {n_scopes} scopes, d = {xb.shape[1]}; index built in {built_s:.1f} s")
         asked = rng.choice(n, _N_ASKED, replace=False)
         table.vectors = {name(i): xb[i] for i in asked.tolist()}
@@ -125,6 +122,18 @@ def measure(n: int, xb: Float32, misses: Float32, n_scopes: int, path: Path) -> 
                 f"  {kind:12} median {statistics.median(wall):6.3f} ms (CPU {statistics.median(cpu):6.3f}), "
                 f"p95 {np.percentile(wall, 95):6.3f} ms{share}"
             )
+
+
+def settle(cache: SemanticCache, table: Table, misses: Float32, scopes: list[Scope]) -> float:
+    """Have done what the background does in use: the index, and its recall under the filters asked."""
+    began = time.perf_counter()
+    collection: Any = cache._shelf.entries._collection
+    collection.optimize()
+    table.vectors = {f"early {i}": vector for i, vector in enumerate(misses[:50])}
+    for i, prompt in enumerate(table.vectors):
+        cache.check(prompt, scope=scopes[i % len(scopes)])
+    collection.optimize()
+    return time.perf_counter() - began
 
 
 def has_answer(vector: Float32, xb: Float32, scope: int, n_scopes: int) -> bool:

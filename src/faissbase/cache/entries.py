@@ -132,7 +132,7 @@ class Entries:
         records = self._collection.get([key])
         return Entry.of(key, records[0].metadata, records[0].document) if records else None
 
-    def nearest(self, vector: Float32, k: int, where: Where) -> list[Hit]:
+    def nearest(self, vector: Float32, k: int, where: Where | None) -> list[Hit]:
         """The k nearest entries that match; `Entry.of_hit` reads one."""
         hits: list[Hit] = self._collection.search(vector, k, where)
         return hits

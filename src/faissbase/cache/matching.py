@@ -137,11 +137,15 @@ class Matching:
         self, found: Found, scope: str, prompt: str, now: float, is_full: bool
     ) -> None:
         assert found.vector is not None
-        where: dict[str, Any] = {"scope": scope}
-        for k in _CANDIDATES:
+        # Where the last of the first few is too far away, all that are near enough are among them, whosever
+        # they are: the search of all is the fastest, and those of other scopes are passed over here.
+        mine = {"scope": scope, "$not": {"expires_at": {"$lte": now}}}
+        for k, where in zip(_CANDIDATES, (None, mine), strict=True):
             nearest = self.entries.nearest(found.vector, k, where)
             found.candidates.clear()
             for hit in nearest:
+                if hit.metadata.get("scope") != scope:
+                    continue
                 score = min(1.0, float(hit.score))
                 if score < self.threshold and found.candidates and not is_full:
                     return
@@ -152,9 +156,9 @@ class Matching:
                     found.reason = f"similarity {score:.4f} reaches the threshold {self.threshold:.4f}"
                     return
                 found.reason = refused if len(found.candidates) == 1 and refused else found.reason
-            if len(nearest) < k or nearest[-1].score < self.threshold:
+            is_settled = len(nearest) < k or nearest[-1].score < self.threshold
+            if is_settled and (found.candidates or not is_full):
                 return
-            where = {"scope": scope, "$not": {"expires_at": {"$lte": now}}}
 
     def _refused(self, found: Found, entry: Entry, score: float, prompt: str, now: float) -> str | None:
         """Why this entry must not be served; None where it is, and is ``found.hit`` now."""

@@ -229,6 +229,18 @@ def test_no_scope_ever_sees_an_answer_of_another(make: Make) -> None:
             assert hit.response == i
 
 
+def test_neighbours_of_other_scopes_neither_show_nor_hide_anything(make: Make) -> None:
+    cache = make(threshold=0.5)
+    for i in range(30):
+        cache.store("a", "theirs", scope=Scope(tenant=f"other {i}"))
+    assert cache.check("a: 0.99") is None
+    assert cache.explain("a: 0.99").candidates == []
+    cache.store("a: 0.8", "mine")
+    assert _responses(cache, "a: 0.99") == ["mine"]
+    assert [each.prompt for each in cache.explain("a: 0.99").candidates] == ["a: 0.8"]
+    assert [each.prompt for each in cache.explain("b").candidates] == ["a: 0.8"]
+
+
 def test_equal_parameters_are_the_same_scope_in_any_order_and_form(make: Make) -> None:
     cache = make()
     cache.store("a", 1, scope=Scope(parameters={"temperature": 1, "stop": ["x"]}))
