@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -24,6 +24,7 @@ from faissbase.cache.counters import Counters, Counting
 from faissbase.cache.decorator import Cached
 from faissbase.cache.entries import Entries, Entry, Selection
 from faissbase.cache.guards import disagreement
+from faissbase.cache.labelled import Pair, checked_pairs, scores_of
 from faissbase.cache.limits import Eviction, Limits
 from faissbase.cache.matching import CacheHit, Explanation, Guard, Matching, Verifier
 from faissbase.cache.opening import open_collection, open_database
@@ -38,7 +39,6 @@ DEFAULT_THRESHOLD = 0.9
 _COLLECTION = "semantic-cache"
 _REPORTS_KEPT = 10_000
 
-Pair = tuple[str, str, bool]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -403,9 +403,9 @@ class SemanticCache:
             The threshold, which is stored with the cache, and what is known of it.
         """
         self._check_open()
-        checked = [_pair(position, pair) for position, pair in enumerate(pairs)]
+        checked = checked_pairs(pairs)
         is_same = [same for _, _, same in checked]
-        scores = self._scores(checked) if checked else []
+        scores = scores_of(checked, self._embedder, self._matching.guard)
         labels = None if groups is None else list(groups)
         found = calibration.calibrate(
             scores, is_same, max_false_hits=max_false_hits, confidence=confidence, groups=labels
@@ -413,18 +413,6 @@ class SemanticCache:
         self._shelf.entries.keep_setting("threshold", found.threshold)
         self._matching.threshold = found.threshold
         return found
-
-    def _scores(self, pairs: list[Pair]) -> list[float]:
-        """The cosine of each pair; −inf where the guard refuses it, as it would a hit."""
-        texts = list(dict.fromkeys(text for a, b, _ in pairs for text in (a, b)))
-        vectors = self._embedder.embed(texts).astype(np.float64)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        units = dict(zip(texts, vectors / np.where(lengths > 0, lengths, 1), strict=True))
-        guard = self._matching.guard
-        return [
-            -np.inf if guard is not None and guard(a, b) is not None else float(units[a] @ units[b])
-            for a, b, _ in pairs
-        ]
 
     def report_false_hit(self, hit: CacheHit) -> None:
         """A hit was wrong: count it, and do not serve that entry to that prompt again.
@@ -491,14 +479,3 @@ def _check_threshold(threshold: float) -> None:
         raise InvalidInputError(
             f"threshold must be a cosine from -1 to 1 (above 1: exact matches only), got {threshold!r}"
         )
-
-
-def _pair(position: int, pair: Any) -> Pair:
-    if isinstance(pair, Mapping | str) or len(pair) != 3:
-        raise InvalidInputError(f"pair {position} must be (prompt, prompt, same meaning), got {pair!r}")
-    a, b, same = pair
-    if not isinstance(same, bool | int | np.bool_ | np.integer) or int(same) not in (0, 1):
-        raise InvalidInputError(
-            f"pair {position} says {same!r}: True or False wanted, the same meaning or not"
-        )
-    return check_prompt(a), check_prompt(b), bool(same)
