@@ -203,11 +203,11 @@ def _paws(run: _Run) -> Iterator[Figure]:
         for budget in _BUDGETS:
             threshold = _calibrated(run.quora, quora[name], everything, budget).threshold
             label = f"{name}, calibrated on Quora at {budget:.0%} ({threshold:.3f})"
-            hits, false = _rates(part, "PAWS", label, scores >= threshold, pairs.is_same)
+            served, wrong = _rates(part, "PAWS", label, scores >= threshold, pairs.is_same)
             if name == _OURS and budget == _BUDGETS[0]:
-                hits = replace(hits, target=at_least(40, hits.spread.median))
-                false = replace(false, target=at_most(2, false.spread.median))
-            yield from (hits, false)
+                served = replace(served, target=at_least(40, served.spread.median))
+                wrong = replace(wrong, target=at_most(2, wrong.spread.median))
+            yield from (served, wrong)
         hits, threshold = in_hindsight(scores, pairs.is_same, 0.02)
         target = at_least(40, 100 * hits) if name == _OURS else None
         label = f"{name}: hits at ≤ 2% false hits, in hindsight ({threshold:.3f})"

@@ -60,7 +60,7 @@ def read(path: Path, model: MiniLM) -> Pairs:
 def similarities(texts: Sequence[tuple[str, str]], model: MiniLM) -> Floats:
     """The cosine of each pair."""
     a, b = (model.embed([pair[side] for pair in texts]) for side in (0, 1))
-    return np.einsum("ij,ij->i", a, b).astype(np.float64)
+    return np.asarray(np.einsum("ij,ij->i", a, b), dtype=np.float64)
 
 
 def components(texts: Sequence[tuple[str, str]]) -> list[str]:

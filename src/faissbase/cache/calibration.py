@@ -238,8 +238,10 @@ def _allowed(n_pairs: int, n: float, max_false_hits: float, confidence: float) -
     low, high = 0, n_pairs
     while low + 1 < high:
         middle = (low + high) // 2
-        _, bound = binomial_bounds(middle * n / n_pairs, n, confidence)
-        low, high = (middle, high) if bound <= max_false_hits else (low, middle)
+        k = middle * n / n_pairs
+        # The bound lies within the budget where so few false hits are unlikely enough at the budget itself.
+        is_within = incomplete_beta(k + 1, n - k, max_false_hits) >= confidence
+        low, high = (middle, high) if is_within else (low, middle)
     return low
 
 

@@ -19,9 +19,11 @@ _OPPOSITES: dict[str, set[str]] = {}
 for _pair in ANTONYMS:
     for _one, _other in permutations({stem(word) for word in _pair}, 2):
         _OPPOSITES.setdefault(_one, set()).add(_other)
-_OPPOSED_ROLES = frozenset(
-    map(frozenset, (("from", "to"), ("from", "into"), ("before", "after"), ("over", "under")))
-)
+_OPPOSED_ROLES: dict[str, set[str]] = {
+    "from": {"to", "into"}, "to": {"from"}, "into": {"from"}, "before": {"after"}, "after": {"before"},
+    "over": {"under"}, "under": {"over"},
+}  # fmt: skip
+_DOES_AND_IS_DONE = {frozenset({""}), frozenset({"by"})}
 _NEAR_LENGTH = 5
 _SENTENCE = 3
 
@@ -117,14 +119,24 @@ def _names(pair: _Pair) -> str | None:
 
 def _roles(pair: _Pair) -> str | None:
     """A word once after "from" and once after "to", or a name once after "by" and once not."""
-    before = {word.stem: word for word in pair.a.content}
-    for word in pair.b.content:
-        other = before.get(word.stem, word)
-        roles = frozenset((word.role, other.role))
-        is_done = roles == {"by", ""} and word.is_name and "joined" not in (word.link, other.link)
-        if is_done or roles in _OPPOSED_ROLES:
-            return f"{other.role} {word.stem} | {word.role} {word.stem}"
+    roles_a, roles_b = _roles_of(pair.a), _roles_of(pair.b)
+    for word, one in roles_a.items():
+        for other in roles_b.get(word, ()):
+            if one.isdisjoint(roles_b[word]) and not one.isdisjoint(_OPPOSED_ROLES.get(other, ())):
+                return f"{' '.join(sorted(one))} {word} | {other} {word}"
+    done = {word.stem for word in (*pair.a.content, *pair.b.content) if word.is_name}
+    joined = {word.stem for word in (*pair.a.content, *pair.b.content) if word.link == "joined"}
+    for word in sorted((done - joined) & roles_a.keys() & roles_b.keys()):
+        if {frozenset(roles_a[word]), frozenset(roles_b[word])} == _DOES_AND_IS_DONE:
+            return f"{' '.join(roles_a[word])} {word} | {' '.join(roles_b[word])} {word}"
     return None
+
+
+def _roles_of(words: Words) -> dict[str, set[str]]:
+    roles: dict[str, set[str]] = {}
+    for word in words.content:
+        roles.setdefault(word.stem, set()).add(word.role)
+    return roles
 
 
 def _order(pair: _Pair) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _FRAME = """
+between vs versus
 a an the this that these those some any such it its there here i me my mine myself we us our ours
 ourselves you your yours yourself he him his she her hers they them their theirs one ones someone
 somebody anyone anybody everyone everybody people person something anything thing be am is are was were
@@ -151,7 +152,7 @@ kg kilogram kilograms kilo kilos|g gram grams|mg milligram milligrams|lb lbs pou
 liter liters litre litres|ml milliliter milliliters|gallon gallons|cup cups|tablespoon tablespoons tbsp
 teaspoon teaspoons tsp|celsius c|fahrenheit f|hour hours hr hrs|minute minutes min mins
 second seconds sec secs|millisecond milliseconds ms|day days|week weeks|month months|year years yr yrs
-decade decades|dollar dollars usd|euro euros eur|rupee rupees rs inr|yen|percent|kb|mb|gb|tb|pb|mph
+decade decades|dollar dollars usd|euro euros eur|rupee rupees rs inr|yen|sterling|percent|kb|mb|gb|tb|pb|mph
 kmh kph|watt watts w|kw|volt volts v|amp amps|hz|khz|mhz|ghz|acre acres|hectare hectares|degree degrees
 """
 #: A unit of measure and its one spelling.

@@ -109,12 +109,15 @@ class Words:
 
     @property
     def counted(self) -> dict[str, str]:
-        """Numbers and the word right behind each, units of measure in one spelling."""
-        return {
-            one.stem: MEASURES.get(two.low, two.low)
-            for one, two in zip(self.content, self.content[1:], strict=False)
-            if one.is_number and two.link == "next" and not two.is_number
-        }
+        """Numbers and what they count: a currency before, or the word right behind, units in one spelling."""
+        found: dict[str, str] = {}
+        for one, two in zip(self.content, self.content[1:], strict=False):
+            if two.link != "next" or one.is_number == two.is_number:
+                continue
+            number, word = (one, two) if one.is_number else (two, one)
+            if one.is_number or word.low in SIGNS.values():
+                found[number.stem] = MEASURES.get(word.low, word.low)
+        return found
 
 
 def words_of(text: str) -> Words:
@@ -136,11 +139,8 @@ def stem(word: str) -> str:
     >>> stem("studies") == stem("studying") == stem("study")
     True
     """
-    word = IRREGULAR.get(word, word)
-    if word in SYNONYMS:
-        return SYNONYMS[word]
-    bare = _bare(word)
-    return SYNONYMS.get(bare, bare)
+    bare = _bare(IRREGULAR.get(word, word))
+    return _HEADS.get(bare, bare)
 
 
 def _bare(word: str) -> str:
@@ -158,6 +158,9 @@ def _bare(word: str) -> str:
     if len(word) > 3 and word.endswith("e"):
         word = word[:-1]
     return word[:-1] + "i" if len(word) > 2 and word.endswith("y") else word
+
+
+_HEADS = {_bare(word): _bare(head) for word, head in SYNONYMS.items()}
 
 
 @dataclass(slots=True)
@@ -204,10 +207,11 @@ def _numbers(tokens: Sequence[_Token]) -> dict[int, str]:
     found: dict[int, float | str] = {}
     for place, token in enumerate(tokens):
         value, before = _value(token), found.get(place - 1)
+        ones = _UNITS.get(token.low, value)
         if isinstance(before, float) and token.low in SCALES:
             found[place - 1], value = "", before * SCALES[token.low]
-        elif before in _TENS and _UNITS.get(token.low, value) in _ONES:
-            found[place - 1], value = "", float(before) + float(_UNITS.get(token.low, value))
+        elif isinstance(before, float) and before in _TENS and isinstance(ones, float) and ones in _ONES:
+            found[place - 1], value = "", before + ones
         if value is not None:
             found[place] = value
     return {place: value if isinstance(value, str) else f"{value:.12g}" for place, value in found.items()}
