@@ -144,11 +144,11 @@ class Matching:
             nearest = self.entries.nearest(found.vector, k, where)
             found.candidates.clear()
             for hit in nearest:
-                if hit.metadata.get("scope") != scope:
-                    continue
                 score = min(1.0, float(hit.score))
                 if score < self.threshold and found.candidates and not is_full:
                     return
+                if hit.metadata.get("scope") != scope:
+                    continue
                 entry = Entry.of_hit(hit)
                 refused = self._refused(found, entry, score, prompt, now)
                 found.candidates.append(Candidate(entry.prompt, score, refused))
