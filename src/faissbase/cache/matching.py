@@ -22,6 +22,7 @@ Kind: TypeAlias = Literal["exact", "similar"]
 
 # Far more are looked at only where all of the first are near enough and none of them may be served.
 _CANDIDATES = (8, 128)
+_MOST_VERIFIED = 8  # a look-up: it is often a model, and each question costs
 _log = logging.getLogger("faissbase.cache")
 
 
@@ -100,6 +101,7 @@ class Found:
     reason: str = "nothing is stored in this scope"
     candidates: list[Candidate] = field(default_factory=list)
     vector: Float32 | None = None
+    n_verified: int = 0
 
 
 @dataclass(slots=True)
@@ -168,7 +170,7 @@ class Matching:
         hit = self._hit(entry, prompt, "similar", score)
         if hit is None:
             return "removed meanwhile"
-        reason = self._doubt(prompt, hit)
+        reason = self._doubt(found, prompt, hit)
         if reason is None:
             found.hit = hit
         return reason
@@ -182,10 +184,13 @@ class Matching:
             return "reported as a false hit"
         return self.guard(prompt, entry.prompt) if self.guard is not None else None
 
-    def _doubt(self, prompt: str, hit: CacheHit) -> str | None:
+    def _doubt(self, found: Found, prompt: str, hit: CacheHit) -> str | None:
         """What the verifier has against it. One that fails, or answers anything but a bool, is against it."""
         if self.verifier is None:
             return None
+        if found.n_verified >= _MOST_VERIFIED:
+            return f"the verifier was asked {_MOST_VERIFIED} times already"
+        found.n_verified += 1
         try:
             verdict = self.verifier(prompt, hit)
         except Exception as error:  # noqa: BLE001  # other people's code, often a model far away: a miss

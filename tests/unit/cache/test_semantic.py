@@ -492,6 +492,20 @@ def test_the_verifier_has_the_last_word_on_similar_hits_only(make: Make) -> None
     assert asked == [("a: 0.99", "a"), ("b: 0.99", "b")]
 
 
+def test_the_verifier_is_not_asked_about_every_neighbour(make: Make) -> None:
+    asked: list[str] = []
+
+    def verifier(prompt: str, hit: CacheHit) -> bool:
+        asked.append(hit.stored_prompt)
+        return False
+
+    cache = make(threshold=0.5, verifier=verifier)
+    for i in range(50):
+        cache.store(f"a: 0.9{i:02d}", i)
+    assert cache.check("a") is None
+    assert len(asked) == 8
+
+
 @pytest.mark.parametrize("answer", [RuntimeError("down"), "yes", 1, None])
 def test_a_verifier_that_fails_means_a_miss(make: Make, answer: Any) -> None:
     def verifier(prompt: str, hit: CacheHit) -> Any:
