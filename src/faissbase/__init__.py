@@ -9,15 +9,9 @@
 ['a']
 """
 
+from typing import TYPE_CHECKING, Any
+
 from faissbase._version import __version__
-from faissbase.collection.answers import Explanation
-from faissbase.collection.care import OptimizeReport
-from faissbase.collection.recall import RecallReport
-from faissbase.collection.stats import Stats
-from faissbase.connecting import aconnect, connect
-from faissbase.database.backup import restore
-from faissbase.database.catalog import repair_catalog
-from faissbase.database.database import Database
 from faissbase.errors import (
     AccessError,
     AlreadyExistsError,
@@ -31,6 +25,16 @@ from faissbase.errors import (
     UnavailableError,
 )
 from faissbase.types import Collection, Hit, Page, Record, RepairReport, SearchResult, VerifyReport
+
+if TYPE_CHECKING:
+    from faissbase.collection.answers import Explanation
+    from faissbase.collection.care import OptimizeReport
+    from faissbase.collection.recall import RecallReport
+    from faissbase.collection.stats import Stats
+    from faissbase.connecting import aconnect, connect
+    from faissbase.database.backup import restore
+    from faissbase.database.catalog import repair_catalog
+    from faissbase.database.database import Database
 
 __all__ = [
     "AccessError",
@@ -61,3 +65,29 @@ __all__ = [
     "repair_catalog",
     "restore",
 ]
+
+# Imported at first use: these need faiss, and the application layers can be imported without it.
+_MODULE_OF = {
+    "Database": "faissbase.database.database",
+    "Explanation": "faissbase.collection.answers",
+    "OptimizeReport": "faissbase.collection.care",
+    "RecallReport": "faissbase.collection.recall",
+    "Stats": "faissbase.collection.stats",
+    "aconnect": "faissbase.connecting",
+    "connect": "faissbase.connecting",
+    "repair_catalog": "faissbase.database.catalog",
+    "restore": "faissbase.database.backup",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'faissbase' has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -93,6 +93,15 @@ def test_wrong_settings_are_refused(db: Any, name: str, dimension: int, metric: 
     assert db.list_collections() == []
 
 
+def test_a_filter_may_begin_with_an_operator(docs: Any) -> None:
+    where = {"$or": [{"n": {"$lt": 3}}, {"$not": {"n": {"$lt": 295}}}]}
+    few = [0, 1, 2, *range(295, N)]
+    assert sorted(hit.metadata["n"] for hit in docs.search([1.0] * D, k=N, where=where)) == few
+    assert [record.metadata["n"] for record in docs.scroll(where).records] == few
+    assert docs.count({"$and": [where, {"even": True}]}) == 4
+    assert docs.delete(where=where) == len(few)
+
+
 def test_records_come_back_as_they_were_given(db: Any) -> None:
     docs = db.create_collection("docs", 3)
     vectors = np.array([[3.0, 4.0, 0.1], [1e-3, 2.0, 7.5]], np.float32)

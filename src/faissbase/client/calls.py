@@ -237,7 +237,11 @@ def reset(facts: Facts) -> Steps[int]:
 def _filter(where: Where | None) -> Any:
     """A filter as it travels; checked here, so that a wrong one raises what the library raises."""
     parse(where)
-    return None if where is None else orjson.Fragment(inputs.encode_metadatas([where], 1)[0])
+    if where is None:
+        return None
+    # As a field of metadata: at their top, an operator is refused, and a filter may begin with one.
+    [encoded] = inputs.encode_metadatas([{"where": dict(where)}], 1)
+    return orjson.Fragment(encoded[len(b'{"where":') : -1])
 
 
 def ntotal(facts: Facts) -> Steps[int]:
