@@ -179,7 +179,7 @@ def test_the_log_of_the_catalog_holds_nothing_that_damage_could_undo(killed: lis
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pattern", "n"), [("*/*/records.sqlite", 700), ("catalog.sqlite", 300)])
+@pytest.mark.parametrize(("pattern", "n"), [("*/*/records.sqlite", 400), ("catalog.sqlite", 200)])
 def test_any_flipped_bit_gives_the_right_answer_or_an_error(
     tmp_path: Path, closed: Path, pattern: str, n: int
 ) -> None:
