@@ -5,6 +5,7 @@ A graph of few rows, or of equal ones, may be built or may end the process or ne
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 from collections.abc import Callable
@@ -69,6 +70,7 @@ def _survives(run: Callable[[], object], cpu_s: int) -> bool:
 
 def _try(run: Callable[[], object], cpu_s: int) -> None:
     try:
+        faulthandler.disable()  # its end is an answer
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (1, 2):  # what FAISS prints is printed once
