@@ -80,7 +80,7 @@ def test_fields_are_read_as_with_faiss(remote: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_fields_are_set_as_with_faiss(remote: Any, name: str) -> None:
-    """To another value of the kind, and on top to some of wrong kinds; numbers alone: an object is refused."""
+    """To another value of the kind; on top, to some of wrong kinds. Numbers alone: an object is refused."""
     here, there = (recipe(name)(f) for f in (faiss, remote))
     wrong, n_tried = [], 0
     for path, ours, theirs in _walked(here, there):
