@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,10 +54,10 @@ class Shelf:
         ):
             self.entries.forget(entry)
             return False
-        self.entries.put(entry, vector)
+        with self._ledger.storing(entry) if self._ledger is not None else nullcontext():
+            self.entries.put(entry, vector)
         self._counting.add(stored=1)
         if self._ledger is not None:
-            self._ledger.note_stored(entry)
             self._make_room(self._ledger, now, entry.key)
         if now >= self._next_purge:
             self.purge()
@@ -77,8 +77,7 @@ class Shelf:
 
     def _make_room(self, ledger: Ledger, now: float, newest: str) -> None:
         with self._making_room:
-            n_entries = len(self.entries)
-            if n_entries != len(ledger) and ledger.may_be_over(n_entries):  # others write here, too
+            if ledger.must_load(len(self.entries)):  # others write here, too
                 ledger.load(self.entries.all())
             excess = ledger.excess(now, newest)
             self.entries.remove(excess)

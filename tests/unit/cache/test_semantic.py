@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.unit.cache.worlds import Clock, Topics
 
 import faissbase
 from faissbase.cache import CacheHit, Scope, SemanticCache
+from faissbase.cache.limits import Ledger
 from faissbase.errors import ConflictError, InvalidInputError, NotReadyError, UnavailableError
 
 Make = Callable[..., SemanticCache]
@@ -390,6 +392,48 @@ def test_limits_and_uses_hold_on_reopening(tmp_path: Path) -> None:
     with SemanticCache(Topics(), path=tmp_path / "c", max_entries=2) as cache:
         cache.store("e", "e")
         assert len(cache) == 2
+
+
+def test_bytes_of_an_earlier_process_count_from_the_first_store_on(tmp_path: Path) -> None:
+    with SemanticCache(Topics(), path=tmp_path / "c") as cache:
+        for number in range(10):
+            cache.store(f"large {number}", "x" * 10_000)
+    with SemanticCache(Topics(), path=tmp_path / "c", max_bytes=50_000) as cache:
+        cache.store("small", "y")
+        sizes = [entry.size_bytes for entry in cache._shelf.entries.all()]
+        assert 0 < sum(sizes) <= 50_000
+        assert _responses(cache, "small") == ["y"]
+
+
+def test_entries_that_another_process_has_removed_take_no_room(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    with SemanticCache(Topics(), path=path, max_entries=5, eviction="lfu") as cache:
+        for prompt in "abcde":
+            cache.store(prompt, prompt)
+            cache.check(prompt)
+        with SemanticCache(Topics(), path=path) as other:
+            other.clear()
+        for prompt in "vwxyz":
+            cache.store(prompt, prompt)
+        assert _responses(cache, *"vwxyz") == list("vwxyz")
+
+
+def test_threads_that_store_together_do_not_take_each_other_for_strangers(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make(max_entries=50)
+    for number in range(50):
+        cache.store(f"first {number}", number)
+    reloads: list[object] = []
+    monkeypatch.setattr(Ledger, "load", lambda self, entries: reloads.append(entries))
+
+    def store_many(thread: int) -> None:
+        for number in range(25):
+            cache.store(f"{thread} {number}", number)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(store_many, range(8)))
+    assert (reloads, len(cache) <= 50) == ([], True)
 
 
 # ---- removing ------------------------------------------------------------------------------------
