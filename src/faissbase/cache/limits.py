@@ -81,7 +81,7 @@ class Ledger:
 
     @contextmanager
     def storing(self, entry: Entry) -> Iterator[None]:
-        """Around its storing: meanwhile it may be there and not known here, which is nobody else's writing."""
+        """Around its storing: what is there and not known here meanwhile is not somebody else's writing."""
         with self._lock:
             self._n_storing += 1
         try:
