@@ -13,7 +13,7 @@ from tests.unit.cache.worlds import Clock, Topics
 import faissbase
 from faissbase.cache import CacheHit, Scope, SemanticCache
 from faissbase.cache.limits import Ledger
-from faissbase.errors import ConflictError, InvalidInputError, NotReadyError, UnavailableError
+from faissbase.errors import AccessError, ConflictError, InvalidInputError, NotReadyError, UnavailableError
 
 Make = Callable[..., SemanticCache]
 
@@ -170,6 +170,53 @@ def test_an_embedder_out_of_reach_does_not_stop_computing(make: Make) -> None:
     assert (len(cache), cache.counters.not_stored, cache.counters.misses) == (0, 1, 1)
     with pytest.raises(UnavailableError, match="no embedder"):
         cache.check("a")
+
+
+def test_an_embedder_that_fails_in_its_own_way_does_not_stop_computing(make: Make) -> None:
+    class Down(Topics):
+        def embed(self, texts: Any) -> Any:
+            raise ConnectionError("provider down")
+
+    cache = make()
+    cache._matching.embedder = Down()
+    assert cache.get_or_compute("a", lambda: 5) == 5
+    with pytest.raises(UnavailableError, match=r"topics-32.*provider down"):
+        cache.check("a")
+
+
+def test_a_prompt_without_direction_does_not_stop_computing(make: Make) -> None:
+    class Blank(Topics):
+        def embed(self, texts: Any) -> Any:
+            return 0 * super().embed(texts)
+
+    cache = make()
+    cache._matching.embedder = Blank()
+    assert cache.get_or_compute("a", lambda: 5) == 5
+    with pytest.raises(InvalidInputError, match="zero vector"):
+        cache.check("a")
+
+
+def test_an_answer_is_returned_though_the_cache_was_closed_meanwhile(make: Make) -> None:
+    cache = make()
+
+    def slow() -> str:
+        cache.close()
+        return "dear"
+
+    assert cache.get_or_compute("a", slow) == "dear"
+    assert cache.counters.not_stored == 1
+
+
+def test_an_answer_is_returned_though_it_may_not_be_written(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise AccessError("the tenant's quota is used up")
+
+    cache = make()
+    monkeypatch.setattr(cache._shelf.entries, "put", refuse)
+    assert cache.get_or_compute("a", lambda: "dear") == "dear"
+    assert cache.counters.not_stored == 1
 
 
 def test_use_after_close_is_an_error(make: Make) -> None:
@@ -548,6 +595,22 @@ def test_the_verifier_is_not_asked_about_every_neighbour(make: Make) -> None:
         cache.store(f"a: 0.9{i:02d}", i)
     assert cache.check("a") is None
     assert len(asked) == 8
+
+
+def test_the_verifier_is_asked_once_about_an_entry(make: Make) -> None:
+    asked: list[str] = []
+
+    def refuse(prompt: str, hit: CacheHit) -> bool:
+        asked.append(hit.stored_prompt)
+        return False
+
+    cache = make(threshold=0.5, verifier=refuse)
+    for number in range(4):
+        cache.store(f"t: 0.9{number}", number)
+        cache.store(f"t: 0.9{number}", number, scope=Scope(tenant="a"))
+        cache.store(f"t: 0.9{number}", number, scope=Scope(tenant="b"))
+    assert cache.check("t") is None
+    assert sorted(asked) == [f"t: 0.9{number}" for number in range(4)]
 
 
 @pytest.mark.parametrize("answer", [RuntimeError("down"), "yes", 1, None])
