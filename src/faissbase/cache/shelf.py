@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,19 +48,26 @@ class Shelf:
             The value is not JSON, and not kept in memory.
         """
         now = self._clock()
-        entry = self._entry_of(order, value, seconds, now)
-        if self._ledger is not None and entry.size_bytes > (
-            self._ledger.limits.max_bytes or entry.size_bytes
-        ):
-            self.entries.forget(entry)
-            return False
-        with self._ledger.storing(entry) if self._ledger is not None else nullcontext():
-            self.entries.put(entry, vector)
+        with self.entries.writing():  # or a removal between the two would leave a record without its value
+            entry = self._entry_of(order, value, seconds, now)
+            if not self._put(entry, vector):
+                return False
         self._counting.add(stored=1)
         if self._ledger is not None:
             self._make_room(self._ledger, now, entry.key)
         if now >= self._next_purge:
             self.purge()
+        return True
+
+    def _put(self, entry: Entry, vector: Float32) -> bool:
+        if self._ledger is None:
+            self.entries.put(entry, vector)
+            return True
+        if entry.size_bytes > (self._ledger.limits.max_bytes or entry.size_bytes):
+            self.entries.forget(entry)
+            return False
+        with self._ledger.storing(entry):
+            self.entries.put(entry, vector)
         return True
 
     def _entry_of(self, order: Order, value: Any, seconds: float, now: float) -> Entry:

@@ -356,7 +356,7 @@ def test_no_answer_from_before_an_invalidation_is_served_after_it(cache: Semanti
 
 
 def test_threads_of_the_loop_that_all_wait_do_not_keep_a_coroutine_from_ending(cache: SemanticCache) -> None:
-    async def ask() -> list[Any]:
+    async def ask() -> tuple[Any, Any]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
         gate = AsyncGate()
         leading = asyncio.create_task(cache.aget_or_compute("a", gate))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,41 @@ def test_memory_gives_the_very_object_back() -> None:
     with SemanticCache(Topics()) as cache:
         assert cache.get_or_compute("a", lambda: thing) is thing
         assert cache.get_or_compute("a", lambda: 0) is thing
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_what_can_be_read_only_once_is_no_answer_to_keep(make: Make) -> None:
+    async def answer() -> str:
+        return "late"
+
+    cache = make()
+    assert list(cache.get_or_compute("a", lambda: iter([1, 2]))) == [1, 2]
+    assert list(cache.get_or_compute("a", lambda: iter([1, 2]))) == [1, 2]
+    assert asyncio.run(cache.get_or_compute("b", answer)) == "late"
+    assert asyncio.run(cache.get_or_compute("b", answer)) == "late"
+    for value in (iter([1]), answer()):
+        with pytest.raises(InvalidInputError, match="read only once"):
+            cache.store("a", value)
+    assert len(cache) == 0
+
+
+def test_a_store_that_a_clear_overtakes_leaves_no_entry_without_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with SemanticCache(Topics(), guard=None) as cache, ThreadPoolExecutor(1) as threads:
+        entries = cache._shelf.entries
+        put = entries.put
+        clearing: list[Future[None]] = []
+
+        def put_late(*args: Any) -> None:
+            clearing.append(threads.submit(cache.clear))
+            wait(clearing, timeout=0.2)
+            put(*args)
+
+        monkeypatch.setattr(entries, "put", put_late)
+        cache.store("a", object())
+        clearing[0].result()
+        assert [entries.decode(entry) for entry in entries.all()] == []
 
 
 def test_an_answer_that_a_folder_cannot_keep_is_returned_and_counted(tmp_path: Path) -> None:
