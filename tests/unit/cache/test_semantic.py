@@ -790,6 +790,21 @@ def test_calibrate_sets_the_threshold_between_same_and_different(make: Make) -> 
     assert found.interval[1] <= 0.02
 
 
+def test_what_is_no_pair_or_tag_is_named(make: Make) -> None:
+    cache = make()
+    with pytest.raises(InvalidInputError, match=r"pair 0 must be .*got 5"):
+        cache.calibrate([5])  # type: ignore[list-item]
+    with pytest.raises(InvalidInputError, match=r"tags are .*got 5"):
+        cache.store("a", 1, tags=5)  # type: ignore[arg-type]
+
+
+def test_a_threshold_of_zero_is_kept(tmp_path: Path) -> None:
+    with SemanticCache(Topics(), path=tmp_path / "c") as cache:
+        cache._shelf.entries.keep_setting("threshold", 0.0)
+    with SemanticCache(Topics(), path=tmp_path / "c") as cache:
+        assert cache.threshold == 0.0
+
+
 def test_pairs_that_the_guard_refuses_do_not_raise_the_threshold(make: Make) -> None:
     pairs = [(f"t {i}", f"t {i}: 0.99", False) for i in range(400)]
     pairs += [(f"same {i}", f"same {i}: 0.9", True) for i in range(100)]
