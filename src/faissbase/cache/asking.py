@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from faissbase.cache.counters import Counting
 from faissbase.cache.entries import Selection
@@ -21,9 +24,10 @@ from faissbase.cache.streams import (
     StreamReader,
     Streams,
 )
-from faissbase.errors import InvalidInputError, UnavailableError
+from faissbase.errors import FaissbaseError, InvalidInputError, UnavailableError
 from faissbase.types import Float32
 
+T = TypeVar("T")
 _log = logging.getLogger("faissbase.cache")
 
 
@@ -57,8 +61,14 @@ class Asking:
         self._clock = clock
         self._flights = Flights()
         self._writes = Writes()
+        # Of its own: the event loop's may be full of threads that wait for what needs one of them to end.
+        self._threads = ThreadPoolExecutor(thread_name_prefix="faissbase-cache")
         self._streams: Streams[SharedStream] = Streams()
         self._astreams: Streams[AsyncSharedStream] = Streams()
+
+    async def _in_thread(self, call: Callable[..., T], *args: Any) -> T:
+        in_context = functools.partial(contextvars.copy_context().run, call, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, in_context)
 
     # ---- looking up -------------------------------------------------------------------------------
 
@@ -75,10 +85,10 @@ class Asking:
         return found
 
     def _find_if_possible(self, order: Order) -> Found:
-        """`_find`, where storage or embedder out of reach are no reason not to compute."""
+        """`_find`, where storage out of reach or an embedder that fails are no reason not to compute."""
         try:
             return self._find(order)
-        except UnavailableError as error:
+        except (InvalidInputError, UnavailableError) as error:
             _log.warning("the cache cannot be looked up, which counts as a miss: %s", error)
             return Found(reason=str(error))
 
@@ -108,7 +118,7 @@ class Asking:
         return self._taken(errand, answer)
 
     async def aget_or_compute(self, order: Order, fn: Callable[..., Any]) -> Any:
-        found = await asyncio.to_thread(self._find_if_possible, order)
+        found = await self._in_thread(self._find_if_possible, order)
         if found.hit is not None:
             return found.hit.response
         errand = _Errand(order, fn, found.vector)
@@ -134,7 +144,7 @@ class Asking:
 
     async def _acompute(self, errand: _Errand, flight: Flight) -> _Answer:
         errand.has_computed = True
-        hit = await asyncio.to_thread(self._exact, errand.order)
+        hit = await self._in_thread(self._exact, errand.order)
         if hit is not None:
             return _Answer(hit.response, hit.seconds)
         self._counting.add(misses=1)
@@ -143,7 +153,7 @@ class Asking:
         if inspect.isawaitable(value):
             value = await value
         seconds = max(0.0, self._clock() - started)
-        await asyncio.to_thread(self._keep, errand.order, value, errand.vector, seconds, flight)
+        await self._in_thread(self._keep, errand.order, value, errand.vector, seconds, flight)
         return _Answer(value, seconds)
 
     # ---- keeping ----------------------------------------------------------------------------------
@@ -163,7 +173,7 @@ class Asking:
             with self._writes.one():
                 if is_wanted and row is not None and not under_way.is_stale:
                     is_kept = self._shelf.put(order, value, row, seconds)
-        except (InvalidInputError, UnavailableError) as error:
+        except FaissbaseError as error:
             _log.warning("an answer cannot be kept: %s", error)
         if not is_kept:
             self._counting.add(not_stored=1)
@@ -225,7 +235,7 @@ class Asking:
         return SharedStream(errand.order.facts, open_source, keep)
 
     async def astream(self, order: Order, fn: Callable[..., Any]) -> AsyncIterator[Any]:
-        found = await asyncio.to_thread(self._find_if_possible, order)
+        found = await self._in_thread(self._find_if_possible, order)
         if found.hit is not None:
             return _replayed(list(found.hit.response))
         errand = _Errand(order, fn, found.vector)
@@ -244,7 +254,7 @@ class Asking:
         began = self._clock()
 
         async def open_source() -> AsyncIterator[Any]:
-            hit = await asyncio.to_thread(self._exact, errand.order)
+            hit = await self._in_thread(self._exact, errand.order)
             errand.has_computed, errand.is_replay = hit is None, hit is not None
             if hit is not None:
                 return _replayed(list(hit.response))
@@ -256,7 +266,7 @@ class Asking:
             if errand.is_replay:
                 return
             seconds = max(0.0, self._clock() - began)
-            await asyncio.to_thread(
+            await self._in_thread(
                 self._keep, errand.order, list(stream.chunks), errand.vector, seconds, stream
             )
 

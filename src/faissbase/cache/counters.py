@@ -21,7 +21,7 @@ class Counters:
     stored, evicted : int
         Entries written, and entries removed by the limits.
     not_stored : int
-        Computed answers that were returned and not kept: refused by ``cache_if``, invalidated while they were
+        Computed answers that were returned and not kept: refused by ``keep_if``, invalidated while they were
         computed, cut off, or not storable.
     saved_seconds : float
         What computing had taken, of every answer that was served without computing it.

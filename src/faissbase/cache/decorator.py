@@ -44,7 +44,8 @@ class Cached:
         self._prompt = prompt
         self._ignored = {ignore} if isinstance(ignore, str) else set(ignore)
         self._scope = scope or Scope()
-        self._terms = {"tags": tags, "ttl_s": ttl_s, "keep_if": keep_if}
+        names = tags if isinstance(tags, str) else tuple(tags)
+        self._terms = {"tags": names, "ttl_s": ttl_s, "keep_if": keep_if}
 
     def __call__(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(fn)

@@ -6,8 +6,8 @@ Knows records and filters: no prompts that resemble each other, no limits.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from faissbase.cache.values import Values
 from faissbase.embedding import Embedder, check_same_embedder
-from faissbase.errors import AlreadyExistsError, CorruptionError
+from faissbase.errors import AlreadyExistsError, CorruptionError, InvalidInputError
 from faissbase.types import Collection, Float32, Hit, Where
 
 SETTINGS_ID = "settings"
@@ -137,7 +137,17 @@ class Entries:
         hits: list[Hit] = self._collection.search(vector, k, where)
         return hits
 
+    def writing(self) -> AbstractContextManager[Any]:
+        """Held from the encoding of a value until its entry is put; writes that begin meanwhile wait."""
+        return self._values.writing()
+
     def encode(self, value: Any) -> str:
+        """The value's text; coroutines and iterators are refused, which only the first to be served reads."""
+        if isinstance(value, Awaitable | Iterator | AsyncIterator):
+            raise InvalidInputError(
+                f"a {type(value).__qualname__} can be read only once: await it with aget_or_compute, share "
+                "it with stream or astream, or store what it gives as a list"
+            )
         return self._values.encode(value)
 
     def decode(self, entry: Entry) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ def scores_of(pairs: list[Pair], embedder: Embedder, guard: Guard | None) -> lis
 
 
 def _pair(position: int, pair: Any) -> Pair:
-    if isinstance(pair, Mapping | str) or len(pair) != 3:
+    if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 3:
         raise InvalidInputError(f"pair {position} must be (prompt, prompt, same meaning), got {pair!r}")
     a, b, same = pair
     if not isinstance(same, bool | int | np.bool_ | np.integer) or int(same) not in (0, 1):

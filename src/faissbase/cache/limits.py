@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -57,6 +58,8 @@ class Ledger:
         self.limits = limits
         self._lock = threading.Lock()
         self._uses: OrderedDict[str, _Use] = OrderedDict()
+        self._is_loaded = False
+        self._n_storing = 0
         self.total_bytes = 0
 
     def __len__(self) -> int:
@@ -66,6 +69,7 @@ class Ledger:
         """Begin anew with these; what is known of their use is kept."""
         found = sorted(entries, key=lambda entry: max(entry.used_at, entry.stored_at))
         with self._lock:
+            self._is_loaded = True
             known, self._uses, self.total_bytes = self._uses, OrderedDict(), 0
             for entry in found:
                 self._put(entry)
@@ -75,8 +79,19 @@ class Ledger:
                     self._uses[key].used_at = use.used_at
                     self._uses.move_to_end(key)
 
-    def note_stored(self, entry: Entry) -> None:
+    @contextmanager
+    def storing(self, entry: Entry) -> Iterator[None]:
+        """Around its storing: what is there and not known here meanwhile is not somebody else's writing."""
         with self._lock:
+            self._n_storing += 1
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._n_storing -= 1
+            raise
+        with self._lock:
+            self._n_storing -= 1
             self._put(entry)
 
     def _put(self, entry: Entry) -> None:
@@ -94,9 +109,17 @@ class Ledger:
             use.uses, use.used_at, use.is_new = use.uses + 1, now, True
             self._uses.move_to_end(hit.key)
 
-    def may_be_over(self, n_entries: int) -> bool:
-        """Whether so many entries, of the size of those known, would exceed a limit."""
+    def must_load(self, n_entries: int) -> bool:
+        """Whether so many entries, of the size of those known, would exceed a limit, and not these are known.
+
+        Neither may those known exceed one: evicting by entries that others have removed would spare them and
+        take those that are there.
+        """
         limits = self.limits
+        if n_entries - self._n_storing <= len(self._uses) <= n_entries:
+            return False
+        if not self._is_loaded or max(self._over()) > 0:
+            return True
         if limits.max_entries is not None and n_entries > limits.max_entries:
             return True
         size_bytes = self.total_bytes * n_entries / max(1, len(self._uses))

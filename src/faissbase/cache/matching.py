@@ -15,6 +15,7 @@ import numpy as np
 from faissbase.cache.entries import Entries, Entry
 from faissbase.cache.scope import key_of
 from faissbase.embedding import Embedder
+from faissbase.errors import FaissbaseError, UnavailableError
 from faissbase.types import Float32
 
 Guard: TypeAlias = Callable[[str, str], "str | None"]
@@ -101,7 +102,7 @@ class Found:
     reason: str = "nothing is stored in this scope"
     candidates: list[Candidate] = field(default_factory=list)
     vector: Float32 | None = None
-    n_verified: int = 0
+    doubts: dict[str, str] = field(default_factory=dict)  # what the verifier had against entries, by key
 
 
 @dataclass(slots=True)
@@ -132,7 +133,13 @@ class Matching:
         return found
 
     def embed(self, prompt: str) -> Float32:
-        vector: Float32 = self.embedder.embed([prompt])[0]
+        """Its vector, or `UnavailableError` where the embedder fails in a way of its own."""
+        try:
+            vector: Float32 = self.embedder.embed([prompt])[0]
+        except FaissbaseError:
+            raise
+        except Exception as error:  # other people's code, often a model far away
+            raise UnavailableError(f"the embedder {self.embedder.name!r} failed: {error!r}") from error
         return vector
 
     def _look_among_the_nearest(
@@ -185,14 +192,22 @@ class Matching:
         return self.guard(prompt, entry.prompt) if self.guard is not None else None
 
     def _doubt(self, found: Found, prompt: str, hit: CacheHit) -> str | None:
-        """What the verifier has against it. One that fails, or answers anything but a bool, is against it."""
+        """What the verifier has against it, asked once. One that fails, or gives no bool, is against it."""
         if self.verifier is None:
             return None
-        if found.n_verified >= _MOST_VERIFIED:
+        if hit.key in found.doubts:
+            return found.doubts[hit.key]
+        if len(found.doubts) >= _MOST_VERIFIED:
             return f"the verifier was asked {_MOST_VERIFIED} times already"
-        found.n_verified += 1
+        doubt = self._verified(self.verifier, prompt, hit)
+        if doubt is not None:
+            found.doubts[hit.key] = doubt
+        return doubt
+
+    @staticmethod
+    def _verified(verifier: Verifier, prompt: str, hit: CacheHit) -> str | None:
         try:
-            verdict = self.verifier(prompt, hit)
+            verdict = verifier(prompt, hit)
         except Exception as error:  # noqa: BLE001  # other people's code, often a model far away: a miss
             _log.warning("the verifier failed, which counts as a miss: %r", error)
             return f"the verifier failed: {error!r}"

@@ -53,7 +53,7 @@ class CachedOpenAI:
         self._client = client
         self._cache = cache
         self._scope = scope or Scope()
-        self._terms = {"tags": tags, "ttl_s": ttl_s}
+        self._terms = {"tags": tags if isinstance(tags, str) else tuple(tags), "ttl_s": ttl_s}
         completions = _Completions(client, cache, self._scope, self._terms)
         self.chat = _Through(client.chat, completions=completions)
 
@@ -106,6 +106,8 @@ class _Completions:
 
     def create(self, **request: Any) -> Any:
         """What the client's own ``create`` returns, or its coroutine."""
+        if isinstance(messages := request.get("messages"), Iterator):  # they are read twice
+            request["messages"] = list(messages)
         question = self._question({k: v for k, v in request.items() if not isinstance(v, self._unset)})
         if question is None:
             return self._target.create(**request)
@@ -128,7 +130,7 @@ class _Completions:
                 tools=_plain(request.get("tools")),
             )
             scope.digest("")  # whether all of it can be compared
-        except (KeyError, TypeError, ValueError, InvalidInputError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, InvalidInputError) as error:
             _log.info("a chat completion goes past the cache: %s", error)
             return None
         return _Question(prompt, scope, bool(request.get("stream")))

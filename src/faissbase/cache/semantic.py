@@ -154,7 +154,7 @@ class SemanticCache:
     def _first_threshold(entries: Entries, given: float | None) -> float:
         if given is not None:
             return float(given)
-        return float(entries.settings().get("threshold") or DEFAULT_THRESHOLD)
+        return float(entries.settings().get("threshold", DEFAULT_THRESHOLD))
 
     def __enter__(self) -> SemanticCache:
         return self
@@ -466,6 +466,8 @@ class SemanticCache:
 
 
 def _tags(tags: str | Iterable[str]) -> tuple[str, ...]:
+    if not isinstance(tags, Iterable):
+        raise InvalidInputError(f"tags are a string or several of them, got {tags!r}")
     names = (tags,) if isinstance(tags, str) else tuple(tags)
     for name in names:
         if not isinstance(name, str) or not name:

@@ -48,19 +48,26 @@ class Shelf:
             The value is not JSON, and not kept in memory.
         """
         now = self._clock()
-        entry = self._entry_of(order, value, seconds, now)
-        if self._ledger is not None and entry.size_bytes > (
-            self._ledger.limits.max_bytes or entry.size_bytes
-        ):
-            self.entries.forget(entry)
-            return False
-        self.entries.put(entry, vector)
+        with self.entries.writing():  # or a removal between the two would leave a record without its value
+            entry = self._entry_of(order, value, seconds, now)
+            if not self._put(entry, vector):
+                return False
         self._counting.add(stored=1)
         if self._ledger is not None:
-            self._ledger.note_stored(entry)
             self._make_room(self._ledger, now, entry.key)
         if now >= self._next_purge:
             self.purge()
+        return True
+
+    def _put(self, entry: Entry, vector: Float32) -> bool:
+        if self._ledger is None:
+            self.entries.put(entry, vector)
+            return True
+        if entry.size_bytes > (self._ledger.limits.max_bytes or entry.size_bytes):
+            self.entries.forget(entry)
+            return False
+        with self._ledger.storing(entry):
+            self.entries.put(entry, vector)
         return True
 
     def _entry_of(self, order: Order, value: Any, seconds: float, now: float) -> Entry:
@@ -77,8 +84,7 @@ class Shelf:
 
     def _make_room(self, ledger: Ledger, now: float, newest: str) -> None:
         with self._making_room:
-            n_entries = len(self.entries)
-            if n_entries != len(ledger) and ledger.may_be_over(n_entries):  # others write here, too
+            if ledger.must_load(len(self.entries)):  # others write here, too
                 ledger.load(self.entries.all())
             excess = ledger.excess(now, newest)
             self.entries.remove(excess)

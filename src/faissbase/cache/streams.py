@@ -184,7 +184,7 @@ class Streams(Generic[Stream]):
     """The streams of one cache that are coming in, by key."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a reader may be collected, and leave, wherever Python likes
         self._streams: dict[object, Stream] = {}
 
     def join(self, key: object, make: Callable[[], Stream]) -> tuple[Stream, bool]:
@@ -212,7 +212,7 @@ class Streams(Generic[Stream]):
             for key, stream in list(self._streams.items()):
                 if selection.matches(stream.facts):
                     stream.is_stale = True
-                    del self._streams[key]
+                    self._streams.pop(key, None)
 
     def _forget(self, key: object, stream: Stream) -> None:
         if self._streams.get(key) is stream:

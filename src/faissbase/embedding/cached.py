@@ -15,7 +15,7 @@ import numpy as np
 from xxhash import xxh3_128_digest
 
 from faissbase.embedding.embedder import Embedder, EmbedderSource, as_embedder, check_texts
-from faissbase.errors import CorruptionError, InvalidInputError, UnavailableError
+from faissbase.errors import CorruptionError, InvalidInputError, NotReadyError, UnavailableError
 from faissbase.types import Float32
 
 _SCHEMA = """
@@ -81,7 +81,9 @@ class CachedEmbedder:
             known = self._known(hashes)
         missing = {hash: text for hash, text in zip(hashes, asked, strict=True) if hash not in known}
         if missing:
-            made = dict(zip(missing, self._embedder.embed(list(missing.values())).copy(), strict=True))
+            rows = self._embedder.embed(list(missing.values()))
+            # Copies: a row of the array would keep all of it in memory, for as long as one text is kept.
+            made = {hash: row.copy() for hash, row in zip(missing, rows, strict=True)}
             known |= made
         with self._lock:
             self.misses += len(missing)
@@ -143,9 +145,8 @@ class _File:
             marks = ",".join("?" * len(part))
             statement = f"select hash, vector from vectors where embedder = ? and hash in ({marks})"
             for hash, vector in self._run(statement, [self._embedder, *part]):
-                numbers = np.frombuffer(vector, "<f4")
-                if len(numbers) == dimension:  # a model of the same name, and another size: made again
-                    found[hash] = numbers.astype(np.float32)
+                if len(vector) == 4 * dimension:  # a model of the same name, and another size: made again
+                    found[hash] = np.frombuffer(vector, "<f4").astype(np.float32)
         return found
 
     def write(self, vectors: dict[bytes, Float32]) -> None:
@@ -155,12 +156,15 @@ class _File:
             self._db.executemany("insert or replace into vectors values (?, ?, ?)", rows)
             self._run("commit")
         except sqlite3.DatabaseError as error:
-            self._db.execute("rollback")
+            if self._db.in_transaction:  # a full disk has ended it already
+                self._db.execute("rollback")
             raise UnavailableError(f"{self._path}: {error}") from error
 
     def _run(self, statement: str, values: Sequence[object] = ()) -> list[tuple[bytes, bytes]]:
         try:
             return self._db.execute(statement, values).fetchall()
+        except sqlite3.ProgrammingError as error:
+            raise NotReadyError(f"the CachedEmbedder of {self._path} is closed: make a new one") from error
         except sqlite3.OperationalError as error:
             raise UnavailableError(f"{self._path}: {error}") from error
         except sqlite3.DatabaseError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -77,13 +78,22 @@ def _call_of(source: Any) -> Callable[[list[str]], Any]:
 
 
 def _name_of(source: Any) -> str:
-    card = getattr(source, "model_card_data", None)  # sentence-transformers
-    for known in (getattr(source, "model", None), getattr(source, "model_name", None), card):
-        text = known if isinstance(known, str) else getattr(known, "base_model", None)
+    told = (getattr(source, "model", None), getattr(source, "model_name", None), *_sentence_names(source))
+    for text in told:
         if isinstance(text, str) and text:
             return text
     kind = source if hasattr(source, "__qualname__") else type(source)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _sentence_names(source: Any) -> Iterator[Any]:
+    """What a model of sentence-transformers was loaded by; its card tells only where the Hub was asked."""
+    card = getattr(source, "model_card_data", None)
+    if card is None:
+        return
+    with suppress(AttributeError, LookupError, TypeError):
+        yield source[0].auto_model.config._name_or_path
+    yield getattr(card, "base_model", None)
 
 
 class _Called:

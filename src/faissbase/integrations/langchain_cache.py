@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from faissbase.cache import Scope, SemanticCache
+from faissbase.errors import FaissbaseError, InvalidInputError, UnavailableError
 
 try:
     from langchain_core.caches import BaseCache
@@ -19,6 +21,8 @@ try:
     from langchain_core.outputs import Generation
 except ImportError as missing:
     raise ImportError("SemanticLLMCache needs LangChain: pip install langchain-core") from missing
+
+_log = logging.getLogger("faissbase.cache")
 
 
 class SemanticLLMCache(BaseCache):  # type: ignore[misc]  # mypy does not follow LangChain's imports
@@ -40,15 +44,22 @@ class SemanticLLMCache(BaseCache):  # type: ignore[misc]  # mypy does not follow
         self._scope = scope or Scope()
 
     def lookup(self, prompt: str, llm_string: str) -> Sequence[Generation] | None:
-        """The generations that serve, or None."""
+        """The generations that serve, or None; a cache out of reach or an embedder that fails is a miss."""
         text, scope = self._asked(prompt, llm_string)
-        hit = self._cache.check(text, scope=scope)
+        try:
+            hit = self._cache.check(text, scope=scope)
+        except (InvalidInputError, UnavailableError) as error:
+            _log.warning("the cache cannot be looked up, which counts as a miss: %s", error)
+            return None
         return None if hit is None else [_loaded(each) for each in hit.response]
 
     def update(self, prompt: str, llm_string: str, return_val: Sequence[Generation]) -> None:
-        """Keep the generations of a prompt."""
+        """Keep the generations of a prompt; where they cannot be kept, that is logged."""
         text, scope = self._asked(prompt, llm_string)
-        self._cache.store(text, [dumps(generation) for generation in return_val], scope=scope)
+        try:
+            self._cache.store(text, [dumps(generation) for generation in return_val], scope=scope)
+        except FaissbaseError as error:
+            _log.warning("an answer cannot be kept: %s", error)
 
     def clear(self, **kwargs: Any) -> None:
         """Remove every entry of the cache, of all scopes."""

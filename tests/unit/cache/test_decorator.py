@@ -125,3 +125,13 @@ def test_asynchronous_generators_are_streamed_and_replayed(cache: SemanticCache)
 
     assert [asyncio.run(ask("a: 0.99")), asyncio.run(ask("a"))] == [["a", " 0.99"]] * 2
     assert calls == ["a: 0.99"]
+
+
+def test_tags_of_an_iterator_hold_for_every_answer(cache: SemanticCache) -> None:
+    @cache.cached(tags=iter(["news"]))
+    def answer(prompt: str) -> str:
+        return prompt
+
+    answer("Who won the match?")
+    answer("Will it rain in Rome?")
+    assert cache.invalidate(tags="news") == 2

@@ -353,3 +353,18 @@ def test_no_answer_from_before_an_invalidation_is_served_after_it(cache: Semanti
             time.sleep(0.002)
         stop.set()
         assert all(each.result() > 10 for each in asking)
+
+
+def test_threads_of_the_loop_that_all_wait_do_not_keep_a_coroutine_from_ending(cache: SemanticCache) -> None:
+    async def ask() -> tuple[Any, Any]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        gate = AsyncGate()
+        leading = asyncio.create_task(cache.aget_or_compute("a", gate))
+        await _await_until(lambda: gate.n_calls == 1)
+        waiting = asyncio.create_task(asyncio.to_thread(cache.get_or_compute, "a", lambda: "another"))
+        await _await_until(lambda: _waiters(cache) == 2)
+        gate.may_end.set()
+        return await asyncio.wait_for(asyncio.gather(leading, waiting), 10)
+
+    first, second = asyncio.run(ask())
+    assert first == second

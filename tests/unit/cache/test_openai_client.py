@@ -82,6 +82,27 @@ def test_everything_an_answer_depends_on_is_told_apart(server: OpenAIServer, cli
     assert len(server.paths()) == len(requests)
 
 
+def test_messages_of_an_iterator_reach_the_server(server: OpenAIServer, client: Any) -> None:
+    for _ in range(2):
+        client.chat.completions.create(model="m", messages=iter(_asked(QUESTION)["messages"]))
+    assert [body["messages"] for body in server.bodies()] == [_asked(QUESTION)["messages"]]
+
+
+def test_messages_of_another_form_are_the_clients_to_judge(server: OpenAIServer, client: Any) -> None:
+    client.chat.completions.create(model="m", messages=["no message"])
+    client.chat.completions.create(model="m", messages=[{"role": "user", "content": ["no part"]}])
+    assert len(server.paths()) == 2
+
+
+def test_tags_of_an_iterator_hold_for_every_answer(
+    server: OpenAIServer, client: Any, cache: SemanticCache
+) -> None:
+    tagged = CachedOpenAI(client._client, cache, tags=iter(["news"]))
+    tagged.chat.completions.create(**_asked("Who won the match?"))
+    tagged.for_scope(Scope(tenant="a")).chat.completions.create(**_asked("Will it rain in Rome?"))
+    assert cache.invalidate(tags="news") == 2
+
+
 def test_options_that_do_not_shape_the_answer_are_not(server: OpenAIServer, client: Any) -> None:
     client.chat.completions.create(**_asked(QUESTION))
     client.chat.completions.create(**_asked(QUESTION), timeout=5.0, temperature=openai.omit)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from tests.unit.cache.worlds import Clock, Topics
 
 import faissbase
 from faissbase.cache import CacheHit, Scope, SemanticCache
-from faissbase.errors import ConflictError, InvalidInputError, NotReadyError, UnavailableError
+from faissbase.cache.limits import Ledger
+from faissbase.errors import AccessError, ConflictError, InvalidInputError, NotReadyError, UnavailableError
 
 Make = Callable[..., SemanticCache]
 
@@ -137,6 +140,41 @@ def test_memory_gives_the_very_object_back() -> None:
         assert cache.get_or_compute("a", lambda: 0) is thing
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_what_can_be_read_only_once_is_no_answer_to_keep(make: Make) -> None:
+    async def answer() -> str:
+        return "late"
+
+    cache = make()
+    assert list(cache.get_or_compute("a", lambda: iter([1, 2]))) == [1, 2]
+    assert list(cache.get_or_compute("a", lambda: iter([1, 2]))) == [1, 2]
+    assert asyncio.run(cache.get_or_compute("b", answer)) == "late"
+    assert asyncio.run(cache.get_or_compute("b", answer)) == "late"
+    for value in (iter([1]), answer()):
+        with pytest.raises(InvalidInputError, match="read only once"):
+            cache.store("a", value)
+    assert len(cache) == 0
+
+
+def test_a_store_that_a_clear_overtakes_leaves_no_entry_without_its_value(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with SemanticCache(Topics(), guard=None) as cache, ThreadPoolExecutor(1) as threads:
+        entries = cache._shelf.entries
+        put = entries.put
+        clearing: list[Future[None]] = []
+
+        def put_late(*args: Any) -> None:
+            clearing.append(threads.submit(cache.clear))
+            wait(clearing, timeout=0.2)
+            put(*args)
+
+        monkeypatch.setattr(entries, "put", put_late)
+        cache.store("a", object())
+        clearing[0].result()
+        assert [entries.decode(entry) for entry in entries.all()] == []
+
+
 def test_an_answer_that_a_folder_cannot_keep_is_returned_and_counted(tmp_path: Path) -> None:
     with SemanticCache(Topics(), path=tmp_path / "c") as cache:
         assert cache.get_or_compute("a", lambda: {1, 2}) == {1, 2}
@@ -168,6 +206,53 @@ def test_an_embedder_out_of_reach_does_not_stop_computing(make: Make) -> None:
     assert (len(cache), cache.counters.not_stored, cache.counters.misses) == (0, 1, 1)
     with pytest.raises(UnavailableError, match="no embedder"):
         cache.check("a")
+
+
+def test_an_embedder_that_fails_in_its_own_way_does_not_stop_computing(make: Make) -> None:
+    class Down(Topics):
+        def embed(self, texts: Any) -> Any:
+            raise ConnectionError("provider down")
+
+    cache = make()
+    cache._matching.embedder = Down()
+    assert cache.get_or_compute("a", lambda: 5) == 5
+    with pytest.raises(UnavailableError, match=r"topics-32.*provider down"):
+        cache.check("a")
+
+
+def test_a_prompt_without_direction_does_not_stop_computing(make: Make) -> None:
+    class Blank(Topics):
+        def embed(self, texts: Any) -> Any:
+            return 0 * super().embed(texts)
+
+    cache = make()
+    cache._matching.embedder = Blank()
+    assert cache.get_or_compute("a", lambda: 5) == 5
+    with pytest.raises(InvalidInputError, match="zero vector"):
+        cache.check("a")
+
+
+def test_an_answer_is_returned_though_the_cache_was_closed_meanwhile(make: Make) -> None:
+    cache = make()
+
+    def slow() -> str:
+        cache.close()
+        return "dear"
+
+    assert cache.get_or_compute("a", slow) == "dear"
+    assert cache.counters.not_stored == 1
+
+
+def test_an_answer_is_returned_though_it_may_not_be_written(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any) -> None:
+        raise AccessError("the tenant's quota is used up")
+
+    cache = make()
+    monkeypatch.setattr(cache._shelf.entries, "put", refuse)
+    assert cache.get_or_compute("a", lambda: "dear") == "dear"
+    assert cache.counters.not_stored == 1
 
 
 def test_use_after_close_is_an_error(make: Make) -> None:
@@ -392,6 +477,48 @@ def test_limits_and_uses_hold_on_reopening(tmp_path: Path) -> None:
         assert len(cache) == 2
 
 
+def test_bytes_of_an_earlier_process_count_from_the_first_store_on(tmp_path: Path) -> None:
+    with SemanticCache(Topics(), path=tmp_path / "c") as cache:
+        for number in range(10):
+            cache.store(f"large {number}", "x" * 10_000)
+    with SemanticCache(Topics(), path=tmp_path / "c", max_bytes=50_000) as cache:
+        cache.store("small", "y")
+        sizes = [entry.size_bytes for entry in cache._shelf.entries.all()]
+        assert 0 < sum(sizes) <= 50_000
+        assert _responses(cache, "small") == ["y"]
+
+
+def test_entries_that_another_process_has_removed_take_no_room(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    with SemanticCache(Topics(), path=path, max_entries=5, eviction="lfu") as cache:
+        for prompt in "abcde":
+            cache.store(prompt, prompt)
+            cache.check(prompt)
+        with SemanticCache(Topics(), path=path) as other:
+            other.clear()
+        for prompt in "vwxyz":
+            cache.store(prompt, prompt)
+        assert _responses(cache, *"vwxyz") == list("vwxyz")
+
+
+def test_threads_that_store_together_do_not_take_each_other_for_strangers(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = make(max_entries=50)
+    for number in range(50):
+        cache.store(f"first {number}", number)
+    reloads: list[object] = []
+    monkeypatch.setattr(Ledger, "load", lambda self, entries: reloads.append(entries))
+
+    def store_many(thread: int) -> None:
+        for number in range(25):
+            cache.store(f"{thread} {number}", number)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(store_many, range(8)))
+    assert (reloads, len(cache) <= 50) == ([], True)
+
+
 # ---- removing ------------------------------------------------------------------------------------
 
 
@@ -504,6 +631,22 @@ def test_the_verifier_is_not_asked_about_every_neighbour(make: Make) -> None:
         cache.store(f"a: 0.9{i:02d}", i)
     assert cache.check("a") is None
     assert len(asked) == 8
+
+
+def test_the_verifier_is_asked_once_about_an_entry(make: Make) -> None:
+    asked: list[str] = []
+
+    def refuse(prompt: str, hit: CacheHit) -> bool:
+        asked.append(hit.stored_prompt)
+        return False
+
+    cache = make(threshold=0.5, verifier=refuse)
+    for number in range(4):
+        cache.store(f"t: 0.9{number}", number)
+        cache.store(f"t: 0.9{number}", number, scope=Scope(tenant="a"))
+        cache.store(f"t: 0.9{number}", number, scope=Scope(tenant="b"))
+    assert cache.check("t") is None
+    assert sorted(asked) == [f"t: 0.9{number}" for number in range(4)]
 
 
 @pytest.mark.parametrize("answer", [RuntimeError("down"), "yes", 1, None])
@@ -645,6 +788,21 @@ def test_calibrate_sets_the_threshold_between_same_and_different(make: Make) -> 
     assert cache.threshold == found.threshold
     assert found.hits == 1.0
     assert found.interval[1] <= 0.02
+
+
+def test_what_is_no_pair_or_tag_is_named(make: Make) -> None:
+    cache = make()
+    with pytest.raises(InvalidInputError, match=r"pair 0 must be .*got 5"):
+        cache.calibrate([5])  # type: ignore[list-item]
+    with pytest.raises(InvalidInputError, match=r"tags are .*got 5"):
+        cache.store("a", 1, tags=5)  # type: ignore[arg-type]
+
+
+def test_a_threshold_of_zero_is_kept(tmp_path: Path) -> None:
+    with SemanticCache(Topics(), path=tmp_path / "c") as cache:
+        cache._shelf.entries.keep_setting("threshold", 0.0)
+    with SemanticCache(Topics(), path=tmp_path / "c") as cache:
+        assert cache.threshold == 0.0
 
 
 def test_pairs_that_the_guard_refuses_do_not_raise_the_threshold(make: Make) -> None:

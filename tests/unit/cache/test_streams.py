@@ -14,6 +14,8 @@ import pytest
 from tests.unit.cache.worlds import Clock, Topics
 
 from faissbase.cache import SemanticCache
+from faissbase.cache.entries import Entry
+from faissbase.cache.streams import SharedStream, Streams
 
 CHUNKS = ["Par", "is", ".", None, ""]
 
@@ -302,3 +304,21 @@ def test_a_cancelled_reader_leaves_the_others_reading(cache: SemanticCache) -> N
 
     asyncio.run(ask())
     assert len(cache) == 1
+
+
+def test_a_reader_that_is_collected_while_another_joins_does_not_hang() -> None:
+    streams: Streams[SharedStream] = Streams()
+
+    def make_stream() -> SharedStream:
+        return SharedStream(Entry("k", "s", "p", "", 0.0), lambda: iter([]), lambda stream: None)
+
+    left, _ = streams.join("left", make_stream)
+
+    def make_while_collecting() -> SharedStream:
+        streams.leave("left", left)
+        return make_stream()
+
+    joining = threading.Thread(target=streams.join, args=("new", make_while_collecting), daemon=True)
+    joining.start()
+    joining.join(10)
+    assert not joining.is_alive()

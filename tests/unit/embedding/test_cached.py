@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from faissbase.embedding import CachedEmbedder, HashedEmbedder
-from faissbase.errors import CorruptionError, InvalidInputError, UnavailableError
+from faissbase.errors import CorruptionError, InvalidInputError, NotReadyError, UnavailableError
 from faissbase.types import Float32
 
 
@@ -103,3 +104,28 @@ def test_another_file_is_left_alone(tmp_path: Path) -> None:
         CachedEmbedder(_Counting(), path=tmp_path / "nowhere" / "file.sqlite")
     with pytest.raises(InvalidInputError, match="capacity"):
         CachedEmbedder(_Counting(), capacity=0)
+
+
+def test_a_text_that_is_kept_keeps_no_others_in_memory() -> None:
+    cached = CachedEmbedder(_Counting(), capacity=2)
+    cached.embed([f"text {i}" for i in range(100)])
+    assert [vector.base for vector in cached._kept.values()] == [None, None]
+
+
+def test_use_after_close_does_not_call_the_file_damaged(tmp_path: Path) -> None:
+    cached = CachedEmbedder(_Counting(), path=tmp_path / "e.sqlite")
+    cached.close()
+    cached.close()
+    with pytest.raises(NotReadyError, match="closed"):
+        cached.embed(["a"])
+
+
+def test_a_vector_that_is_cut_short_is_made_again(tmp_path: Path) -> None:
+    cached = CachedEmbedder(_Counting(), path=tmp_path / "e.sqlite")
+    wanted = cached.embed(["a"])
+    cached.close()
+    with sqlite3.connect(tmp_path / "e.sqlite") as file:
+        file.execute("update vectors set vector = substr(vector, 1, 7)")
+    again = CachedEmbedder(_Counting(), path=tmp_path / "e.sqlite")
+    assert np.array_equal(again.embed(["a"]), wanted)
+    again.close()

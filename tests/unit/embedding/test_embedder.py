@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,18 @@ class _SentenceModel:
 
     def encode(self, texts: list[str]) -> Any:
         return np.ones((len(texts), 3), np.float64)
+
+
+class _LoadedModel(_SentenceModel):
+    """As sentence-transformers has it, where the card's ``base_model`` is None unless the Hub was asked."""
+
+    def __init__(self, loaded_by: str, base_model: str | None) -> None:
+        self.model_card_data = SimpleNamespace(base_model=base_model)
+        config = SimpleNamespace(_name_or_path=loaded_by)
+        self._modules = [SimpleNamespace(auto_model=SimpleNamespace(config=config))]
+
+    def __getitem__(self, place: int) -> Any:
+        return self._modules[place]
 
 
 class _LangChainModel:
@@ -55,6 +68,12 @@ def test_models_of_other_libraries_embed_under_their_own_names() -> None:
     chain = as_embedder(_LangChainModel())
     assert (chain.name, chain.dimension) == ("text-embedding-3-small", 2)
     assert as_embedder(_lengths, name="mine").name == "mine"
+
+
+def test_a_sentence_model_has_the_name_it_was_loaded_by_whether_or_not_the_hub_answers() -> None:
+    online, offline = _LoadedModel("acme/mini", "acme/mini"), _LoadedModel("acme/mini", None)
+    assert as_embedder(online).name == as_embedder(offline).name == "acme/mini"
+    assert as_embedder(_LoadedModel("models/a", None)).name == "models/a"
 
 
 def test_an_embedder_stays_itself() -> None:

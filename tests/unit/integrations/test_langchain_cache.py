@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from faissbase.cache import Scope, SemanticCache
+from faissbase.errors import UnavailableError
 
 pytest.importorskip("langchain_core")
 from langchain_core.caches import BaseCache
@@ -87,4 +88,17 @@ def test_coroutines_use_it_too(semantic: SemanticCache) -> None:
 
     assert asyncio.run(ask()) == ["one", "one"]
     asyncio.run(SemanticLLMCache(semantic).aclear())
+    assert len(semantic) == 0
+
+
+def test_a_cache_out_of_reach_does_not_stop_a_model(semantic: SemanticCache) -> None:
+    class Down:
+        name, dimension = "hashed-1024", 1024
+
+        def embed(self, texts: Any) -> Any:
+            raise UnavailableError("no embedder")
+
+    semantic._matching.embedder = Down()
+    model = FakeListChatModel(responses=["one", "two"], cache=SemanticLLMCache(semantic))
+    assert [model.invoke("What is the capital of France?").content for _ in range(2)] == ["one", "two"]
     assert len(semantic) == 0
