@@ -105,10 +105,8 @@ class Replica:
     def _follow(self, session: Session, store: FAISSVectorStore, seq: int) -> bool:
         """`_catch_up`, and where that costs little, whether it now holds what the database does.
 
-        It may not where a conversation was deleted and has begun again.
+        It may not where a conversation was deleted and has begun again, with as many changes maybe.
         """
-        if seq == store.origin.seq:
-            return True
         is_small = store.count <= _CHECKED_MAX
         return self._catch_up(session, store, seq) and (not is_small or self._agrees(session, store))
 

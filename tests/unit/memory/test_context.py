@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, select, update
+from sqlalchemy import create_engine, delete, select, update
 from sqlalchemy.orm import Session
 from tests.unit.memory.planted import START, Clock, Planted, scores_of, texts_of
 
@@ -102,6 +102,28 @@ def test_turns_tell_what_stands_around_them(memory: ContextMemory) -> None:
     memory.add([f"number {word}" for word in ("one", "two", "three", "four")], "c")
     [found] = memory.search_turns("three", "c", limit=1, neighbours=1)["results"]
     assert [each["content"] for each in found["neighbours"]] == ["number two", "number four"]
+
+
+def test_turns_of_a_conversation_that_was_deleted_are_not_taken_for_those_of_the_next(
+    memory: ContextMemory,
+) -> None:
+    memory.add(["my dog is Rex", "my cat is Tom"], "c")
+    assert memory.search_turns("Rex", "c", limit=1)["results"][0]["content"] == "my dog is Rex"
+    with Session(memory.engine) as db:
+        db.execute(delete(Conversation))
+        db.commit()
+    memory.add(["I like tea", "I like jazz", "I hate kale"], "c")
+    assert memory.search_turns("tea", "c", limit=1)["results"][0]["content"] == "I like tea"
+    assert memory.search_turns("Rex", "c")["results"] == []
+
+
+def test_a_turn_that_another_program_has_deleted_is_not_told(memory: ContextMemory) -> None:
+    memory.add(["my dog is Rex", "my cat is Tom"], "c")
+    memory.search_turns("Rex", "c")
+    with Session(memory.engine) as db:
+        db.execute(delete(Message).where(Message.content.contains("Rex")))
+        db.commit()
+    assert [each["content"] for each in memory.search_turns("Rex", "c")["results"]] == ["my cat is Tom"]
 
 
 def test_turns_are_filtered_by_speaker_and_time(memory: ContextMemory) -> None:

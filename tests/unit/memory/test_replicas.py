@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, create_engine, delete, update
+from sqlalchemy import Engine, create_engine, delete, select, update
 from sqlalchemy.orm import Session
 
 from faissbase.errors import InvalidInputError
 from faissbase.memory import replicas
 from faissbase.memory.databases import open_engine
-from faissbase.memory.models import Base, Conversation, Memory
+from faissbase.memory.models import Base, Conversation, Memory, Removed
 from faissbase.memory.replicas import (
     get_vector_store,
     rebuild_index_from_db,
@@ -264,6 +264,28 @@ def test_a_conversation_that_was_deleted_begins_anew(db: Session) -> None:
     assert sorted(texts(search_similar_memories(db, "c", np.ones(8), limit=9))) == [
         f"memory {number}" for number in range(3, 8)
     ]
+
+
+def test_a_conversation_that_has_begun_anew_with_as_many_changes_is_read_anew(db: Session) -> None:
+    db.add_all([memory(number) for number in range(3)])
+    db.commit()
+    assert get_vector_store("c", db).count == 3
+    db.execute(delete(Conversation))
+    db.add_all([memory(number) for number in range(3, 6)])
+    db.commit()
+    assert texts(search_similar_memories(db, "c", axis(4))) == ["memory 4", "memory 5", "memory 3"]
+
+
+def test_rows_can_be_deleted_from_a_conversation_that_has_begun_anew(db: Session) -> None:
+    for _ in range(2):
+        db.add_all([memory(0), memory(1)])
+        db.commit()
+        db.execute(delete(Memory).where(Memory.text == "memory 0"))
+        db.commit()
+        assert texts(search_similar_memories(db, "c", axis(0))) == ["memory 1"]
+        db.execute(delete(Conversation))
+        db.commit()
+    assert not db.scalars(select(Removed)).all()
 
 
 def test_an_embedding_without_a_direction_is_kept_and_not_compared(
