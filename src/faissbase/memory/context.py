@@ -467,8 +467,8 @@ class ContextMemory:
         """Have the index read what was committed; written to its file now and then."""
         replica = replica_of(self._engine, key)
         store = replica.synced(dimension=self._embedder.dimension)
-        if replica.path is not None and replica.n_unsaved >= max(_SAVED_AFTER, store.count // 4):
-            replica.save()
+        if replica.n_unsaved >= max(_SAVED_AFTER, store.count // 4):
+            replica.keep()
 
     def _conversations(self, conversation_id: str | int | None, scope: Scope) -> list[str] | None:
         if conversation_id is not None:

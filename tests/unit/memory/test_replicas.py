@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, delete, select, update
 from sqlalchemy.orm import Session
 
-from faissbase.errors import InvalidInputError
-from faissbase.memory import replicas
+from faissbase.errors import InvalidInputError, UnavailableError
+from faissbase.memory import databases, replicas
 from faissbase.memory.databases import open_engine
 from faissbase.memory.models import Base, Conversation, Memory, Removed
 from faissbase.memory.replicas import (
@@ -238,6 +238,62 @@ def test_two_databases_never_share_a_file(tmp_path: Path) -> None:
             paths.append(save_vector_store("c", db))
             assert texts(search_similar_memories(db, "c", np.ones(8))) == [f"memory {len(paths) - 1}"]
     assert paths[0] != paths[1]
+
+
+@pytest.mark.parametrize("folder", [None, "indexes"])
+def test_a_database_and_its_copy_in_one_process_share_nothing(
+    tmp_path: Path, db: Session, engine: Engine, folder: str | None
+) -> None:
+    db.add_all([memory(0), memory(1)])
+    db.commit()
+    save_vector_store("c", db)
+    with sqlite3.connect(tmp_path / "memory.db") as one, sqlite3.connect(tmp_path / "copy.db") as other:
+        one.backup(other)
+    copied = open_engine(tmp_path / "copy.db")
+    for each in (engine, copied):
+        replicas.attach(each, None if folder is None else tmp_path / folder)
+    with Session(copied) as copy:
+        db.add(memory(2))
+        db.commit()
+        copy.add_all([memory(4), memory(5)])
+        copy.commit()
+        for _ in range(2):
+            assert texts(search_similar_memories(db, "c", axis(2), limit=1)) == ["memory 2"]
+            assert texts(search_similar_memories(copy, "c", axis(5), limit=1)) == ["memory 5"]
+            assert (get_vector_store("c", db).count, get_vector_store("c", copy).count) == (3, 4)
+            save_vector_store("c", db)
+            save_vector_store("c", copy)
+            next_process()
+
+
+def test_only_the_stores_used_last_stay_in_memory(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"conversation {number}" for number in range(6)]
+    db.add_all([memory(number, names[number]) for number in range(6)])
+    db.commit()
+    one = replicas.replica_of(databases.engine_of(db), names[0]).synced().size_bytes + replicas._REPLICA_BYTES
+    monkeypatch.setattr(replicas, "_MOST_BYTES", 3 * one)
+    for _ in range(2):
+        for number, name in enumerate(names):
+            store = replicas.replica_of(databases.engine_of(db), name).synced()
+            assert store.search(axis(number), 1)[0]["memory_id"] == number + 1
+    assert [name for _, name in replicas._replicas._held] == names[-3:]
+    replicas.detach(databases.engine_of(db))
+    assert (replicas._replicas._n_bytes, replicas._replicas._sizes) == (0, {})
+
+
+def test_an_index_that_can_be_neither_read_nor_written_is_done_without(
+    tmp_path: Path, db: Session, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    db.add(memory(3))
+    db.commit()
+    (tmp_path / "no folder").write_text("")
+    replicas.attach(engine, tmp_path / "no folder")
+    assert texts(search_similar_memories(db, "c", axis(3))) == ["memory 3"]
+    replicas.detach(engine)
+    assert "is not kept" in caplog.text
+    replicas.attach(engine, tmp_path / "no folder")
+    with pytest.raises(UnavailableError):
+        save_vector_store("c", db)
 
 
 def test_without_a_session_the_database_used_last_is_meant(tmp_path: Path) -> None:
