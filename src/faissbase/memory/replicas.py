@@ -28,6 +28,7 @@ from faissbase.errors import InvalidInputError, NotReadyError, UnavailableError
 from faissbase.memory import databases
 from faissbase.memory.files import Origin
 from faissbase.memory.models import Base, Conversation, Memory, Removed
+from faissbase.memory.said import NAME_LENGTH, is_storable
 from faissbase.memory.standing import Standing, seconds_of, standing
 from faissbase.memory.store import FAISSVectorStore, MemoryId
 from faissbase.memory.watch import Watch
@@ -40,7 +41,6 @@ _REPLICA_BYTES = 4096  # what one takes that holds no vectors
 _ROWS_AT_ONCE = 5_000
 _CHECKED_MAX = 10_000
 _UNATTACHED_FOLDER = Path("faissbase-memory")
-_NAME_LENGTH = 255
 _COLUMNS = [
     Memory.__table__.c[name]
     for name in ("id", "embedding", "importance", "occurred_at", "kind", "active", "valid_to", "seq", "stamp")
@@ -51,9 +51,9 @@ def conversation_key(conversation_id: object) -> str:
     """A conversation's id as the database has it: a string of 1 to 255 characters, or a number as one."""
     is_number = isinstance(conversation_id, int) and not isinstance(conversation_id, bool)
     key = str(conversation_id) if is_number else conversation_id
-    if not isinstance(key, str) or not 1 <= len(key) <= _NAME_LENGTH:
+    if not isinstance(key, str) or not 1 <= len(key) <= NAME_LENGTH or not is_storable(key):
         raise InvalidInputError(
-            f"a conversation id is an int or a str of 1 to {_NAME_LENGTH} characters, got {conversation_id!r}"
+            f"a conversation id is an int or a str of 1 to {NAME_LENGTH} characters, got {conversation_id!r}"
         )
     return key
 

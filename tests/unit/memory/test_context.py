@@ -319,6 +319,20 @@ def test_no_memory_has_more_than_five_links_and_the_nearest_stay(
     assert sorted(by_memory[1]) == [0.64, 0.65, 0.66, 0.7, 0.75]
 
 
+def test_an_episode_that_is_updated_is_linked_by_what_it_says_now(
+    memory: ContextMemory, planted: Planted
+) -> None:
+    for text, cosine in {"one": 0.9, "other": 0.1, "now as one": 0.95}.items():
+        planted.at(text, cosine)
+    one, other = (each["memory_id"] for each in memory.add(["one", "other"], "c")["bubbles"])
+    assert stored(memory, Link) == []
+    memory.update(other, "now as one")
+    pairs = {(link.memory_id, link.other_id) for link in stored(memory, Link)}
+    assert pairs == {(one, other), (other, one)}
+    memory.update(other, "like nothing else")
+    assert stored(memory, Link) == []
+
+
 def test_hits_tell_two_links_and_three_of_them_are_appended(memory: ContextMemory, planted: Planted) -> None:
     names = _ring(planted, 6, 0.9)
     ids = {each["memory"]: each["memory_id"] for each in memory.add(names, "c")["bubbles"]}
@@ -430,6 +444,8 @@ def test_a_memory_of_another_conversation_is_not_touched(memory: ContextMemory) 
     [
         ([{"role": "user"}], "content of message 0"),
         (["fine", ""], "content of message 1"),
+        (["fine", "\x00 "], "content of message 1"),
+        ([{"content": "x", "name": "\ud800"}], "speaker of message 0"),
         (["fine", 3], "message 1 must be a text or a dict"),
         ([{"content": "x", "role": ""}], "role of message 0"),
         ([{"content": "x", "speaker": 3}], "speaker of message 0"),

@@ -388,7 +388,7 @@ def test_a_limit_below_one_is_refused(db: Session, limit: Any) -> None:
         search_similar_memories(db, "c", np.ones(8), limit=limit)
 
 
-@pytest.mark.parametrize("conversation", ["", None, 1.5, True, "x" * 256])
+@pytest.mark.parametrize("conversation", ["", None, 1.5, True, "x" * 256, "half \ud800", "nul \x00"])
 def test_a_conversation_id_that_is_none_is_refused(db: Session, conversation: Any) -> None:
     with pytest.raises(InvalidInputError, match="a conversation id is"):
         get_vector_store(conversation, db)

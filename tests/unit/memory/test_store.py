@@ -229,6 +229,16 @@ def test_ids_keep_their_types_in_a_file(tmp_path: Path) -> None:
     assert (1 in loaded, "1" in loaded, "\u00e9" in loaded) == (True, True, True)
 
 
+@pytest.mark.parametrize("memory_id", [1 << 127, -(1 << 70), "half \ud800", ""])
+def test_an_id_of_any_size_and_sign_is_kept_in_a_file(tmp_path: Path, memory_id: int | str) -> None:
+    store = FAISSVectorStore(2)
+    store.add(memory_id, [1, 0])
+    store.save(tmp_path / "f")
+    loaded = FAISSVectorStore(2)
+    assert loaded.load(tmp_path / "f")
+    assert loaded.search([1, 0]) == [{"memory_id": memory_id, "score": 1.0}]
+
+
 def test_an_empty_store_is_saved_and_loaded(tmp_path: Path) -> None:
     FAISSVectorStore(3).save(tmp_path / "s")
     loaded = FAISSVectorStore(3)
