@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -194,6 +194,9 @@ class Replica:
         self.n_unsaved = 0
         self._skipped = {}
         self._catch_up(session, store, seq, is_new=True)
+        if seq == 0 and self.path is not None:  # of a conversation that is gone, nothing is to stay
+            with suppress(OSError):
+                self.path.unlink()
         self.store = store
         return store
 
@@ -523,6 +526,8 @@ def search_similar_memories(
 
 def nearest_of(store: FAISSVectorStore, queries: Any, k: int, now_s: float) -> dict[MemoryId, float]:
     """The k nearest ids and their cosines, nearest first; of several queries, the nearest counts."""
+    if not store.count:  # of what dimension it will be, nobody has said yet
+        return {}
     rows = np.atleast_2d(np.asarray(queries, np.float64)) if len(queries) else np.empty((0, 0))
     best: dict[MemoryId, float] = {}
     for row in rows:

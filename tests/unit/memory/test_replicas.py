@@ -70,6 +70,13 @@ def test_similar_memories_come_in_order_of_similarity(db: Session) -> None:
     assert texts(search_similar_memories(db, "c", query, limit=3)) == ["memory 3", "memory 1", "memory 6"]
 
 
+def test_a_conversation_without_memories_has_nothing_similar_in_any_dimension(db: Session) -> None:
+    assert search_similar_memories(db, "unknown", np.ones(384)) == []
+    db.add(memory(0, "unknown"))
+    db.commit()
+    assert texts(search_similar_memories(db, "unknown", np.ones(8))) == ["memory 0"]
+
+
 def test_of_several_queries_the_nearest_counts(db: Session) -> None:
     db.add_all([memory(number) for number in range(8)])
     db.commit()
@@ -320,6 +327,19 @@ def test_a_conversation_that_was_deleted_begins_anew(db: Session) -> None:
     assert sorted(texts(search_similar_memories(db, "c", np.ones(8), limit=9))) == [
         f"memory {number}" for number in range(3, 8)
     ]
+
+
+@pytest.mark.parametrize("is_reopened", [False, True])
+def test_the_file_of_a_conversation_that_was_deleted_goes_too(db: Session, is_reopened: bool) -> None:
+    db.add(memory(0))
+    db.commit()
+    path = save_vector_store("c", db)
+    db.execute(delete(Conversation))
+    db.commit()
+    if is_reopened:
+        next_process()
+    assert search_similar_memories(db, "c", axis(0)) == []
+    assert not path.exists()
 
 
 def test_a_conversation_that_has_begun_anew_with_as_many_changes_is_read_anew(db: Session) -> None:
