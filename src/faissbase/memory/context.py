@@ -6,6 +6,7 @@ killed anywhere in between leaves nothing that disagrees.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timezone
@@ -18,7 +19,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from faissbase.embedding import Embedder, EmbedderSource, HashedEmbedder, as_embedder, check_same_embedder
-from faissbase.errors import InvalidInputError
+from faissbase.errors import InvalidInputError, UnavailableError
 from faissbase.memory import databases, replicas
 from faissbase.memory.changes import Changes, New, active_memory_of, memory_of
 from faissbase.memory.learning import NOT_TALK, Learner, entry_of, last_summary
@@ -41,6 +42,8 @@ from faissbase.memory.searching import Hits, Notes, Told, Wanted, answer, links_
 from faissbase.memory.store import MemoryId
 from faissbase.memory.talk import Talks, TurnsWanted
 from faissbase.types import Float32
+
+_log = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
 
@@ -155,14 +158,23 @@ class ContextMemory:
         said = checked_messages(messages, now)
         scope = Scope(user_id, agent_id, session_id)
         changed = self._keep_turns(key, said, scope, now) if said else []
-        if self._learner is not None:
-            changed += self._learner.learn(key, now)
-            self._learner.summarize(key, now)
-        self._follow(key)
+        # The turns are kept: an error now would have the caller say them again.
+        try:
+            changed += self._learned(key, now)
+            self._follow(key)
+        except UnavailableError as error:
+            _log.warning("conversation %r: put off until the next add: %s", key, error)
         return {
             "semantic": [each for each in changed if each["type"] == "semantic"],
             "bubbles": [each for each in changed if each["type"] == "bubble"],
         }
+
+    def _learned(self, key: str, now: datetime) -> list[dict[str, Any]]:
+        if self._learner is None:
+            return []
+        changed = self._learner.learn(key, now)
+        self._learner.summarize(key, now)
+        return changed
 
     def _keep_turns(self, key: str, said: list[Said], scope: Scope, now: datetime) -> list[dict[str, Any]]:
         """Commit the turns; without a model, with an episode of each."""
@@ -246,6 +258,7 @@ class ContextMemory:
         key = None if conversation_id is None else conversation_key(conversation_id)
         checked_name(by, "by")
         now = self._now()
+        near = self._near(memory_id, values.get("embedding"), now)
         with databases.writing(self._engine) as session:
             found = self._locked(session, memory_id, key)
             self._claim_embedder(session)
@@ -253,6 +266,7 @@ class ContextMemory:
             changes.update(found, values, now, reason)
             if "embedding" in values:
                 changes.unlink(found)
+                changes.link(found, near)
             entry = entry_of(found, "UPDATE")
         self._follow(found.conversation_id)
         return entry
@@ -454,6 +468,14 @@ class ContextMemory:
     def _changes(self, session: Session, key: str, now: datetime, by: str) -> Changes:
         return Changes(session, key, embedder=self._embedder.name, now=now, by=by)
 
+    def _near(self, memory_id: int, vector: Float32 | None, now: datetime) -> dict[int, float]:
+        """What an episode may be linked to once it says something else."""
+        if vector is None:
+            return {}
+        with databases.reading(self._engine) as session:
+            found = memory_of(session, memory_id)
+        return near_to(self._engine, found.conversation_id, vector, now) if found.kind == "bubble" else {}
+
     def _locked(
         self, session: Session, memory_id: int, key: str | None, *, is_ended_too: bool = False
     ) -> Memory:
@@ -467,8 +489,8 @@ class ContextMemory:
         """Have the index read what was committed; written to its file now and then."""
         replica = replica_of(self._engine, key)
         store = replica.synced(dimension=self._embedder.dimension)
-        if replica.path is not None and replica.n_unsaved >= max(_SAVED_AFTER, store.count // 4):
-            replica.save()
+        if replica.n_unsaved >= max(_SAVED_AFTER, store.count // 4):
+            replica.keep()
 
     def _conversations(self, conversation_id: str | int | None, scope: Scope) -> list[str] | None:
         if conversation_id is not None:

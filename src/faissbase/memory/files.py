@@ -5,6 +5,7 @@ magic (8) | length of the header (8) | header (JSON) | standings | vectors | che
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from contextlib import suppress
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import orjson
 import xxhash
 
 from faissbase.errors import CorruptionError
@@ -77,9 +77,10 @@ def write(path: str | os.PathLike[str], contents: Contents) -> None:
 
 def _write_to(file: IO[bytes], contents: Contents) -> None:
     n, d = contents.vectors.shape
-    header = orjson.dumps(
+    # Not by orjson, which knows no int beyond 64 bits and no half of a surrogate pair: both may be ids.
+    header = json.dumps(
         {"format": _FORMAT, "n": n, "dimension": d, "origin": asdict(contents.origin), "ids": contents.ids}
-    )
+    ).encode()
     digest = xxhash.xxh3_128()
     pieces: list[Any] = [
         _MAGIC,
@@ -112,7 +113,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
     if xxhash.xxh3_128_digest(body.data) != digest:
         raise CorruptionError(f"{path} is damaged: its checksum does not agree")
     n_header = int.from_bytes(data[len(_MAGIC) : prefix].tobytes(), "little")
-    header = orjson.loads(body[prefix : prefix + n_header].tobytes())
+    header = json.loads(body[prefix : prefix + n_header].tobytes())
     if header["format"] != _FORMAT:
         raise CorruptionError(f"{path} has format {header['format']}, expected {_FORMAT}")
     return _contents(header, body[prefix + n_header :])

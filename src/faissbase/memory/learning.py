@@ -81,7 +81,7 @@ class Learner:
             None if last is None else last.text, [turn_of(each) for each in messages], model=self.model
         )
         _tell(conversation_id, found.problems)
-        if found.text is not None:
+        if found.text is not None and found.n_covered:
             self._keep_summary(
                 Summary(
                     conversation_id=conversation_id,
@@ -249,6 +249,8 @@ class _Lesson:
         if decision.operation == "NOOP" or (decision.operation == "DELETE" and memory is None):
             return None
         if decision.operation == "DELETE" and memory is not None:
+            if memory.valid_from is not None and said.occurred_at < memory.valid_from:
+                return None  # what was taken back before it was said is said again
             changes.delete(memory, said.occurred_at, "taken back by what was said")
             return entry_of(memory, "DELETE")
         assert vector is not None
@@ -312,6 +314,7 @@ class _Lesson:
             Memory.active,
             Memory.text == bubble.text,
             Memory.occurred_at == bubble.occurred_at,
+            *(getattr(Memory, name).is_not_distinct_from(getattr(self._scope, name)) for name in _PARTS),
         )
         return bool(session.scalar(same))
 

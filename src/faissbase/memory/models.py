@@ -110,7 +110,8 @@ class Message(_Scoped, Base):
     """One turn, word for word; ``position`` counts them from 1 within the conversation."""
 
     __tablename__ = "memory_messages"
-    __table_args__ = (UniqueConstraint("conversation_id", "position"),)
+    # No id is given twice, or what was deleted would be taken for what came after it.
+    __table_args__ = (UniqueConstraint("conversation_id", "position"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(_Number, primary_key=True)
     conversation_id: Mapped[str] = mapped_column(ForeignKey(Conversation.id, ondelete="CASCADE"))
@@ -167,7 +168,10 @@ class Removed(Base):
 
     __tablename__ = "memory_removed"
 
-    conversation_id: Mapped[str] = mapped_column(String(_NAME_LENGTH), primary_key=True)
+    # Gone with its conversation: one that begins anew under the same id counts from 1 again.
+    conversation_id: Mapped[str] = mapped_column(
+        ForeignKey(Conversation.id, ondelete="CASCADE"), primary_key=True
+    )
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     memory_id: Mapped[int] = mapped_column(_Number)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,10 +24,11 @@ import numpy as np
 from sqlalchemy import Engine, RowMapping, event, func, select
 from sqlalchemy.orm import Session
 
-from faissbase.errors import InvalidInputError, NotReadyError
+from faissbase.errors import InvalidInputError, NotReadyError, UnavailableError
 from faissbase.memory import databases
 from faissbase.memory.files import Origin
 from faissbase.memory.models import Base, Conversation, Memory, Removed
+from faissbase.memory.said import NAME_LENGTH, is_storable
 from faissbase.memory.standing import Standing, seconds_of, standing
 from faissbase.memory.store import FAISSVectorStore, MemoryId
 from faissbase.memory.watch import Watch
@@ -35,10 +37,10 @@ _log = logging.getLogger(__name__)
 
 DIMENSION = 1536
 _MOST_BYTES = 4 << 30
+_REPLICA_BYTES = 4096  # what one takes that holds no vectors
 _ROWS_AT_ONCE = 5_000
 _CHECKED_MAX = 10_000
 _UNATTACHED_FOLDER = Path("faissbase-memory")
-_NAME_LENGTH = 255
 _COLUMNS = [
     Memory.__table__.c[name]
     for name in ("id", "embedding", "importance", "occurred_at", "kind", "active", "valid_to", "seq", "stamp")
@@ -49,9 +51,9 @@ def conversation_key(conversation_id: object) -> str:
     """A conversation's id as the database has it: a string of 1 to 255 characters, or a number as one."""
     is_number = isinstance(conversation_id, int) and not isinstance(conversation_id, bool)
     key = str(conversation_id) if is_number else conversation_id
-    if not isinstance(key, str) or not 1 <= len(key) <= _NAME_LENGTH:
+    if not isinstance(key, str) or not 1 <= len(key) <= NAME_LENGTH or not is_storable(key):
         raise InvalidInputError(
-            f"a conversation id is an int or a str of 1 to {_NAME_LENGTH} characters, got {conversation_id!r}"
+            f"a conversation id is an int or a str of 1 to {NAME_LENGTH} characters, got {conversation_id!r}"
         )
     return key
 
@@ -60,8 +62,15 @@ class Replica:
     """The store of one conversation of one database."""
 
     def __init__(
-        self, engine: Engine, watch: Watch, database: str, conversation: str, path: Path | None
+        self,
+        engine: Engine,
+        watch: Watch,
+        database: str,
+        conversation: str,
+        path: Path | None,
+        key: tuple[str, str],
     ) -> None:
+        self.key = key
         self._engine = engine
         self._watch = watch
         self._seen: tuple[int, int] | None = None
@@ -81,11 +90,15 @@ class Replica:
         """The store with everything that is committed."""
         with self.lock:
             version = self._watch.version()  # before anything is read: what comes later is read the next time
-            if version is None or version != self._seen or self.store is None:
+            is_current = version is not None and version == self._seen
+            if not is_current or self.store is None:
                 self._read(db, dimension)
                 self._seen = version
-            assert self.store is not None
-            return self.store
+            store = self.store
+            assert store is not None
+        if not is_current:
+            _replicas.weigh(self)
+        return store
 
     @property
     def version(self) -> tuple[int, int] | None:
@@ -105,17 +118,17 @@ class Replica:
     def _follow(self, session: Session, store: FAISSVectorStore, seq: int) -> bool:
         """`_catch_up`, and where that costs little, whether it now holds what the database does.
 
-        It may not where a conversation was deleted and has begun again.
+        It may not where a conversation was deleted and has begun again, with as many changes maybe.
         """
-        if seq == store.origin.seq:
-            return True
         is_small = store.count <= _CHECKED_MAX
         return self._catch_up(session, store, seq) and (not is_small or self._agrees(session, store))
 
     def rebuilt(self, db: Session | None = None) -> FAISSVectorStore:
         """The store, made anew from the database."""
         with self.lock, _committed(self._engine, db) as session:
-            return self._rebuild(session, self._seq(session), None)
+            found = self._rebuild(session, self._seq(session), None)
+        _replicas.weigh(self)
+        return found
 
     def save(self) -> Path:
         """Write the store to its file."""
@@ -129,6 +142,16 @@ class Replica:
             self.n_unsaved = 0
             return self.path
 
+    def keep(self) -> None:
+        """`save`, where there is something to be saved. What cannot be written is made anew when needed."""
+        with self.lock:
+            if self.path is None or self.store is None or not self.n_unsaved:
+                return
+            try:
+                self.save()
+            except UnavailableError as error:
+                _log.warning("the index is not kept: %s", error)
+
     def _seq(self, session: Session) -> int:
         wanted = select(Conversation.seq).where(Conversation.id == self._origin.conversation)
         return session.execute(wanted).scalar() or 0
@@ -136,7 +159,7 @@ class Replica:
     def _open(self, session: Session, seq: int, dimension: int | None) -> None:
         """From its file where that agrees with the database, and otherwise anew."""
         store = FAISSVectorStore(dimension or self._dimension(session))
-        if self.path is not None and store.load(self.path):
+        if self.path is not None and _is_loaded(store, self.path):
             self.store = store
             origin = replace(store.origin, seq=0)
             is_ours = origin == self._origin and store.origin.seq <= seq
@@ -171,6 +194,9 @@ class Replica:
         self.n_unsaved = 0
         self._skipped = {}
         self._catch_up(session, store, seq, is_new=True)
+        if seq == 0 and self.path is not None:  # of a conversation that is gone, nothing is to stay
+            with suppress(OSError):
+                self.path.unlink()
         self.store = store
         return store
 
@@ -215,6 +241,14 @@ class Replica:
         changed = changed.where(Memory.seq > since) if since else changed.where(Memory.active)
         found = session.execute(changed.order_by(Memory.seq).execution_options(yield_per=_ROWS_AT_ONCE))
         yield from found.mappings().partitions()
+
+
+def _is_loaded(store: FAISSVectorStore, path: Path) -> bool:
+    try:
+        return store.load(path)
+    except UnavailableError as error:
+        _log.warning("the index is made anew: %s", error)
+        return False
 
 
 def _apply(store: FAISSVectorStore, rows: Sequence[RowMapping]) -> set[int]:
@@ -268,10 +302,17 @@ class _Scope:
         self.engine = engine
         self.watch = Watch(engine)
         self.database = database
+        # A copy of a database has its id, too.
+        self.key = f"{database} {_place_of(engine)}"
         self.folder = folder
 
     def path(self, conversation: str) -> Path | None:
         return None if self.folder is None else _file(self.folder / self.database, conversation)
+
+
+def _place_of(engine: Engine) -> str:
+    has_file = engine.dialect.name == "sqlite" and not databases.is_in_memory(engine)
+    return os.path.realpath(engine.url.database or "") if has_file else str(engine.url)
 
 
 def _file(folder: Path, conversation: str) -> Path:
@@ -286,6 +327,8 @@ class _Replicas:
         self._lock = threading.RLock()
         self._scopes: weakref.WeakKeyDictionary[Engine, _Scope] = weakref.WeakKeyDictionary()
         self._held: OrderedDict[tuple[str, str], Replica] = OrderedDict()
+        self._sizes: dict[tuple[str, str], int] = {}
+        self._n_bytes = 0
         self._unattached: dict[str, FAISSVectorStore] = {}
         self._last: Engine | None = None
 
@@ -297,14 +340,14 @@ class _Replicas:
         if scope is None:
             scope = _Scope(engine, _database_id(engine, db), folder or databases.default_folder(engine))
             if databases.is_in_memory(engine):
-                event.listen(engine, "rollback", lambda _: self._forget(scope.database))
+                event.listen(engine, "rollback", lambda _: self._forget(scope.key))
             with self._lock:
                 self._scopes[engine] = scope
         if folder is not None and folder != scope.folder:
             scope.folder = folder
             with self._lock:
                 for (database, conversation), replica in self._held.items():
-                    if database == scope.database:
+                    if database == scope.key:
                         replica.path = scope.path(conversation)
         return scope
 
@@ -315,13 +358,12 @@ class _Replicas:
             return self._last if is_open else next(iter(self._scopes), None)
 
     def replica(self, scope: _Scope, conversation: str) -> Replica:
-        key = scope.database, conversation
+        key = scope.key, conversation
         with self._lock:
             found = self._held.get(key)
             if found is None:
-                found = Replica(
-                    scope.engine, scope.watch, scope.database, conversation, scope.path(conversation)
-                )
+                path = scope.path(conversation)
+                found = Replica(scope.engine, scope.watch, scope.database, conversation, path, key)
                 self._held[key] = found
             self._held.move_to_end(key)
             return found
@@ -334,36 +376,41 @@ class _Replicas:
                 store.load(_file(_UNATTACHED_FOLDER, conversation))
             return store
 
-    def make_room(self) -> None:
+    def weigh(self, replica: Replica) -> None:
         """Let go of those used longest ago, as far as all take too much memory; their files are written."""
         with self._lock:
-            sizes = [(key, each.store.size_bytes) for key, each in self._held.items() if each.store]
-            excess, leaving = sum(size for _, size in sizes) - _MOST_BYTES, []
-            for key, size in sizes[:-1]:
-                if excess > 0:
-                    leaving.append(self._held.pop(key))
-                    excess -= size
+            if self._held.get(replica.key) is not replica:
+                return
+            store = replica.store
+            size = _REPLICA_BYTES + (0 if store is None else store.size_bytes)
+            self._n_bytes += size - self._sizes.get(replica.key, 0)
+            self._sizes[replica.key] = size
+            leaving = []
+            while self._n_bytes > _MOST_BYTES and (oldest := next(iter(self._held))) != replica.key:
+                leaving.append(self._let_go(oldest))
         for each in leaving:
-            if each.path is not None and each.n_unsaved:
-                each.save()
+            each.keep()
+
+    def _let_go(self, key: tuple[str, str]) -> Replica:
+        self._n_bytes -= self._sizes.pop(key, 0)
+        return self._held.pop(key)
 
     def release(self, engine: Engine) -> None:
         """Write the files of a database that have changes, and let go of its stores."""
         with self._lock:
             scope = self._scopes.pop(engine, None)
-            keys = [key for key in self._held if scope is not None and key[0] == scope.database]
-            if any(other.database == scope.database for other in self._scopes.values() if scope):
-                keys = []  # another engine of the same database uses them
-            leaving = [self._held.pop(key) for key in keys]
+            if scope is None:
+                return
+            is_used = any(other.key == scope.key for other in self._scopes.values())
+            keys = [] if is_used else [key for key in self._held if key[0] == scope.key]
+            leaving = [self._let_go(key) for key in keys]
         for each in leaving:
-            if each.path is not None and each.n_unsaved and each.store is not None:
-                each.save()
-        if scope is not None:
-            scope.watch.close()
+            each.keep()
+        scope.watch.close()
 
-    def _forget(self, database: str) -> None:
+    def _forget(self, key: str) -> None:
         with self._lock:
-            held = [each for (name, _), each in self._held.items() if name == database]
+            held = [each for (name, _), each in self._held.items() if name == key]
         for each in held:
             each.forget()
 
@@ -416,9 +463,7 @@ def get_vector_store(
     engine = databases.engine_of(db) if db is not None else _replicas.last_engine()
     if engine is None:
         return _replicas.unattached(conversation_key(conversation_id), dimension or DIMENSION)
-    found = replica_of(engine, conversation_id, db).synced(db, dimension)
-    _replicas.make_room()
-    return found
+    return replica_of(engine, conversation_id, db).synced(db, dimension)
 
 
 def save_vector_store(conversation_id: int | str, db: Session | None = None) -> Path:
@@ -481,6 +526,8 @@ def search_similar_memories(
 
 def nearest_of(store: FAISSVectorStore, queries: Any, k: int, now_s: float) -> dict[MemoryId, float]:
     """The k nearest ids and their cosines, nearest first; of several queries, the nearest counts."""
+    if not store.count:  # of what dimension it will be, nobody has said yet
+        return {}
     rows = np.atleast_2d(np.asarray(queries, np.float64)) if len(queries) else np.empty((0, 0))
     best: dict[MemoryId, float] = {}
     for row in rows:

@@ -12,7 +12,7 @@ from faissbase.memory.standing import in_utc
 
 Messages: TypeAlias = "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]"
 
-_NAME_LENGTH = 255
+NAME_LENGTH = 255
 _MOMENTS = ("occurred_at", "timestamp", "created_at")
 _FIELDS = frozenset({"role", "content", "name", "speaker", *_MOMENTS})
 
@@ -104,16 +104,22 @@ def _joined(content: object) -> object:
 
 def checked_text(text: object, what: str) -> str:
     """A text that says something, without the NUL characters that PostgreSQL does not keep."""
-    if not isinstance(text, str) or not text.strip():
+    kept = text.replace("\x00", "").encode("utf-8", "replace").decode() if isinstance(text, str) else ""
+    if not kept.strip():
         raise InvalidInputError(f"{what} must be a text that is not empty, got {text!r}")
-    return text.replace("\x00", "").encode("utf-8", "replace").decode()
+    return kept
 
 
 def checked_name(name: object, what: str) -> str:
-    """A text of 1 to 255 characters."""
-    if not isinstance(name, str) or not 1 <= len(name) <= _NAME_LENGTH or "\x00" in name:
-        raise InvalidInputError(f"{what} must be a text of 1 to {_NAME_LENGTH} characters, got {name!r}")
+    """A text of 1 to 255 characters that a database keeps: no NUL, no half of a surrogate pair."""
+    if not isinstance(name, str) or not 1 <= len(name) <= NAME_LENGTH or not is_storable(name):
+        raise InvalidInputError(f"{what} must be a text of 1 to {NAME_LENGTH} characters, got {name!r}")
     return name
+
+
+def is_storable(text: str) -> bool:
+    """Whether SQLite and PostgreSQL both keep it as it is."""
+    return "\x00" not in text and not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def checked_moment(value: object, what: str) -> datetime:

@@ -27,10 +27,12 @@ Weigh: TypeAlias = Callable[[Standings], Weights]
 
 _ROOM_MIN = 16
 _SKETCHED_NUMBERS = 1 << 22  # below, reading every vector takes a millisecond
+_SKETCHED_FROM = 64  # dimensions; below, a sketch is no smaller than half the vector
 _MIDDLE_ROWS = 20_000
 _FIRST = 256  # candidates that are ranked by their true vectors at first
 _DEVIATIONS = 3.0
-_READ_MIN, _READ_SHARE = 2_000, 25  # so many vectors, or one in ten, are read for a query at most
+# So many vectors, or one in 25, or _SKETCHED_NUMBERS, are read for a query at most.
+_READ_MIN, _READ_SHARE = 2_000, 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ class FAISSVectorStore:
     def _sketch(self, slots: Slots) -> None:
         """Sketch these slots, or all where there are enough now, or twice as many as the middle was for."""
         n = len(self._ids)
-        if n * self.dimension < _SKETCHED_NUMBERS:
+        if n * self.dimension < _SKETCHED_NUMBERS or self.dimension < _SKETCHED_FROM:
             return
         if self._sketcher is None or n >= 2 * self._n_at_middle:
             step = max(1, n // _MIDDLE_ROWS)
@@ -236,7 +238,10 @@ class FAISSVectorStore:
             standings = self._standings[slice(len(self._ids)) if allowed is None else allowed]
             weights = _EVEN if weigh is None else weigh(standings)
             places, cosines = self._candidates(query, int(k), weights, allowed)
-            scores = weights[places].scored(cosines)
+            scores = np.nan_to_num(weights[places].scored(cosines), nan=-np.inf)
+            if len(scores) > k:  # with all that equal the last of them, of which the newest come first
+                near = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+                places, cosines, scores = places[near], cosines[near], scores[near]
             newest = np.nan_to_num(standings.occurred_s[places], nan=-np.inf)
             order = np.lexsort((places, -newest, -scores))[:k]
             slots = places if allowed is None else allowed[places]
@@ -281,7 +286,7 @@ class FAISSVectorStore:
         least = np.partition(true, len(true) - k)[len(true) - k]
         best = weights.scored(estimates + _DEVIATIONS * sketcher.deviations(query, sketches))
         near = np.flatnonzero(best >= least)
-        most = max(_READ_MIN, len(best) // _READ_SHARE)
+        most = max(_READ_MIN, len(best) // _READ_SHARE, _SKETCHED_NUMBERS // self.dimension)
         if len(near) > most:
             near = near[_highest(best[near], most)]
         return np.union1d(first, near)

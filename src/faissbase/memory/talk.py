@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, and_, select
 from sqlalchemy.orm import Session
 
 from faissbase.memory import databases
@@ -56,6 +56,7 @@ class Talk:
         self._index = TurnIndex()
         self._store = FAISSVectorStore(self._dimension)
         self._n = 0
+        self._last_id: int | None = None
         self._n_pauses = 0
         self._last_at: datetime | None = None
 
@@ -88,9 +89,12 @@ class Talk:
         return set(map(str, session.scalars(owned)))
 
     def _catch_up(self, session: Session) -> None:
-        wanted = select(Conversation.n_messages).where(Conversation.id == self._conversation_id)
-        n = session.execute(wanted).scalar() or 0
-        if n < self._n:  # an older state of the database was put back
+        is_last = and_(Message.conversation_id == Conversation.id, Message.position == self._n)
+        wanted = select(Conversation.n_messages, Message.id).outerjoin(Message, is_last)
+        found = session.execute(wanted.where(Conversation.id == self._conversation_id)).one_or_none()
+        n, last_id = (0, None) if found is None else found
+        # A backup was put back, or the conversation was deleted and has begun again.
+        if n < self._n or last_id != self._last_id:
             self._start()
         if n == self._n:
             return
@@ -111,7 +115,7 @@ class Talk:
         if usable:
             vectors = np.stack([each.embedding for each in usable])
             self._store.add_many([str(each.id) for each in usable], vectors)
-        self._n = messages[-1].position
+        self._n, self._last_id = messages[-1].position, messages[-1].id
 
     def _turn(self, message: Message) -> Turn:
         if (
@@ -176,7 +180,9 @@ def _told(session: Session, found: list[Ranked], scope: Scope, neighbours: int) 
     }
     results = []
     for each in found:
-        message = messages[int(each.id)]
+        message = messages.get(int(each.id))
+        if message is None:  # deleted by another program
+            continue
         entry = {**shown_message(message), "score": each.score}
         if neighbours:
             entry["neighbours"] = _around(session, message, scope, neighbours)

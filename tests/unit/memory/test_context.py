@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import create_engine, select, update
+from sqlalchemy import create_engine, delete, select, update
 from sqlalchemy.orm import Session
 from tests.unit.memory.planted import START, Clock, Planted, scores_of, texts_of
 
@@ -102,6 +102,28 @@ def test_turns_tell_what_stands_around_them(memory: ContextMemory) -> None:
     memory.add([f"number {word}" for word in ("one", "two", "three", "four")], "c")
     [found] = memory.search_turns("three", "c", limit=1, neighbours=1)["results"]
     assert [each["content"] for each in found["neighbours"]] == ["number two", "number four"]
+
+
+def test_turns_of_a_conversation_that_was_deleted_are_not_taken_for_those_of_the_next(
+    memory: ContextMemory,
+) -> None:
+    memory.add(["my dog is Rex", "my cat is Tom"], "c")
+    assert memory.search_turns("Rex", "c", limit=1)["results"][0]["content"] == "my dog is Rex"
+    with Session(memory.engine) as db:
+        db.execute(delete(Conversation))
+        db.commit()
+    memory.add(["I like tea", "I like jazz", "I hate kale"], "c")
+    assert memory.search_turns("tea", "c", limit=1)["results"][0]["content"] == "I like tea"
+    assert memory.search_turns("Rex", "c")["results"] == []
+
+
+def test_a_turn_that_another_program_has_deleted_is_not_told(memory: ContextMemory) -> None:
+    memory.add(["my dog is Rex", "my cat is Tom"], "c")
+    memory.search_turns("Rex", "c")
+    with Session(memory.engine) as db:
+        db.execute(delete(Message).where(Message.content.contains("Rex")))
+        db.commit()
+    assert [each["content"] for each in memory.search_turns("Rex", "c")["results"]] == ["my cat is Tom"]
 
 
 def test_turns_are_filtered_by_speaker_and_time(memory: ContextMemory) -> None:
@@ -297,6 +319,20 @@ def test_no_memory_has_more_than_five_links_and_the_nearest_stay(
     assert sorted(by_memory[1]) == [0.64, 0.65, 0.66, 0.7, 0.75]
 
 
+def test_an_episode_that_is_updated_is_linked_by_what_it_says_now(
+    memory: ContextMemory, planted: Planted
+) -> None:
+    for text, cosine in {"one": 0.9, "other": 0.1, "now as one": 0.95}.items():
+        planted.at(text, cosine)
+    one, other = (each["memory_id"] for each in memory.add(["one", "other"], "c")["bubbles"])
+    assert stored(memory, Link) == []
+    memory.update(other, "now as one")
+    pairs = {(link.memory_id, link.other_id) for link in stored(memory, Link)}
+    assert pairs == {(one, other), (other, one)}
+    memory.update(other, "like nothing else")
+    assert stored(memory, Link) == []
+
+
 def test_hits_tell_two_links_and_three_of_them_are_appended(memory: ContextMemory, planted: Planted) -> None:
     names = _ring(planted, 6, 0.9)
     ids = {each["memory"]: each["memory_id"] for each in memory.add(names, "c")["bubbles"]}
@@ -408,6 +444,8 @@ def test_a_memory_of_another_conversation_is_not_touched(memory: ContextMemory) 
     [
         ([{"role": "user"}], "content of message 0"),
         (["fine", ""], "content of message 1"),
+        (["fine", "\x00 "], "content of message 1"),
+        ([{"content": "x", "name": "\ud800"}], "speaker of message 0"),
         (["fine", 3], "message 1 must be a text or a dict"),
         ([{"content": "x", "role": ""}], "role of message 0"),
         ([{"content": "x", "speaker": 3}], "speaker of message 0"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from tests.openai_server import OpenAIServer
+from tests.openai_server import OpenAIServer, Raw
 from tests.unit.memory.planted import START, Clock, Planted, texts_of
 from tests.unit.memory.talking import chatting
 
+from faissbase.errors import UnavailableError
 from faissbase.memory import ContextMemory
 from faissbase.memory.learning import Learner
 from faissbase.memory.llm import ChatModel
 from faissbase.memory.models import Memory, Message, Summary
+from faissbase.memory.turns import BATCH_CHARACTERS
+from faissbase.types import Float32
 
 DAY = timedelta(days=1)
 Reply = Callable[[str], Any]
@@ -148,6 +151,40 @@ def test_what_was_true_before_does_not_replace_what_is_true_now(
     learn(memory, model, "Ana lives in Paris.", occurred_at=START - 90 * DAY)
     assert texts_of(memory.search("query", "c")) == ["Ana lives in Porto."]
     assert texts_of(memory.search("query", "c", as_of=START - DAY)) == ["Ana lives in Paris."]
+
+
+def test_what_was_taken_back_before_it_was_said_again_stays(
+    memory: ContextMemory, model: Model, planted: Planted
+) -> None:
+    learn(memory, model, planted.at("Ana has a dog.", 0.9), occurred_at=START)
+    model.decisions = [decision("DELETE", 1)]
+    learn(memory, model, planted.at("Ana's dog is gone.", 0.9), occurred_at=START - 90 * DAY)
+    assert texts_of(memory.search("query", "c")) == ["Ana has a dog."]
+
+
+def test_the_same_episode_of_two_users_is_kept_for_both(memory: ContextMemory, model: Model) -> None:
+    model.events = [{"text": "We met.", "occurred_at": "2026-04-01T10:00:00Z", "importance": 0.5, "turn": 1}]
+    for user in ("u1", "u2"):
+        memory.add("we met", "c", user_id=user)
+    for user in ("u1", "u2"):
+        assert texts_of(memory.search("We met.", "c", user_id=user)) == ["We met."]
+
+
+def test_an_embedder_that_fails_once_the_turns_are_kept_is_asked_again(
+    memory: ContextMemory, model: Model, planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = planted.embed
+
+    def fails_on_facts(texts: Sequence[str]) -> Float32:
+        if "Ana has a dog." in texts:
+            raise UnavailableError("busy")
+        return embed(texts)
+
+    monkeypatch.setattr(planted, "embed", fails_on_facts)
+    assert learn(memory, model, "Ana has a dog.")["semantic"] == []
+    assert len(rows(memory, Message)) == 1
+    monkeypatch.undo()
+    assert [each["memory"] for each in memory.add([], "c")["semantic"]] == ["Ana has a dog."]
 
 
 def test_an_update_stores_and_embeds_the_same_text(
@@ -324,6 +361,21 @@ def test_a_summary_that_fails_is_made_the_next_time(memory: ContextMemory, model
     memory.add("word 20", "c")
     assert memory.summary("c") == "All."
     assert '"word 0"' in model.asked["summary"][-1]
+
+
+def test_a_turn_that_the_summary_has_read_in_part_is_read_again(
+    memory: ContextMemory, model: Model, server: tuple[OpenAIServer, ChatModel]
+) -> None:
+    server[0].reply_always(
+        lambda body: Raw("", status=503) if "half" in str(body["messages"][1]["content"]) else model(body)
+    )
+    model.summary = {"summary": "half"}
+    memory.add(["x" * (2 * BATCH_CHARACTERS), *(f"word {number}" for number in range(19))], "c")
+    assert rows(memory, Summary) == []
+    server[0].reply_always(model)
+    model.summary = {"summary": "All."}
+    memory.add("word 19", "c")
+    assert [(row.text, row.upto) for row in rows(memory, Summary)] == [("All.", 21)]
 
 
 def test_what_one_user_said_is_not_shown_with_anothers_turns(memory: ContextMemory, model: Model) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, create_engine, delete, update
+from sqlalchemy import Engine, create_engine, delete, select, update
 from sqlalchemy.orm import Session
 
-from faissbase.errors import InvalidInputError
-from faissbase.memory import replicas
+from faissbase.errors import InvalidInputError, UnavailableError
+from faissbase.memory import databases, replicas
 from faissbase.memory.databases import open_engine
-from faissbase.memory.models import Base, Conversation, Memory
+from faissbase.memory.models import Base, Conversation, Memory, Removed
 from faissbase.memory.replicas import (
     get_vector_store,
     rebuild_index_from_db,
@@ -68,6 +68,13 @@ def test_similar_memories_come_in_order_of_similarity(db: Session) -> None:
     db.commit()
     query = axis(3) * 3 + axis(1) * 2 + axis(6)
     assert texts(search_similar_memories(db, "c", query, limit=3)) == ["memory 3", "memory 1", "memory 6"]
+
+
+def test_a_conversation_without_memories_has_nothing_similar_in_any_dimension(db: Session) -> None:
+    assert search_similar_memories(db, "unknown", np.ones(384)) == []
+    db.add(memory(0, "unknown"))
+    db.commit()
+    assert texts(search_similar_memories(db, "unknown", np.ones(8))) == ["memory 0"]
 
 
 def test_of_several_queries_the_nearest_counts(db: Session) -> None:
@@ -240,6 +247,62 @@ def test_two_databases_never_share_a_file(tmp_path: Path) -> None:
     assert paths[0] != paths[1]
 
 
+@pytest.mark.parametrize("folder", [None, "indexes"])
+def test_a_database_and_its_copy_in_one_process_share_nothing(
+    tmp_path: Path, db: Session, engine: Engine, folder: str | None
+) -> None:
+    db.add_all([memory(0), memory(1)])
+    db.commit()
+    save_vector_store("c", db)
+    with sqlite3.connect(tmp_path / "memory.db") as one, sqlite3.connect(tmp_path / "copy.db") as other:
+        one.backup(other)
+    copied = open_engine(tmp_path / "copy.db")
+    for each in (engine, copied):
+        replicas.attach(each, None if folder is None else tmp_path / folder)
+    with Session(copied) as copy:
+        db.add(memory(2))
+        db.commit()
+        copy.add_all([memory(4), memory(5)])
+        copy.commit()
+        for _ in range(2):
+            assert texts(search_similar_memories(db, "c", axis(2), limit=1)) == ["memory 2"]
+            assert texts(search_similar_memories(copy, "c", axis(5), limit=1)) == ["memory 5"]
+            assert (get_vector_store("c", db).count, get_vector_store("c", copy).count) == (3, 4)
+            save_vector_store("c", db)
+            save_vector_store("c", copy)
+            next_process()
+
+
+def test_only_the_stores_used_last_stay_in_memory(db: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"conversation {number}" for number in range(6)]
+    db.add_all([memory(number, names[number]) for number in range(6)])
+    db.commit()
+    one = replicas.replica_of(databases.engine_of(db), names[0]).synced().size_bytes + replicas._REPLICA_BYTES
+    monkeypatch.setattr(replicas, "_MOST_BYTES", 3 * one)
+    for _ in range(2):
+        for number, name in enumerate(names):
+            store = replicas.replica_of(databases.engine_of(db), name).synced()
+            assert store.search(axis(number), 1)[0]["memory_id"] == number + 1
+    assert [name for _, name in replicas._replicas._held] == names[-3:]
+    replicas.detach(databases.engine_of(db))
+    assert (replicas._replicas._n_bytes, replicas._replicas._sizes) == (0, {})
+
+
+def test_an_index_that_can_be_neither_read_nor_written_is_done_without(
+    tmp_path: Path, db: Session, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    db.add(memory(3))
+    db.commit()
+    (tmp_path / "no folder").write_text("")
+    replicas.attach(engine, tmp_path / "no folder")
+    assert texts(search_similar_memories(db, "c", axis(3))) == ["memory 3"]
+    replicas.detach(engine)
+    assert "is not kept" in caplog.text
+    replicas.attach(engine, tmp_path / "no folder")
+    with pytest.raises(UnavailableError):
+        save_vector_store("c", db)
+
+
 def test_without_a_session_the_database_used_last_is_meant(tmp_path: Path) -> None:
     engines = [open_engine(tmp_path / f"{name}.db") for name in ("one", "two")]
     for number, engine in enumerate(engines):
@@ -264,6 +327,41 @@ def test_a_conversation_that_was_deleted_begins_anew(db: Session) -> None:
     assert sorted(texts(search_similar_memories(db, "c", np.ones(8), limit=9))) == [
         f"memory {number}" for number in range(3, 8)
     ]
+
+
+@pytest.mark.parametrize("is_reopened", [False, True])
+def test_the_file_of_a_conversation_that_was_deleted_goes_too(db: Session, is_reopened: bool) -> None:
+    db.add(memory(0))
+    db.commit()
+    path = save_vector_store("c", db)
+    db.execute(delete(Conversation))
+    db.commit()
+    if is_reopened:
+        next_process()
+    assert search_similar_memories(db, "c", axis(0)) == []
+    assert not path.exists()
+
+
+def test_a_conversation_that_has_begun_anew_with_as_many_changes_is_read_anew(db: Session) -> None:
+    db.add_all([memory(number) for number in range(3)])
+    db.commit()
+    assert get_vector_store("c", db).count == 3
+    db.execute(delete(Conversation))
+    db.add_all([memory(number) for number in range(3, 6)])
+    db.commit()
+    assert texts(search_similar_memories(db, "c", axis(4))) == ["memory 4", "memory 5", "memory 3"]
+
+
+def test_rows_can_be_deleted_from_a_conversation_that_has_begun_anew(db: Session) -> None:
+    for _ in range(2):
+        db.add_all([memory(0), memory(1)])
+        db.commit()
+        db.execute(delete(Memory).where(Memory.text == "memory 0"))
+        db.commit()
+        assert texts(search_similar_memories(db, "c", axis(0))) == ["memory 1"]
+        db.execute(delete(Conversation))
+        db.commit()
+    assert not db.scalars(select(Removed)).all()
 
 
 def test_an_embedding_without_a_direction_is_kept_and_not_compared(
@@ -310,7 +408,7 @@ def test_a_limit_below_one_is_refused(db: Session, limit: Any) -> None:
         search_similar_memories(db, "c", np.ones(8), limit=limit)
 
 
-@pytest.mark.parametrize("conversation", ["", None, 1.5, True, "x" * 256])
+@pytest.mark.parametrize("conversation", ["", None, 1.5, True, "x" * 256, "half \ud800", "nul \x00"])
 def test_a_conversation_id_that_is_none_is_refused(db: Session, conversation: Any) -> None:
     with pytest.raises(InvalidInputError, match="a conversation id is"):
         get_vector_store(conversation, db)

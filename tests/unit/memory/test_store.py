@@ -163,6 +163,52 @@ def test_a_large_store_finds_what_an_exact_scan_finds(x: Float32, large: FAISSVe
     assert n_found / (10 * len(exact)) >= 0.995
 
 
+def _recall(x: Float32, queries: Float32) -> float:
+    """Of 10, in a store of ``x``; what is as near as the last of the true ones counts."""
+    store = FAISSVectorStore(x.shape[1])
+    store.add_many(range(len(x)), x)
+    n_found = 0
+    for query, cosines in zip(queries, unit(queries) @ unit(x).T, strict=True):
+        least = np.partition(cosines, len(x) - 10)[len(x) - 10]
+        n_found += sum(each["score"] >= least - 1e-6 for each in store.search(query, 10))
+    return n_found / (10 * len(queries))
+
+
+def test_recall_on_data_that_says_little() -> None:
+    """Where all are alike, come many times, lie in two tight clusters, or apart from nearly all others."""
+    rng = np.random.default_rng(5)
+    noise, centres = rng.normal(size=(20_000, D)), rng.normal(size=(500, D))
+    few = np.where(np.arange(20_000) < 20, 1, 0)
+    data = {
+        "equal": np.repeat(centres[:1], 20_000, axis=0),
+        "repeated": np.repeat(centres, 40, axis=0),
+        "two tight": centres[rng.integers(0, 2, 20_000)] + noise / 100,
+        "one apart": centres[few] + noise / 100,
+    }
+    queries = [0, 7, 19_990]
+    found = {name: _recall(x.astype(np.float32), x[queries].astype(np.float32)) for name, x in data.items()}
+    assert min(found.values()) >= 0.99, found
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 8])
+def test_a_large_store_of_few_dimensions_is_exact_and_keeps_no_sketches(
+    dimension: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faissbase.memory.store._SKETCHED_NUMBERS", 4_000)
+    x = np.random.default_rng(3).normal(size=(5_000, dimension)).astype(np.float32)
+    assert _recall(x, x[:5]) == 1.0
+    found = FAISSVectorStore(dimension)
+    found.add_many(range(5_000), x)
+    assert found.size_bytes < 2 * x.nbytes
+
+
+def test_of_equals_the_newest_come_first_however_many_there_are() -> None:
+    found = FAISSVectorStore(2)
+    standings = [Standing(occurred_s=float(number % 500)) for number in range(2_000)]
+    found.add_many(range(2_000), np.ones((2_000, 2)), standings)
+    assert [each["memory_id"] for each in found.search([1, 1], 6)] == [499, 999, 1499, 1999, 498, 998]
+
+
 def test_weights_are_minded_before_anything_is_left_out(x: Float32, large: FAISSVectorStore) -> None:
     exact = unit(x[N:]) @ unit(x[:N]).T
     weighed = weights(large._standings[slice(N)], 1e9)
@@ -227,6 +273,16 @@ def test_ids_keep_their_types_in_a_file(tmp_path: Path) -> None:
     loaded = FAISSVectorStore(2)
     assert loaded.load(tmp_path / "s")
     assert (1 in loaded, "1" in loaded, "\u00e9" in loaded) == (True, True, True)
+
+
+@pytest.mark.parametrize("memory_id", [1 << 127, -(1 << 70), "half \ud800", ""])
+def test_an_id_of_any_size_and_sign_is_kept_in_a_file(tmp_path: Path, memory_id: int | str) -> None:
+    store = FAISSVectorStore(2)
+    store.add(memory_id, [1, 0])
+    store.save(tmp_path / "f")
+    loaded = FAISSVectorStore(2)
+    assert loaded.load(tmp_path / "f")
+    assert loaded.search([1, 0]) == [{"memory_id": memory_id, "score": 1.0}]
 
 
 def test_an_empty_store_is_saved_and_loaded(tmp_path: Path) -> None:
