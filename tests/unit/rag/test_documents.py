@@ -288,6 +288,8 @@ def test_empty_documents_have_no_chunks() -> None:
             r"from 0 to chunk_chars - 1 \(9\)",
         ),
         (lambda: split(Document("x", "a"), overlap_chars=-1), "got -1"),
+        (lambda: Document("x", "a", metadata=None), "must be a dict, got None"),  # type: ignore[arg-type]
+        (lambda: Document("x", "a\ud800"), "cannot be stored"),
     ],
 )
 def test_bad_arguments_are_told_with_their_value(make: object, message: str) -> None:
