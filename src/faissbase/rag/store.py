@@ -19,7 +19,7 @@ from faissbase.filters.tree import Everything, parse
 from faissbase.rag import checking, saved
 from faissbase.rag.diversity import diverse
 from faissbase.rag.rows import Found, Rows
-from faissbase.rag.sharing import Sharing
+from faissbase.sharing import Sharing
 from faissbase.types import Float32, Metric, Slots, Where
 
 __all__ = ["FAISSVectorStore"]

@@ -91,8 +91,17 @@ def sweep(collection: Collection, stored: dict[str, Stored]) -> None:
         for metadata in _metadatas(collection, None)
         if metadata["source"] not in stored or metadata["chunk"] >= stored[metadata["source"]].n_chunks
     ]
-    if gone:
-        collection.delete(gone)
+    _delete(collection, gone)
+
+
+def _delete(collection: Collection, ids: list[str]) -> None:
+    for piece in _pieces(ids):
+        collection.delete(piece)
+
+
+def _pieces(ids: list[str]) -> Iterator[list[str]]:
+    """As many at once as every server takes."""
+    return (ids[at : at + _PAGE_RECORDS] for at in range(0, len(ids), _PAGE_RECORDS))
 
 
 def remove(collection: Collection, documents: Iterable[Stored]) -> None:
@@ -100,9 +109,9 @@ def remove(collection: Collection, documents: Iterable[Stored]) -> None:
     given = list(documents)
     rest = [chunk_id(each.source, i) for each in given for i in range(1, each.n_chunks)]
     first = [chunk_id(each.source, 0) for each in given]
-    if given:
-        collection.update(first, metadatas=[{"document_hash": ""}] * len(first))
-        collection.delete([*rest, *first])
+    for piece in _pieces(first):
+        collection.update(piece, metadatas=[{"document_hash": ""}] * len(piece))
+    _delete(collection, [*rest, *first])
 
 
 class Writer:
@@ -173,9 +182,10 @@ class Writer:
         known = {}
         for source in sources:
             ids = [chunk_id(source, i) for i in range(self._stored[source].n_chunks)]
-            for record in self._collection.get(ids, include_vectors=True):
-                if record.vector is not None:
-                    known[source, record.metadata["text_hash"]] = record.vector
+            for piece in _pieces(ids):
+                for record in self._collection.get(piece, include_vectors=True):
+                    if record.vector is not None:
+                        known[source, record.metadata["text_hash"]] = record.vector
         return known
 
     def _take_down(self, waiting: list[_Waiting]) -> None:
@@ -188,8 +198,7 @@ class Writer:
         marks = [{"document_hash": "", "n_chunks": max(1, min(known.n_chunks, n))} for known, n in old]
         self._collection.update([chunk_id(known.source, 0) for known, _ in old], metadatas=marks)
         gone = [chunk_id(known.source, i) for known, n in old for i in range(n, known.n_chunks)]
-        if gone:
-            self._collection.delete(gone)
+        _delete(self._collection, gone)
 
     def _write(self, records: list[_Entry], vectors: Float32) -> None:
         # The first chunks come last: a server takes many records in several pieces.

@@ -466,6 +466,37 @@ def test_a_removal_that_ended_halfway_is_not_taken_for_the_document(
     assert len(index) == 0
 
 
+def test_more_chunks_than_a_server_takes_at_once_are_replaced_and_removed(
+    db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = DocumentIndex(db, "docs", HashedEmbedder(64), chunk_chars=5, overlap_chars=0)
+    text = "\n\n".join(f"{i:05d}" for i in range(2_100))
+    index.add_documents(Document(text, "a"))
+    sizes = _sizes_of_calls(monkeypatch, index)
+    assert index.add_documents(Document(f"{text}\n\nlast", "a")).n_embedded == 1
+    index.add_documents([Document("one", "a"), *(Document("more", f"b{i}") for i in range(1_100))])
+    assert len(index) == 1_101
+    assert index.delete_documents(index.sources()) == 1_101
+    assert len(index) == 0
+    assert max(sizes) == 1_000
+
+
+def _sizes_of_calls(patch: pytest.MonkeyPatch, index: DocumentIndex) -> list[int]:
+    """How many ids each call to the index's collection has, from now on."""
+    collection, sizes = index._open(), list[int]()
+
+    def counted(call: Any) -> Any:
+        def called(ids: Any = None, *args: Any, **more: Any) -> Any:
+            sizes.append(len(ids))
+            return call(ids, *args, **more)
+
+        return called
+
+    for name in ("update", "delete", "get"):
+        patch.setattr(collection, name, counted(getattr(collection, name)))
+    return sizes
+
+
 def _fail_after(patch: pytest.MonkeyPatch, index: DocumentIndex, n_done: int) -> None:
     """Have the index's collection fail at its next write but ``n_done``."""
     collection = index._open()
