@@ -304,8 +304,8 @@ class FAISSVectorStore:
         """`search` for hits that are unlike each other, by maximal marginal relevance.
 
         Of the ``fetch_k`` nearest, k are chosen one after the other, each near the query and unlike those
-        before it. ``lambda_mult`` is the weight of being near: 1 is `search`, 0 is all difference. In the
-        order of choosing.
+        before it, both by cosine, whatever the metric. ``lambda_mult`` is the weight of being near: 1 is the
+        k of largest cosine, 0 is all difference. In the order of choosing.
         """
         query = self._checked_query(query_vector)
         k, fetch_k = inputs.check_k(k), checking.count(fetch_k, "fetch_k")
