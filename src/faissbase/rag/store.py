@@ -217,11 +217,10 @@ class FAISSVectorStore:
         resident = self._rows.resident
         dead = resident.n - resident.n_alive
         if dead and dead >= share * resident.n:
-            self._swap(self._rows.compacted())
-
-    def _swap(self, rows: Rows) -> None:
-        with self._sharing.writing():
-            self._rows = rows
+            rows = self._rows.compacted()
+            rows.resident.tune()
+            with self._sharing.writing():
+                self._rows = rows
 
     def train(self) -> None:
         """Build the index now, from as many vectors as there are.
