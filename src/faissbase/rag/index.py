@@ -134,7 +134,7 @@ class DocumentIndex:
         One that is stored as it is now is passed over; of one that has changed, only chunks whose text is
         new are embedded. Killed at any moment, each document is whole after the next call with it.
         """
-        given = [documents] if isinstance(documents, Document) else list(documents)
+        given = [documents] if isinstance(documents, Document) else inputs.as_list(documents, "documents")
         _check_distinct(given)
         writer, _, _ = self._writer()
         for document in given:

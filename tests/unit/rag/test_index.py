@@ -302,6 +302,8 @@ def test_bad_documents_are_refused_before_anything_is_stored(db: Any, embedder: 
         index.add_documents([Document("x", "a"), Document("y", "a")])
     with pytest.raises(InvalidInputError, match="expected documents, got str"):
         index.add_documents(["text"])  # type: ignore[list-item]
+    with pytest.raises(InvalidInputError, match="documents must be a list, got NoneType"):
+        index.add_documents(None)  # type: ignore[arg-type]
     assert len(index) == 0
 
 
