@@ -6,7 +6,6 @@ it that the links of a graph stay within it. Knows arrays only.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,32 +13,19 @@ from typing import Any
 import faiss
 
 from faissbase.errors import CorruptionError
-
-_ON_DISK = b"ilod"
-_N_LISTS_AT, _LIST_BYTES = 20, 24
+from faissbase.storage.foreign import has_lists_on_disk
 
 
 def refuse_lists_on_disk(path: Path) -> None:
     """Refuse a file with inverted lists that lie in another file: it may name any file of this machine.
-
-    Behind their mark are two numbers, how many lists there are, and 24 bytes for each: what has no room for
-    those has the letters by chance.
 
     Raises
     ------
     CorruptionError
         No index that is built here has any.
     """
-    if not path.stat().st_size:
-        return
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.find(_ON_DISK)
-        while at >= 0:
-            start = at + _N_LISTS_AT
-            n_lists = int.from_bytes(data[start : start + 8], "little")
-            if start + 8 <= len(data) and n_lists <= (len(data) - start) // _LIST_BYTES:
-                raise CorruptionError(f"{path} names another file to read vectors from: it is not ours")
-            at = data.find(_ON_DISK, at + 1)
+    if has_lists_on_disk(path):
+        raise CorruptionError(f"{path} names another file to read vectors from: it is not ours")
 
 
 def check_like(index: Any, template: Any, n: int) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from faissbase.sharing import Sharing
+
 if TYPE_CHECKING:
     from faissbase.dropin.gathering import Searches
     from faissbase.dropin.named import Named
@@ -24,41 +26,11 @@ Step = tuple[Any, ...]
 _versions = count()
 
 
-class Lock:
-    """Many readers or one writer; a writer that waits lets no new reader in."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._n_readers = 0
-        self._is_written = False
-        self._n_waiting = 0
-
-    def take(self, *, alone: bool) -> None:
-        with self._changed:
-            if alone:
-                self._n_waiting += 1
-                self._changed.wait_for(lambda: not self._is_written and not self._n_readers)
-                self._n_waiting -= 1
-                self._is_written = True
-            else:
-                self._changed.wait_for(lambda: not self._is_written and not self._n_waiting)
-                self._n_readers += 1
-
-    def give_back(self, *, alone: bool) -> None:
-        with self._changed:
-            if alone:
-                self._is_written = False
-            else:
-                self._n_readers -= 1
-            if alone or not self._n_readers:
-                self._changed.notify_all()
-
-
 class Graph:
     """What shares memory. ``joined`` is the graph that it has become part of."""
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock = Sharing()
         self.joined: Graph | None = None
         self.named: dict[str, Named] = {}
         self.kept: list[Any] = []  # what was made a part of something, for FAISS does not keep it

@@ -7,7 +7,6 @@ written then.
 
 from __future__ import annotations
 
-import mmap
 import os
 import resource
 import socket
@@ -23,9 +22,8 @@ from faissbase.dropin.allowed import Refused
 from faissbase.dropin.frames import Array
 from faissbase.dropin.kinds import KINDS, kind_of
 from faissbase.storage.files import os_errors
+from faissbase.storage.foreign import has_lists_on_disk
 
-_ON_DISK = b"ilod"
-_N_LISTS_AT, _LIST_BYTES = 20, 24
 _FACTOR, _LEAST_BYTES = 6, 1 << 30
 _CPU_S = 600
 _REFUSED = 3
@@ -122,7 +120,7 @@ def _main(given: Path, clean: Path, told: Path, kind: str) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     read, write = KINDS[kind].read, KINDS[kind].write
-    if size and _may_be_on_disk(given):
+    if has_lists_on_disk(given):
         told.write_text(_ADVICE)
         return _REFUSED
     try:
@@ -135,20 +133,3 @@ def _main(given: Path, clean: Path, told: Path, kind: str) -> int:
         told.write_text(str(error))
         return 1
     return 0
-
-
-def _may_be_on_disk(given: Path) -> bool:
-    """Whether there are lists on disk somewhere in the file, whatever they are nested in.
-
-    Behind their mark are two numbers, how many lists there are, and 24 bytes for each: what has no room for
-    those has the letters by chance, and FAISS could not read it as lists.
-    """
-    with open(given, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.find(_ON_DISK)
-        while at >= 0:
-            start = at + _N_LISTS_AT
-            n_lists = int.from_bytes(data[start : start + 8], "little")
-            if start + 8 <= len(data) and n_lists <= (len(data) - start) // _LIST_BYTES:
-                return True
-            at = data.find(_ON_DISK, at + 1)
-    return False

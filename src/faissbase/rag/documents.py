@@ -74,7 +74,7 @@ class Document:
     page_starts : tuple of int
         Where in ``text`` each page begins; empty where there are no pages.
     content_hash : str
-        Of all that chunks are made from; computed where none is given.
+        Of all that chunks are made from, as it is now.
     """
 
     text: str
@@ -82,23 +82,25 @@ class Document:
     kind: Kind = "text"
     metadata: dict[str, Any] = field(default_factory=dict)
     page_starts: tuple[int, ...] = ()
-    content_hash: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str) or not isinstance(self.source, str) or not self.source:
             raise InvalidInputError("a document needs a text and a source, both strings")
         if self.kind not in KINDS.values():
             raise InvalidInputError(f"kind must be 'text', 'markdown' or 'pdf', got {self.kind!r}")
+        if not isinstance(self.metadata, dict):
+            raise InvalidInputError(f"metadata of {self.source!r} must be a dict, got {self.metadata!r}")
         taken = sorted(RESERVED & self.metadata.keys())
         if taken:
             raise InvalidInputError(
                 f"metadata of {self.source!r} have {taken[0]!r}, which chunks set themselves"
             )
-        if not self.content_hash:
-            object.__setattr__(self, "content_hash", self._hash())
+        _ = self.content_hash
 
-    def _hash(self) -> str:
+    @property
+    def content_hash(self) -> str:
         try:
+            self.source.encode()
             metadata = orjson.dumps(self.metadata, option=orjson.OPT_SORT_KEYS)
             text = self.text.encode()
         except (TypeError, UnicodeEncodeError) as error:
@@ -221,22 +223,22 @@ def read_bytes(file: File) -> bytes:
 
 
 def file_hash(file: File, data: bytes, encoding: str = "utf-8") -> str:
-    """The content hash of the document that a file's bytes are, without reading it as one."""
+    """A hash of what the document of a file is made from, without reading it as one."""
     kind = KINDS[file.path.suffix.lower()]
     return content_hash(kind.encode(), b"" if kind == "pdf" else encoding.encode(), data)
 
 
 def parse_document(file: File, data: bytes, encoding: str = "utf-8") -> Document:
     """The document that a file's bytes are."""
-    kind, digest = KINDS[file.path.suffix.lower()], file_hash(file, data, encoding)
+    kind = KINDS[file.path.suffix.lower()]
     if kind == "pdf":
         pages = _pdf_pages(file, data)
         starts, at = [], 0
         for page in pages:
             starts.append(at)
             at += len(page) + len(_PAGE_BREAK)
-        return Document(_PAGE_BREAK.join(pages), file.source, kind, {}, tuple(starts), digest)
-    return Document(_decoded(file, data, encoding), file.source, kind, content_hash=digest)
+        return Document(_PAGE_BREAK.join(pages), file.source, kind, {}, tuple(starts))
+    return Document(_decoded(file, data, encoding), file.source, kind)
 
 
 def _decoded(file: File, data: bytes, encoding: str) -> str:

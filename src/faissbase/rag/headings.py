@@ -33,15 +33,14 @@ class Outline:
     def __init__(self, text: str) -> None:
         self.headings = list(_headings(text))
         self._starts = [heading.start for heading in self.headings]
+        self._paths: list[tuple[Heading, ...]] = [()]
+        for heading in self.headings:
+            above = (each for each in self._paths[-1] if each.level < heading.level)
+            self._paths.append((*above, heading))
 
     def at(self, place: int) -> tuple[str, ...]:
         """The titles that a place stands under, the outermost first; a heading stands under itself."""
-        path: list[Heading] = []
-        for heading in self.headings[: bisect_right(self._starts, place)]:
-            while path and path[-1].level >= heading.level:
-                path.pop()
-            path.append(heading)
-        return tuple(heading.title for heading in path)
+        return tuple(heading.title for heading in self._paths[bisect_right(self._starts, place)])
 
 
 def _headings(text: str) -> Iterator[Heading]:

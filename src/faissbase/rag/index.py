@@ -134,12 +134,13 @@ class DocumentIndex:
         One that is stored as it is now is passed over; of one that has changed, only chunks whose text is
         new are embedded. Killed at any moment, each document is whole after the next call with it.
         """
-        given = [documents] if isinstance(documents, Document) else list(documents)
+        given = [documents] if isinstance(documents, Document) else inputs.as_list(documents, "documents")
         _check_distinct(given)
         writer, _, _ = self._writer()
         for document in given:
-            if not writer.is_stored(document.source, document.content_hash):
-                writer.put(document)
+            content = document.content_hash
+            if not writer.is_stored(document.source, content):
+                writer.put(document, content)
         writer.finish()
         return writer.report
 
@@ -351,7 +352,8 @@ def _put_file(writer: Writer, file: File, label: str, encoding: str) -> None:
     """Store what is in a file, where that is new; what is wrong with it goes into the report."""
     try:
         data = read_bytes(file)
-        if not writer.is_stored(file.source, file_hash(file, data, encoding)):
-            writer.put(parse_document(file, data, encoding), label)
+        content = file_hash(file, data, encoding)
+        if not writer.is_stored(file.source, content):
+            writer.put(parse_document(file, data, encoding), content, label)
     except InvalidInputError as error:
         writer.report.skipped[file.source] = str(error)

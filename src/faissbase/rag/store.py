@@ -19,7 +19,7 @@ from faissbase.filters.tree import Everything, parse
 from faissbase.rag import checking, saved
 from faissbase.rag.diversity import diverse
 from faissbase.rag.rows import Found, Rows
-from faissbase.rag.sharing import Sharing
+from faissbase.sharing import Sharing
 from faissbase.types import Float32, Metric, Slots, Where
 
 __all__ = ["FAISSVectorStore"]
@@ -217,11 +217,10 @@ class FAISSVectorStore:
         resident = self._rows.resident
         dead = resident.n - resident.n_alive
         if dead and dead >= share * resident.n:
-            self._swap(self._rows.compacted())
-
-    def _swap(self, rows: Rows) -> None:
-        with self._sharing.writing():
-            self._rows = rows
+            rows = self._rows.compacted()
+            rows.resident.tune()
+            with self._sharing.writing():
+                self._rows = rows
 
     def train(self) -> None:
         """Build the index now, from as many vectors as there are.
@@ -304,8 +303,8 @@ class FAISSVectorStore:
         """`search` for hits that are unlike each other, by maximal marginal relevance.
 
         Of the ``fetch_k`` nearest, k are chosen one after the other, each near the query and unlike those
-        before it. ``lambda_mult`` is the weight of being near: 1 is `search`, 0 is all difference. In the
-        order of choosing.
+        before it, both by cosine, whatever the metric. ``lambda_mult`` is the weight of being near: 1 is the
+        k of largest cosine, 0 is all difference. In the order of choosing.
         """
         query = self._checked_query(query_vector)
         k, fetch_k = inputs.check_k(k), checking.count(fetch_k, "fetch_k")

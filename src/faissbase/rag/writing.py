@@ -91,18 +91,27 @@ def sweep(collection: Collection, stored: dict[str, Stored]) -> None:
         for metadata in _metadatas(collection, None)
         if metadata["source"] not in stored or metadata["chunk"] >= stored[metadata["source"]].n_chunks
     ]
-    if gone:
-        collection.delete(gone)
+    _delete(collection, gone)
+
+
+def _delete(collection: Collection, ids: list[str]) -> None:
+    for piece in _pieces(ids):
+        collection.delete(piece)
+
+
+def _pieces(ids: list[str]) -> Iterator[list[str]]:
+    """As many at once as every server takes."""
+    return (ids[at : at + _PAGE_RECORDS] for at in range(0, len(ids), _PAGE_RECORDS))
 
 
 def remove(collection: Collection, documents: Iterable[Stored]) -> None:
-    """Remove documents, their first chunks last."""
+    """Remove documents, marked as unfinished before, their first chunks last."""
     given = list(documents)
     rest = [chunk_id(each.source, i) for each in given for i in range(1, each.n_chunks)]
     first = [chunk_id(each.source, 0) for each in given]
-    for ids in (rest, first):
-        if ids:
-            collection.delete(ids)
+    for piece in _pieces(first):
+        collection.update(piece, metadatas=[{"document_hash": ""}] * len(piece))
+    _delete(collection, [*rest, *first])
 
 
 class Writer:
@@ -120,7 +129,7 @@ class Writer:
         self._chunker = chunker
         self._stored = stored
         self.report = IndexReport()
-        self._waiting: list[tuple[Document, str, list[Chunk]]] = []
+        self._waiting: list[_Waiting] = []
 
     def hash_of(self, content: str) -> str:
         """What is stored for a document of that content hash, cut as it is cut now."""
@@ -134,13 +143,13 @@ class Writer:
             self.report.unchanged.append(source)
         return is_same
 
-    def put(self, document: Document, folder: str | None = None) -> None:
-        """Store a document in the place of what there is of its source."""
+    def put(self, document: Document, content: str, folder: str = "") -> None:
+        """Store a document, of that content hash, in the place of what there is of its source."""
         chunks = self._chunker.chunks(document)
         listed = self.report.changed if document.source in self._stored else self.report.added
         listed.append(document.source)
-        self._waiting.append((document, folder or "", chunks))
-        if sum(len(chunks) for *_, chunks in self._waiting) >= _BATCH_CHUNKS:
+        self._waiting.append(_Waiting(document.source, self.hash_of(content), folder, chunks))
+        if sum(len(each.chunks) for each in self._waiting) >= _BATCH_CHUNKS:
             self.finish()
 
     def finish(self) -> None:
@@ -149,11 +158,9 @@ class Writer:
         if not waiting:
             return
         records = [
-            _Entry(chunk, folder, self.hash_of(document.content_hash))
-            for document, folder, chunks in waiting
-            for chunk in chunks
+            _Entry(chunk, each.folder, each.document_hash) for each in waiting for chunk in each.chunks
         ]
-        vectors = self._vectors_of(records, [document.source for document, *_ in waiting])
+        vectors = self._vectors_of(records, [each.source for each in waiting])
         self._take_down(waiting)
         self._write(records, vectors)
 
@@ -175,25 +182,23 @@ class Writer:
         known = {}
         for source in sources:
             ids = [chunk_id(source, i) for i in range(self._stored[source].n_chunks)]
-            for record in self._collection.get(ids, include_vectors=True):
-                if record.vector is not None:
-                    known[source, record.metadata["text_hash"]] = record.vector
+            for piece in _pieces(ids):
+                for record in self._collection.get(piece, include_vectors=True):
+                    if record.vector is not None:
+                        known[source, record.metadata["text_hash"]] = record.vector
         return known
 
-    def _take_down(self, waiting: list[tuple[Document, str, list[Chunk]]]) -> None:
+    def _take_down(self, waiting: list[_Waiting]) -> None:
         """Mark what is replaced as unfinished, and delete the chunks that have no successor."""
         old = [
-            (self._stored[doc.source], len(chunks))
-            for doc, _, chunks in waiting
-            if doc.source in self._stored
+            (self._stored[each.source], len(each.chunks)) for each in waiting if each.source in self._stored
         ]
         if not old:
             return
         marks = [{"document_hash": "", "n_chunks": max(1, min(known.n_chunks, n))} for known, n in old]
         self._collection.update([chunk_id(known.source, 0) for known, _ in old], metadatas=marks)
         gone = [chunk_id(known.source, i) for known, n in old for i in range(n, known.n_chunks)]
-        if gone:
-            self._collection.delete(gone)
+        _delete(self._collection, gone)
 
     def _write(self, records: list[_Entry], vectors: Float32) -> None:
         # The first chunks come last: a server takes many records in several pieces.
@@ -205,6 +210,16 @@ class Writer:
                 [records[row].metadata for row in order],
                 [records[row].chunk.text for row in order],
             )
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A document that is cut, and not yet stored."""
+
+    source: str
+    document_hash: str
+    folder: str
+    chunks: list[Chunk]
 
 
 class _Entry:

@@ -91,7 +91,7 @@ class FaissIndex:
 
     def __init__(self, dimension: int, nlist: int, m: int, nbits: int = 8, metric: str = "cosine") -> None:
         self.metric = _metric(metric)
-        self._plan = checked_plan(dimension, nlist, m, nbits)
+        self._plan = self._asked = checked_plan(dimension, nlist, m, nbits)
         self._lock = threading.Lock()
         self._ids: Slots | None = np.empty(0, np.int64)  # sorted; None: to be read from the lists
         self._index: Any = None
@@ -141,7 +141,7 @@ class FaissIndex:
             The index holds vectors, whose codes would mean something else.
         """
         xt = self._checked(vectors)
-        plan = trainable(self._plan, len(xt))
+        plan = trainable(self._asked, len(xt))
         with self._lock:
             if self.ntotal:
                 raise NotReadyError(f"the index holds {self.ntotal:,} vectors: train a new one")
@@ -169,6 +169,7 @@ class FaissIndex:
         with self._lock:
             self._check_trained()
             merged = self._merged(added)
+            self._ids = None  # to be read from the lists if FAISS takes a part only
             for at in range(0, len(xb), _ADDED_ROWS):
                 part = slice(at, at + _ADDED_ROWS)
                 self._index.add_with_ids(xb[part], added[part])
@@ -233,7 +234,7 @@ class FaissIndex:
             raise InvalidInputError(f"the file holds vectors of d={index.d}, expected d={self.dimension}")
         with self._lock:
             self._index, self._ids = index, None
-            self._plan, self.metric = plan, metric
+            self._plan, self._asked, self.metric = plan, plan, metric
 
     def _checked(self, vectors: Any) -> Float32:
         matrix, _ = inputs.as_matrix(vectors, self.dimension)

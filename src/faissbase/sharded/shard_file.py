@@ -14,6 +14,7 @@ from typing import Any
 import faiss
 from xxhash import xxh3_64
 
+from faissbase.ann.checked import refuse_lists_on_disk
 from faissbase.errors import CorruptionError, NotFoundError, UnavailableError
 from faissbase.storage import files
 
@@ -57,6 +58,7 @@ def read(path: Path) -> Any:
         raise NotFoundError(f"there is no file {path}")
     with files.os_errors(f"cannot read {path}"):
         _check(path)
+        refuse_lists_on_disk(path)
     try:
         index = faiss.read_index(os.fspath(path))
     except (RuntimeError, MemoryError) as error:
@@ -67,6 +69,9 @@ def read(path: Path) -> Any:
         raise CorruptionError(
             f"{path} holds an index of metric {index.metric_type}, expected l2 or inner product"
         )
+    if not index.is_trained:
+        raise CorruptionError(f"{path} holds an index that is not trained: train it, then write it again")
+    index.set_direct_map_type(faiss.DirectMap.NoMap)  # not used here, and none takes ids of one's own
     return index
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from faissbase.dropin.graphs import Graph, Held, Lock, Session, Sessions, locked
+from faissbase.dropin.graphs import Graph, Held, Session, Sessions, locked
 
 _PATIENCE_S = 20
 
@@ -17,52 +17,6 @@ def _thread(work: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
-
-
-def test_readers_read_together_and_a_writer_is_alone() -> None:
-    lock, together, order = Lock(), threading.Barrier(2), list[str]()
-    lock.take(alone=False)
-
-    def read() -> None:
-        lock.take(alone=False)
-        together.wait(_PATIENCE_S)  # while the other reader holds it
-        lock.give_back(alone=False)
-
-    reader = _thread(read)
-    together.wait(_PATIENCE_S)
-    reader.join(_PATIENCE_S)
-
-    def write() -> None:
-        lock.take(alone=True)
-        order.append("written")
-        lock.give_back(alone=True)
-
-    writer = _thread(write)
-    order.append("read")
-    lock.give_back(alone=False)
-    writer.join(_PATIENCE_S)
-    assert order == ["read", "written"]
-
-
-def test_a_writer_that_waits_lets_no_new_reader_in() -> None:
-    lock, order = Lock(), list[str]()
-    lock.take(alone=False)
-
-    def work(alone: bool, name: str) -> None:
-        lock.take(alone=alone)
-        order.append(name)
-        lock.give_back(alone=alone)
-
-    writer = _thread(lambda: work(True, "writer"))
-    while not lock._n_waiting:
-        time.sleep(0.001)
-    reader = _thread(lambda: work(False, "reader"))
-    reader.join(0.05)
-    assert not order
-    lock.give_back(alone=False)
-    for thread in (writer, reader):
-        thread.join(_PATIENCE_S)
-    assert order == ["writer", "reader"]
 
 
 def test_graphs_that_join_share_a_lock_whoever_waits_for_which() -> None:

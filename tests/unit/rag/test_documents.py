@@ -268,6 +268,16 @@ def test_a_line_without_end_takes_seconds_and_loses_nothing(line: str, kind: str
         assert chunks[-1].headings == ("End",)
 
 
+def test_many_headings_take_seconds() -> None:
+    outline = Outline("".join(f"# {i}\n\n## below {i}\n\n" for i in range(20_000)))
+    places = [heading.start for heading in outline.headings]
+    begin = time.process_time()
+    paths = [outline.at(place) for place in places]
+    assert time.process_time() - begin < 5
+    assert paths[0] == ("0",)
+    assert paths[-1] == ("19999", "below 19999")
+
+
 def test_empty_documents_have_no_chunks() -> None:
     for text in ("", " \n\t\n", "\ufeff".strip("\ufeff")):
         assert split([Document(text, "a"), Document(text, "b", "markdown")]) == []
@@ -288,6 +298,8 @@ def test_empty_documents_have_no_chunks() -> None:
             r"from 0 to chunk_chars - 1 \(9\)",
         ),
         (lambda: split(Document("x", "a"), overlap_chars=-1), "got -1"),
+        (lambda: Document("x", "a", metadata=None), "must be a dict, got None"),  # type: ignore[arg-type]
+        (lambda: Document("x", "a\ud800"), "cannot be stored"),
     ],
 )
 def test_bad_arguments_are_told_with_their_value(make: object, message: str) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from faissbase.errors import (
     NotFoundError,
     UnavailableError,
 )
-from faissbase.rag import Document, DocumentIndex
+from faissbase.rag import Document, DocumentIndex, load_documents
 from faissbase.rag.writing import chunk_id
 from faissbase.types import Float32
 
@@ -301,6 +302,8 @@ def test_bad_documents_are_refused_before_anything_is_stored(db: Any, embedder: 
         index.add_documents([Document("x", "a"), Document("y", "a")])
     with pytest.raises(InvalidInputError, match="expected documents, got str"):
         index.add_documents(["text"])  # type: ignore[list-item]
+    with pytest.raises(InvalidInputError, match="documents must be a list, got NoneType"):
+        index.add_documents(None)  # type: ignore[arg-type]
     assert len(index) == 0
 
 
@@ -381,7 +384,7 @@ def test_an_index_is_there_after_reopening_and_may_be_read_only(tmp_path: Path, 
 _KILLED = """
 import sys
 from faissbase.embedding import HashedEmbedder
-from faissbase.rag import Document, DocumentIndex
+from faissbase.rag import Document, DocumentIndex, load_documents
 import faissbase, faissbase.rag.writing as writing
 writing._BATCH_CHUNKS = 3
 db = faissbase.connect(sys.argv[1])
@@ -429,3 +432,85 @@ def _check_whole(records: list[tuple[dict[str, Any], str]]) -> None:
             turn = text.split("turn ")[1].split(",")[0]
             assert sorted(mine) == list(range(first["n_chunks"]))
             assert all(f"turn {turn}," in text for _, text in mine.values())
+
+
+@pytest.mark.parametrize("is_changed", ["replaced", "in place"])
+def test_what_was_changed_after_it_was_made_is_stored_as_it_is_now(
+    db: Any, embedder: Counting, folder: Path, is_changed: str
+) -> None:
+    index = DocumentIndex(db, "docs", embedder)
+    loaded = load_documents(folder / "pets.txt")[0]
+    index.add_documents(loaded)
+    if is_changed == "replaced":
+        loaded = replace(loaded, text=FACTS[2], metadata={"team": "kitchen"})
+    else:
+        loaded.metadata["team"] = "kitchen"
+    assert index.add_documents(loaded).changed == ["pets.txt"]
+    hits = index.search("cats or bread", k=5, where={"team": "kitchen"})
+    assert [hit.document for hit in hits] == [loaded.text]
+
+
+@pytest.mark.parametrize("n_done", [0, 1])
+def test_a_removal_that_ended_halfway_is_not_taken_for_the_document(
+    db: Any, embedder: Counting, monkeypatch: pytest.MonkeyPatch, n_done: int
+) -> None:
+    index = DocumentIndex(db, "docs", embedder, chunk_chars=40, overlap_chars=0)
+    long = Document("\n\n".join(f"Part {i} of a long document." for i in range(6)), "a")
+    index.add_documents(long)
+    with monkeypatch.context() as patch:
+        _fail_after(patch, index, n_done)
+        with pytest.raises(UnavailableError):
+            index.delete_documents("a")
+    index.add_documents(long)
+    found = {hit.document for hit in index.search("part of a document", k=20)}
+    assert found == {f"Part {i} of a long document." for i in range(6)}
+    assert index.delete_documents("a") == 1
+    assert len(index) == 0
+
+
+def test_more_chunks_than_a_server_takes_at_once_are_replaced_and_removed(
+    db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = DocumentIndex(db, "docs", HashedEmbedder(64), chunk_chars=5, overlap_chars=0)
+    text = "\n\n".join(f"{i:05d}" for i in range(2_100))
+    index.add_documents(Document(text, "a"))
+    sizes = _sizes_of_calls(monkeypatch, index)
+    assert index.add_documents(Document(f"{text}\n\nlast", "a")).n_embedded == 1
+    index.add_documents([Document("one", "a"), *(Document("more", f"b{i}") for i in range(1_100))])
+    assert len(index) == 1_101
+    assert index.delete_documents(index.sources()) == 1_101
+    assert len(index) == 0
+    assert max(sizes) == 1_000
+
+
+def _sizes_of_calls(patch: pytest.MonkeyPatch, index: DocumentIndex) -> list[int]:
+    """How many ids each call to the index's collection has, from now on."""
+    collection, sizes = index._open(), list[int]()
+
+    def counted(call: Any) -> Any:
+        def called(ids: Any = None, *args: Any, **more: Any) -> Any:
+            sizes.append(len(ids))
+            return call(ids, *args, **more)
+
+        return called
+
+    for name in ("update", "delete", "get"):
+        patch.setattr(collection, name, counted(getattr(collection, name)))
+    return sizes
+
+
+def _fail_after(patch: pytest.MonkeyPatch, index: DocumentIndex, n_done: int) -> None:
+    """Have the index's collection fail at its next write but ``n_done``."""
+    collection = index._open()
+    writes = iter(range(n_done))
+
+    def failing(write: Any) -> Any:
+        def called(*args: Any, **more: Any) -> Any:
+            if next(writes, None) is None:
+                raise UnavailableError("the server does not answer")
+            return write(*args, **more)
+
+        return called
+
+    for name in ("update", "delete"):
+        patch.setattr(collection, name, failing(getattr(collection, name)))

@@ -362,3 +362,14 @@ def test_deleting_gives_the_memory_back() -> None:
     assert store._rows.resident.n == 100
     assert len(store._rows.metadata) == len(store._rows.ids) == 100
     assert store.index == "HNSW8,Flat"
+
+
+def test_an_index_that_compaction_has_built_otherwise_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faissbase.ann.resident.EXACT_NUMBERS", 1)
+    vectors = np.random.default_rng(0).standard_normal((4_000, 8)).astype(np.float32)
+    store = FAISSVectorStore(8, "IVFFlat")
+    store.add(vectors)
+    before = store.index
+    store.delete(range(3_000))
+    assert store.index != before
+    assert store._rows.resident._curve is not None

@@ -24,6 +24,7 @@ from faissbase.sharded import (
     build_ivfpq_index,
     calculate_optimal_nlist,
     calculate_optimal_pq_params,
+    shard_file,
 )
 from faissbase.types import Float32
 
@@ -107,6 +108,38 @@ def test_too_few_vectors_train_a_smaller_plan_and_say_so(texts: Float32) -> None
     assert index.search(texts[3], 1)[1].tolist() == [3]
 
 
+@pytest.mark.filterwarnings("ignore:.*training vectors allow")
+def test_training_again_goes_by_what_was_asked_for(texts: Float32) -> None:
+    index = FaissIndex(384, 32, 24, 6)
+    index.train(texts[:20])
+    assert (index.nlist, index.nbits) == (1, 4)
+    index.train(texts[:500])
+    assert (index.nlist, index.nbits) == (32, 6)
+
+
+def test_ids_that_faiss_took_before_it_failed_are_known(
+    texts: Float32, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = FaissIndex(384, 2, 24, 4)
+    index.train(texts[:200])
+    monkeypatch.setattr("faissbase.sharded.index._ADDED_ROWS", 10)
+    with monkeypatch.context() as patch:
+        add, calls = index._index.add_with_ids, iter(range(1))
+
+        def failing(*given: Any) -> None:
+            if next(calls, None) is None:
+                raise MemoryError
+            add(*given)
+
+        patch.setattr(index._index, "add_with_ids", failing)
+        with pytest.raises(MemoryError):
+            index.add_vectors(texts[:20], np.arange(20))
+    with pytest.raises(AlreadyExistsError, match="id 0 is in the index"):
+        index.add_vectors(texts[:20], np.arange(20))
+    index.add_vectors(texts[10:20], np.arange(10, 20))
+    assert index.ntotal == 20
+
+
 def test_a_file_keeps_everything(built: FaissIndex, texts: Float32, tmp_path: Path) -> None:
     path = tmp_path / "shard.faiss"
     built.save_to_file(path)
@@ -132,6 +165,41 @@ def test_faiss_reads_our_file_and_we_read_its_own(built: FaissIndex, texts: Floa
     faiss.write_index(faiss.IndexFlatL2(4), str(its))
     with pytest.raises(CorruptionError, match="holds IndexFlatL2, expected IndexIVFPQ"):
         FaissIndex.load_from_file(its)
+
+
+def _ivfpq(texts: Float32) -> Any:
+    index = faiss.index_factory(384, "IVF4,PQ24x4")
+    index.do_polysemous_training = False  # takes seconds
+    index.train(texts[:400])
+    return index
+
+
+def test_a_file_that_names_another_is_refused_with_a_checksum_and_without(
+    texts: Float32, tmp_path: Path
+) -> None:
+    index, its, ours = _ivfpq(texts), tmp_path / "its.faiss", tmp_path / "ours.faiss"
+    lists = faiss.OnDiskInvertedLists(index.nlist, index.code_size, str(tmp_path / "secret"))
+    index.replace_invlists(lists)
+    index.add(texts[:100])
+    faiss.write_index(index, str(its))
+    shard_file.write(ours, index)
+    for path in (its, ours):
+        with pytest.raises(CorruptionError, match="names another file"):
+            FaissIndex.load_from_file(path)
+    del lists
+
+
+def test_files_of_faiss_that_cannot_be_used_as_they_are(texts: Float32, tmp_path: Path) -> None:
+    path = tmp_path / "its.faiss"
+    faiss.write_index(faiss.index_factory(384, "IVF4,PQ24x4"), str(path))
+    with pytest.raises(CorruptionError, match="not trained"):
+        FaissIndex.load_from_file(path)
+    index = _ivfpq(texts)
+    index.add(texts[:100])
+    index.make_direct_map(True)
+    faiss.write_index(index, str(path))
+    loaded = FaissIndex.load_from_file(path)
+    assert loaded.add_vectors(texts[100:101], [1_000]) == 1
 
 
 def test_an_index_takes_a_file_in_the_place_of_what_it_holds(texts: Float32, tmp_path: Path) -> None:
