@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -109,15 +109,18 @@ class Ledger:
             use.uses, use.used_at, use.is_new = use.uses + 1, now, True
             self._uses.move_to_end(hit.key)
 
-    def must_load(self, n_entries: int) -> bool:
-        """Whether so many entries, of the size of those known, would exceed a limit, and not these are known.
+    def must_load(self, count: Callable[[], int]) -> bool:
+        """Whether as many entries as there are would exceed a limit, and not all of them are known.
 
-        Neither may those known exceed one: evicting by entries that others have removed would spare them and
+        They are taken to be as large as those known. Neither may those known exceed one: evicting by entries that others have removed would spare them and
         take those that are there.
         """
         limits = self.limits
-        if n_entries - self._n_storing <= len(self._uses) <= n_entries:
-            return False
+        known_before = len(self._uses)
+        n_entries = count()
+        with self._lock:  # what was stored here since the counting began is known, or is being stored
+            if known_before <= n_entries <= len(self._uses) + self._n_storing:
+                return False
         if not self._is_loaded or max(self._over()) > 0:
             return True
         if limits.max_entries is not None and n_entries > limits.max_entries:

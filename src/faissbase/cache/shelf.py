@@ -84,7 +84,7 @@ class Shelf:
 
     def _make_room(self, ledger: Ledger, now: float, newest: str) -> None:
         with self._making_room:
-            if ledger.must_load(len(self.entries)):  # others write here, too
+            if ledger.must_load(lambda: len(self.entries)):  # others write here, too
                 ledger.load(self.entries.all())
             excess = ledger.excess(now, newest)
             self.entries.remove(excess)
