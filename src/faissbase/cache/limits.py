@@ -112,8 +112,8 @@ class Ledger:
     def must_load(self, count: Callable[[], int]) -> bool:
         """Whether as many entries as there are would exceed a limit, and not all of them are known.
 
-        They are taken to be as large as those known. Neither may those known exceed one: evicting by entries that others have removed would spare them and
-        take those that are there.
+        They are taken to be as large as those known. Neither may those known exceed a limit: evicting by
+        entries that others have removed would spare them and take those that are there.
         """
         limits = self.limits
         known_before = len(self._uses)
