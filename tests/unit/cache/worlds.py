@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from faissbase.cache import SemanticCache
 from faissbase.types import Float32
 
 D = 32
+Make = Callable[..., SemanticCache]
 
 
 class Topics:
@@ -63,3 +66,8 @@ class Gate:
         if isinstance(self.value, BaseException):
             raise self.value
         return self.value
+
+
+def responses(cache: SemanticCache, *prompts: str) -> list[Any]:
+    hits = [cache.check(prompt) for prompt in prompts]
+    return [hit.response if hit else None for hit in hits]
