@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from faissbase.client.exchange import TIMEOUT_S
 from faissbase.database import database
 from faissbase.database.database import Database
 from faissbase.errors import InvalidInputError, NotReadyError
+from faissbase.sharded import database as shards
+from faissbase.sharded.bucket import is_url
+from faissbase.sharded.database import REFRESH_S, ShardedDatabase
 from faissbase.types import Durability
 
 if TYPE_CHECKING:
@@ -26,9 +31,20 @@ def connect(
 ) -> Database: ...
 @overload
 def connect(
+    path: str,
+    *,
+    read_only: bool = False,
+    memory_budget: int | None = None,
+    cache: str | os.PathLike[str] | None,
+    storage_options: Mapping[str, Any] | None = None,
+    allow_partial: bool = False,
+    refresh_s: float = 1.0,
+) -> ShardedDatabase: ...
+@overload
+def connect(
     path: str, *, api_key: str | None, timeout_s: float = TIMEOUT_S, verify: bool | str = True
 ) -> RemoteDatabase: ...
-def connect(
+def connect(  # noqa: PLR0913  # one word for three kinds of places, each with settings of its own
     path: str | os.PathLike[str],
     *,
     read_only: bool = False,
@@ -37,14 +53,20 @@ def connect(
     api_key: str | None = None,
     timeout_s: float = TIMEOUT_S,
     verify: bool | str = True,
+    cache: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    allow_partial: bool = False,
+    refresh_s: float = REFRESH_S,
 ) -> Any:
-    """Open a folder as a database, making it where there is none, or the database that a server holds.
+    """Open a folder as a database, making it where there is none, a server's, or one in object storage.
 
     Parameters
     ----------
-    path : path, ":memory:" or address
+    path : path, ":memory:", address or URL of a bucket
         ``":memory:"`` keeps everything in a temporary folder that goes away with the database. An address is
-        ``https://host:port`` of ``faissbase serve``, and needs the extra ``client``.
+        ``https://host:port`` of ``faissbase serve``, and needs the extra ``client``. A bucket is
+        ``s3://bucket/prefix``, ``gs://``, ``az://`` or ``file:///folder``, and needs the extra ``scale``: its
+        collections are shards, see docs/scale.md.
     read_only : bool
         Never write: any number of readers beside writers of other processes.
     durability : {"full", "relaxed"}
@@ -60,6 +82,16 @@ def connect(
         How long an answer of a server may take, in seconds.
     verify : bool or str
         Whether a server's certificate is checked, or a file of authorities to check it by.
+    cache : path, optional
+        Where shards of a bucket are kept on this machine; ``$XDG_CACHE_HOME/faissbase`` or
+        ``~/.cache/faissbase`` where nothing is said.
+    storage_options : dict, optional
+        What a bucket's store needs, as ``{"aws_endpoint": "http://...", "aws_region": ...}``; by the names of
+        its variables in the environment, in lower case.
+    allow_partial : bool
+        Of a bucket: answer from the shards that can be had; ``complete`` of an answer tells whether all were.
+    refresh_s : float
+        Of a bucket: how often to look for what others have written, in seconds; 0 for never.
 
     Raises
     ------
@@ -68,6 +100,24 @@ def connect(
     NotFoundError
         ``read_only`` and no database there.
     """
+    text = os.fspath(path)
+    if is_url(text):
+        if api_key is not None or durability != "full":
+            raise InvalidInputError(f"api_key and durability are not for object storage, {text!r} is")
+        folder = Path(cache) if cache is not None else _cache_folder()
+        return shards.connect(
+            text,
+            folder,
+            storage_options=storage_options,
+            read_only=read_only,
+            allow_partial=allow_partial,
+            memory_budget=memory_budget,
+            refresh_s=refresh_s,
+        )
+    if cache is not None or storage_options is not None or allow_partial:
+        raise InvalidInputError(
+            f"cache, storage_options and allow_partial are for s3://... and {text!r} is none"
+        )
     if "://" not in os.fspath(path):
         if api_key is not None:
             raise InvalidInputError(f"api_key is for a server, and {os.fspath(path)!r} is a folder")
@@ -82,6 +132,11 @@ def connect(
     except ModuleNotFoundError as error:
         raise _missing(error) from error
     return RemoteDatabase(address_of(os.fspath(path), api_key, timeout_s, verify))
+
+
+def _cache_folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "faissbase"
 
 
 def aconnect(

@@ -104,6 +104,10 @@ class Hit:
         """The metadata as they are stored: a JSON object."""
         return self._row.metadata_json
 
+    def with_score(self, score: float) -> Hit:
+        """The same record and distance under another score."""
+        return Hit(self._row, score, self.distance)
+
     @property
     def metadata(self) -> dict[str, Any]:
         if self._metadata is None:
@@ -161,6 +165,15 @@ class SearchResult(Sequence[list[Hit]]):
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    @property
+    def rows(self) -> Mapping[int, Row]:
+        """What the hits need of their records, by slot."""
+        return self._rows
+
+    @property
+    def metric(self) -> Metric:
+        return self._metric
 
     @property
     def scores(self) -> Float32:

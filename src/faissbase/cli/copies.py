@@ -17,9 +17,10 @@ from faissbase.cli.arguments import (
     open_database,
 )
 from faissbase.cli.console import Answer, Console
+from faissbase.collection.folder import check_name
 from faissbase.database.backup import restore
 from faissbase.database.catalog import Catalog
-from faissbase.database.database import DEFAULT_TENANT, check_name
+from faissbase.database.database import DEFAULT_TENANT
 from faissbase.errors import AlreadyExistsError
 from faissbase.storage.tables.open import ROWS_SUFFIX
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import orjson
@@ -23,6 +24,8 @@ from faissbase.errors import CorruptionError, InvalidInputError
 from faissbase.filters.tree import Filter
 from faissbase.storage.records import ReadTransaction, StoredRow
 from faissbase.types import Float32, Hit, Record, SearchResult, Slots, hits_of
+
+T = TypeVar("T")
 
 # Reciprocal rank fusion. **Source**: Cormack, Clarke, Büttcher, SIGIR 2009, which sets 60.
 _RRF_OFFSET = 60
@@ -181,18 +184,29 @@ def _text_ranking(moment: Moment, text: str, k: int, where: Filter) -> list[tupl
 
 
 def by_both(moment: Moment, text: str, query: Float32, k: int, where: Filter) -> list[Hit]:
-    """Reciprocal rank fusion of `by_text` and `nearest`: the sum of ``1 / (60 + rank)``, ranks from 1."""
-    depth = max(_FUSION_DEPTH_MIN, _FUSION_DEPTH_FACTOR * k)
+    """Reciprocal rank fusion of `by_text` and `nearest`."""
+    depth = fusion_depth(k)
     ranked_by_text = [slot for slot, _ in _text_ranking(moment, text, depth, where)]
     near = nearest(moment, query, depth, where, Wanted())
     distances = dict(zip(near.slots[0].tolist(), near.distances[0].tolist(), strict=True))
     distances.pop(-1, None)
-    fused: dict[int, float] = {}
-    for ranking in (ranked_by_text, list(distances)):
-        for rank, slot in enumerate(ranking, 1):
-            fused[slot] = fused.get(slot, 0.0) + 1.0 / (_RRF_OFFSET + rank)
+    fused = fused_ranks(ranked_by_text, list(distances))
     best = sorted(fused, key=lambda slot: (-fused[slot], slot))[:k]
     return _hits(moment, [(slot, fused[slot], distances.get(slot)) for slot in best])
+
+
+def fusion_depth(k: int) -> int:
+    """How much of each ranking is looked at for the k best of both."""
+    return max(_FUSION_DEPTH_MIN, _FUSION_DEPTH_FACTOR * k)
+
+
+def fused_ranks(*rankings: Sequence[T]) -> dict[T, float]:
+    """What each item of some rankings scores: the sum of ``1 / (60 + rank)``, ranks from 1."""
+    scores: dict[T, float] = {}
+    for ranking in rankings:
+        for rank, item in enumerate(ranking, 1):
+            scores[item] = scores.get(item, 0.0) + 1.0 / (_RRF_OFFSET + rank)
+    return scores
 
 
 def _hits(moment: Moment, found: Sequence[tuple[int, float, float | None]]) -> list[Hit]:
@@ -202,13 +216,21 @@ def _hits(moment: Moment, found: Sequence[tuple[int, float, float | None]]) -> l
 
 def by_ids(moment: Moment, ids: list[str], include_vectors: bool) -> list[Record]:
     """The records with these ids, in their order; unknown ids are left out."""
-    transaction = _transaction(moment)
-    slot_of = transaction.slots_of(ids) if ids else {}
+    slot_of = slots_of(moment, ids)
     _check_fits(moment, np.sort(np.array(list(slot_of.values()), np.int64)), include_vectors)
     rows = {row.id: row for row in _checked(moment, list(slot_of.values()))}
     if rows.keys() != slot_of.keys():
         raise CorruptionError(f"{moment.store.folder}: ids lead to records of other ids; run repair()")
     return [record(rows[id], moment.snapshot, include_vectors) for id in ids if id in rows]
+
+
+def slots_of(moment: Moment, ids: list[str]) -> dict[str, int]:
+    """The slot of each id that has a record."""
+    found = _transaction(moment).slots_of(ids) if ids else {}
+    alive = moment.snapshot.alive
+    if alive is None or not len(moment.snapshot.hidden):
+        return found
+    return {id: slot for id, slot in found.items() if alive[slot]}
 
 
 def parse_cursor(cursor: str | None) -> tuple[int | None, int]:

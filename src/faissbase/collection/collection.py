@@ -45,7 +45,9 @@ _TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class Parts:
+    """What is open of one collection, and the process that opened it."""
+
     store: Store
     selector: Selector
     writer: Writer
@@ -54,7 +56,7 @@ class _Parts:
 
 
 # Collections inherited over a fork: SQLite's connections must be neither used nor closed in the child.
-_left_to_parent: list[_Parts] = []
+_left_to_parent: list[Parts] = []
 
 
 class LocalCollection:
@@ -81,7 +83,7 @@ class LocalCollection:
         self._read_only = read_only
         self._durability: Durability = durability
         self._opening = threading.Lock()
-        self._open_parts: _Parts | None = None
+        self._open_parts: Parts | None = None
         self.used_at = 0.0  # by time.monotonic
         self._is_closed = False
         self._asked = Asked()
@@ -114,7 +116,7 @@ class LocalCollection:
 
     # ---- opening ---------------------------------------------------------------------------------
 
-    def _parts(self) -> _Parts:
+    def _parts(self) -> Parts:
         self.used_at = time.monotonic()
         parts = self._open_parts
         if parts is not None and parts.process == os.getpid():
@@ -129,7 +131,7 @@ class LocalCollection:
         self._on_open(self)
         return parts
 
-    def _open(self) -> _Parts:
+    def _open(self) -> Parts:
         if self._is_closed:
             raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
         store = Store(
@@ -144,7 +146,7 @@ class LocalCollection:
         care = Care(store, writer, self._memory_budget)
         if not self._read_only:
             store.on_snapshot = self._look_after
-        return _Parts(store, Selector(store.records, self._memory_budget), writer, care, os.getpid())
+        return Parts(store, Selector(store.records, self._memory_budget), writer, care, os.getpid())
 
     def _look_after(self, snapshot: Snapshot) -> None:
         """Have the background build or compact, where this moment says that it is due."""
@@ -156,7 +158,7 @@ class LocalCollection:
         """Build and compact as far as it is due. Called in the background, not by hand."""
         return self._parts().care.maintain(stop)
 
-    def _writable(self) -> _Parts:
+    def _writable(self) -> Parts:
         if self._read_only:
             raise AccessError(f"collection {self.name!r} is open read-only")
         return self._parts()

@@ -85,7 +85,7 @@ class Selector:
                 self._read_seq = max(self._read_seq, now.last_seq)
                 rows = _in_order(moment.metadata_of(first_slot, stop_slot), first_slot, stop_slot)
                 n_found = yield from rows
-                if now.last_seq == state.last_seq and n_found != _n_alive(snapshot, first_slot, stop_slot):
+                if now.last_seq == state.last_seq and n_found != _n_stored(snapshot, first_slot, stop_slot):
                     raise CorruptionError("metadata of records cannot be found; run verify() and repair()")
 
         with self._columns_lock:
@@ -119,7 +119,10 @@ def _in_order(
     return n_rows
 
 
-def _n_alive(snapshot: Snapshot, first_slot: int, stop_slot: int) -> int:
+def _n_stored(snapshot: Snapshot, first_slot: int, stop_slot: int) -> int:
+    """How many records there are in a range of slots: those alive, and those hidden."""
     if snapshot.alive is None:
         return stop_slot - first_slot
-    return int(np.count_nonzero(snapshot.alive[first_slot:stop_slot]))
+    first, stop = snapshot.hidden.searchsorted((first_slot, stop_slot)).tolist()
+    n_hidden: int = stop - first
+    return int(np.count_nonzero(snapshot.alive[first_slot:stop_slot])) + n_hidden

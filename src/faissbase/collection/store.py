@@ -5,6 +5,7 @@ Knows which slots are alive; not filters, not how a search is planned.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ _HALF_BYTES = 512 << 20
 _ROW_CACHE_BYTES = 16 << 20
 _ROW_OVERHEAD_BYTES = 250
 _LONG_ROW_LENGTH = 900  # in letters of up to four bytes
+NOTHING: Slots = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Snapshot:
         What a search without a filter may return.
     tuning : Tuning
         What measured recall has taught; shared by all moments.
+    hidden : int64[h]
+        Slots whose records are there and count as dead: see `Store`. Ascending.
     plans : dict
         How searches without a filter were run: the same question is not thought over twice.
     """
@@ -78,6 +82,7 @@ class Snapshot:
     n_alive: int
     everything: Selection
     tuning: Tuning
+    hidden: Slots
     plans: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -135,7 +140,11 @@ class _RowCache:
 
 
 class Store:
-    """Opens what a collection needs when it is first used, and follows what other processes commit."""
+    """Opens what a collection needs when it is first used, and follows what other processes commit.
+
+    ``hidden`` are slots that count as dead whatever the files say, ascending: of a collection that is never
+    written again, where it is told elsewhere which of its records have been replaced or deleted since.
+    """
 
     def __init__(
         self,
@@ -146,7 +155,9 @@ class Store:
         durability: Durability,
         memory_bytes: int | None = None,
         bounds: Bounds = UNBOUNDED,
+        hidden: Slots = NOTHING,
     ) -> None:
+        self._hidden = hidden
         self.folder = folder
         self.config = config
         self.read_only = read_only
@@ -308,6 +319,8 @@ class Store:
     def _build(self, transaction: ReadTransaction, state: State, known: Snapshot | None) -> Snapshot:
         vectors = self._vectors_at(state)
         buried = transaction.buried_since(known.state.last_seq if known else 0)
+        if known is None and len(self._hidden):
+            buried = np.union1d(buried, self._hidden)
         segments = self._live_segments(transaction, state, vectors, known)
         return self._made(state, vectors, known, buried, segments)
 
@@ -339,7 +352,7 @@ class Store:
         has_tail = 0 < n_indexed < n
         tail = FlatView(view.vectors[n_indexed:], self.config.metric) if has_tail else None
         everything = Selection(alive, n, n_alive)
-        return Snapshot(state, view, segments, tail, alive, n_alive, everything, self.tuning)
+        return Snapshot(state, view, segments, tail, alive, n_alive, everything, self.tuning, self._hidden)
 
     def _live_segments(
         self, transaction: ReadTransaction, state: State, vectors: Float32, known: Snapshot | None
@@ -426,6 +439,16 @@ class Store:
     def damaged_segments(self) -> dict[str, str]:
         """Index files that could not be opened, and why."""
         return self._segments.damaged
+
+    def twin(self, hidden: Slots) -> Store:
+        """The same open files with other hidden slots; for a collection that is never written again.
+
+        Both are used and closed by whoever has them; closing one closes the files of both.
+        """
+        other = copy.copy(self)
+        other._lock, other._hidden = threading.Lock(), hidden
+        other._version = other._snapshot = other._latest = None
+        return other
 
     def close(self) -> None:
         self._segments.close()

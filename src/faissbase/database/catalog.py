@@ -14,13 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from faissbase.collection.store import Config, vectors_path
+from faissbase.collection.folder import make_files
+from faissbase.collection.store import Config
 from faissbase.errors import AlreadyExistsError, CorruptionError, FaissbaseError, NotFoundError
 from faissbase.storage import records, sqlite
 from faissbase.storage.files import alone_in, os_errors, publish, sync_folder
 from faissbase.storage.salvage import damaged_meta, readable_collections
 from faissbase.storage.sqlite import sqlite_errors
-from faissbase.storage.vectors import VectorFile
 from faissbase.types import MAX_DIMENSION, METRICS, Problem
 
 FILE_NAME = "catalog.sqlite"
@@ -324,9 +324,7 @@ def make_folder(folder: Path, tenant: str, config: Config) -> None:
         except OSError:
             folder.rmdir()
             raise
-    facts = {"uuid": config.uuid, "tenant": tenant, "name": config.name, "dimension": config.dimension}
-    records.create_file(folder, {**facts, "metric": config.metric, "index_type": config.index_type})
-    VectorFile(vectors_path(folder, 0), config.dimension, writable=True, create=True).close()
+    make_files(folder, tenant, config)
     with os_errors(f"cannot create {folder}"):
         for level in (folder, folder.parent, folder.parent.parent):
             sync_folder(level)

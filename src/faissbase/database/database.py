@@ -7,17 +7,14 @@ import os
 import shutil
 import tempfile
 import threading
-import uuid
 import weakref
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-import numpy as np
-
-from faissbase.ann.spec import check_index_type
 from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.collection import LocalCollection
+from faissbase.collection.folder import check_name, new_config
 from faissbase.collection.inputs import check_count
 from faissbase.collection.store import Config
 from faissbase.database.background import Background
@@ -37,13 +34,9 @@ from faissbase.storage.keys import FILE_NAME as KEYS_FILE
 from faissbase.storage.totals import Tally, Totals, count_stored
 from faissbase.types import (
     DURABILITIES,
-    MAX_DIMENSION,
-    METRICS,
-    NAME_RULE,
     Durability,
     Metric,
     Problem,
-    is_name,
 )
 
 _opened = Opened()
@@ -142,13 +135,6 @@ def _remove_own(root: Path, lock: int, process: int) -> None:
         os.close(lock)
 
 
-def check_name(name: object, what: str = "collection name") -> str:
-    """``name`` itself, where it may name something."""
-    if not is_name(name):
-        raise InvalidInputError(f"{what} must be {NAME_RULE}, got {name!r}")
-    return name
-
-
 class Database:
     """The collections of one folder and tenant. Made by `connect`; use it with ``with`` or `close` it."""
 
@@ -211,7 +197,7 @@ class Database:
             The name is taken.
         """
         self._check_writable()
-        config = _config(name, dimension, metric, index_type)
+        config = new_config(name, dimension, metric, index_type)
         self._catalog.create(self.tenant, config)
         return self._collection(config)
 
@@ -236,7 +222,7 @@ class Database:
             It exists with another dimension, metric or index type.
         """
         self._check_open()
-        wanted = _config(name, dimension, metric, index_type)
+        wanted = new_config(name, dimension, metric, index_type)
         found = self._catalog.find(self.tenant, name)
         if found is None:
             try:
@@ -358,17 +344,3 @@ class Database:
         self._check_open()
         if self.read_only:
             raise AccessError(f"{self.path} is open read-only")
-
-
-def _config(name: str, dimension: int, metric: Metric, index_type: str) -> Config:
-    check_name(name)
-    is_whole = isinstance(dimension, int | np.integer) and not isinstance(dimension, bool)
-    if not is_whole or not 1 <= dimension <= MAX_DIMENSION:
-        raise InvalidInputError(
-            f"dimension must be a whole number from 1 to {MAX_DIMENSION}, got {dimension!r}"
-        )
-    if metric not in METRICS:
-        raise InvalidInputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-    return Config(
-        uuid.uuid4().hex, name, int(dimension), metric, check_index_type(index_type, metric, int(dimension))
-    )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from faissbase.database.database import check_name
+from faissbase.collection.folder import check_name
 from faissbase.errors import AccessError, InvalidInputError, NotFoundError
 from faissbase.storage.keys import KeyFile, KeyRow
 

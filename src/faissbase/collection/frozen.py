@@ -1,0 +1,118 @@
+"""Collections that are filled once and then only read, also where some of their records count no more."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from faissbase.collection import answers
+from faissbase.collection.care import Care
+from faissbase.collection.collection import LocalCollection, Parts
+from faissbase.collection.folder import make_files
+from faissbase.collection.inputs import Rows
+from faissbase.collection.selection import Selector
+from faissbase.collection.store import NOTHING, Config, Store
+from faissbase.collection.writer import Put, Writer
+from faissbase.filters.tree import parse
+from faissbase.types import Slots, Where
+
+
+class FrozenCollection(LocalCollection):
+    """Reads a collection's folder, without the records in some slots.
+
+    Parameters
+    ----------
+    folder : Path
+    config : Config
+    hidden : int64[h]
+        Slots that count as dead, ascending.
+    memory_budget : int, optional
+    like : FrozenCollection, optional
+        The same folder with other hidden slots: its open files are shared. Closing one closes both.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Config,
+        hidden: Slots = NOTHING,
+        *,
+        memory_budget: int | None = None,
+        like: FrozenCollection | None = None,
+    ) -> None:
+        super().__init__(
+            folder,
+            config,
+            read_only=True,
+            durability="full",
+            memory_budget=memory_budget,
+            on_open=_nothing,
+            on_work=_nothing,
+        )
+        self._hidden = hidden
+        self._like = like
+
+    def hiding(self, hidden: Slots) -> FrozenCollection:
+        """The same collection with other hidden slots. This one goes on as it is."""
+        return FrozenCollection(
+            self._folder, self._config, hidden, memory_budget=self._memory_budget, like=self
+        )
+
+    def slots_of(self, ids: list[str]) -> dict[str, int]:
+        """The slots of those ids whose records count."""
+        return self._pinned(lambda moment: answers.slots_of(moment, ids))
+
+    def matching(self, where: Where | None) -> Slots:
+        """The slots of the records that match and count, ascending."""
+        filter = parse(where)
+        return self._pinned(lambda moment: moment.select(filter).slots)
+
+    def _open(self) -> Parts:
+        like, self._like = self._like, None
+        if like is not None:
+            shared = like._parts()
+            store = shared.store.twin(self._hidden)
+            selector = shared.selector  # metadata that filters have read are the same
+        else:
+            store = self._opened()
+            selector = Selector(store.records, self._memory_budget)
+        writer = Writer(store)
+        return Parts(store, selector, writer, Care(store, writer, self._memory_budget), os.getpid())
+
+    def _opened(self) -> Store:
+        return Store(
+            self._folder,
+            self._config,
+            read_only=True,
+            durability="full",
+            memory_bytes=self._memory_budget,
+            hidden=self._hidden,
+        )
+
+
+def _nothing(collection: LocalCollection) -> None:
+    return None
+
+
+class FreshCollection(LocalCollection):
+    """A collection that is filled once, and then closed for good: what becomes a frozen one.
+
+    Nothing of it is promised to anybody before it is finished, so its writes need not be durable.
+    """
+
+    def __init__(self, folder: Path, config: Config, *, memory_budget: int | None = None) -> None:
+        """Make the files of an empty collection in ``folder``, which is there and empty."""
+        make_files(folder, "", config)
+        super().__init__(
+            folder,
+            config,
+            read_only=False,
+            durability="relaxed",
+            memory_budget=memory_budget,
+            on_open=_nothing,
+            on_work=_nothing,
+        )
+
+    def put(self, rows: Rows) -> int:
+        """Store checked records; how many."""
+        return self._parts().writer.run(Put(rows))

@@ -1,0 +1,312 @@
+"""Objects under a URL: read, written once, listed. Knows keys and bytes: no manifests, no shards.
+
+Imports obstore (extra ``scale``), which speaks to folders, S3, GCS and Azure. Keys are relative to the URL.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from xxhash import xxh3_128
+
+from faissbase.errors import (
+    AccessError,
+    CorruptionError,
+    FaissbaseError,
+    InvalidInputError,
+    NotFoundError,
+    NotReadyError,
+    UnavailableError,
+)
+from faissbase.storage.files import from_os_error, os_errors, sync_data, sync_folder
+
+SCHEMES = ("file", "memory", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
+_PIECE_BYTES = 8 << 20
+_PROBE_FOLDER = "probes"
+_ALLOWED = frozenset({"PermissionDeniedError", "UnauthenticatedError"})
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One object as a listing tells it."""
+
+    key: str
+    size_bytes: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An object that holds a file, and how to tell that it came back whole.
+
+    Attributes
+    ----------
+    path : str
+        The file's place within what it belongs to, as ``"segments/0.a.faiss"``.
+    key : str
+        Where the object is in the bucket.
+    size_bytes : int
+    checksum : str
+        XXH3 of 128 bits, in hexadecimal digits.
+    """
+
+    path: str
+    key: str
+    size_bytes: int
+    checksum: str
+
+
+class Bucket(Protocol):
+    """What the shards need of a store. Every method raises `UnavailableError` where the store fails."""
+
+    @property
+    def url(self) -> str: ...
+
+    def get(self, key: str) -> bytes:
+        """The whole object, or `NotFoundError`."""
+        ...
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Write an object that must not be there yet; False where it is. Durable once it returns."""
+        ...
+
+    def list(self, prefix: str, after: str | None = None) -> Iterator[Stored]:
+        """The objects whose keys begin with the folder ``prefix``, those behind ``after`` alone."""
+        ...
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove objects; those that are gone already are passed over."""
+        ...
+
+    def upload(self, source: Path, path: str, key: str) -> File:
+        """Store a finished file under a key that was never used; durable once it returns."""
+        ...
+
+    def download(self, file: File, target: Path) -> None:
+        """Bring the object of a file to ``target``, checked; `CorruptionError` where it is another."""
+        ...
+
+
+def is_url(path: str) -> bool:
+    """Whether ``connect`` finds a bucket there, and not a server or a folder of a database."""
+    return urlsplit(path).scheme in SCHEMES
+
+
+def open_bucket(url: str, options: Mapping[str, Any] | None = None) -> ObjectBucket:
+    """The bucket at a URL: ``s3://bucket/prefix``, ``gs://``, ``az://``, ``file:///folder`` or a folder.
+
+    Parameters
+    ----------
+    url : str
+    options : dict, optional
+        What the store needs to know, by the names of its own variables in lower case, as
+        ``{"aws_endpoint": "http://...", "aws_access_key_id": ...}``; those of the environment otherwise.
+
+    Raises
+    ------
+    InvalidInputError
+        No such kind of store.
+    NotReadyError
+        The extra is not installed.
+    """
+    try:
+        import obstore  # noqa: F401
+    except ImportError as error:
+        raise NotReadyError('object storage is reached by obstore: pip install "faissbase[scale]"') from error
+    parts = urlsplit(url)
+    if parts.scheme in ("", "file"):
+        folder = Path(unquote(parts.path) if parts.scheme else url).absolute()
+        return ObjectBucket(folder.as_uri(), _local_store(folder), folder)
+    if parts.scheme not in SCHEMES:
+        raise InvalidInputError(f"{url!r} is none of {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
+    return ObjectBucket(url.rstrip("/"), _remote_store(url, dict(options or {})), None)
+
+
+def _local_store(folder: Path) -> Any:
+    from obstore.store import LocalStore
+
+    with os_errors(f"cannot open {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+    return LocalStore(folder)
+
+
+_MEMORY: dict[str, Any] = {}
+
+
+def _remote_store(url: str, options: dict[str, Any]) -> Any:
+    from obstore.store import MemoryStore, from_url
+
+    if url.startswith("memory://"):
+        return _MEMORY.setdefault(url.rstrip("/"), MemoryStore())
+    if str(options.get("aws_endpoint", os.environ.get("AWS_ENDPOINT", ""))).startswith("http://"):
+        options.setdefault("client_options", {"allow_http": True})
+    try:
+        return from_url(url, **options)
+    except Exception as error:  # obstore's errors have no common root that is public
+        raise InvalidInputError(f"{url}: {_reason(error)}") from error
+
+
+@contextmanager
+def _store_errors(what: str) -> Iterator[None]:
+    """The errors of obstore as ours."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{what}: there is no such object") from error
+    except FaissbaseError:
+        raise
+    except OSError as error:
+        raise from_os_error(error, what) from error
+    except Exception as error:
+        if not type(error).__module__.startswith("obstore"):
+            raise
+        kind = AccessError if type(error).__name__ in _ALLOWED else UnavailableError
+        raise kind(f"{what}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+class ObjectBucket:
+    """A `Bucket` over obstore. ``folder`` is set where it is a folder of this machine."""
+
+    def __init__(self, url: str, store: Any, folder: Path | None) -> None:
+        self.url = url
+        self._store = store
+        self._folder = folder
+
+    def __repr__(self) -> str:
+        return f"<bucket {self.url}>"
+
+    def get(self, key: str) -> bytes:
+        import obstore
+
+        with _store_errors(f"cannot read {self.url}/{key}"):
+            return bytes(obstore.get(self._store, key).bytes())
+
+    def create(self, key: str, content: bytes) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with _store_errors(f"cannot write {self.url}/{key}"):
+            try:
+                obstore.put(self._store, key, content, mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+            self._sync(key)
+        return True
+
+    def list(self, prefix: str, after: str | None = None) -> Iterator[Stored]:
+        import obstore
+
+        with _store_errors(f"cannot list {self.url}/{prefix}"):
+            for found in obstore.list(self._store, prefix.rstrip("/") + "/", offset=after):
+                for meta in found:
+                    yield Stored(meta["path"], meta["size"], meta["last_modified"])
+
+    def delete(self, keys: Sequence[str]) -> None:
+        import obstore
+
+        with _store_errors(f"cannot delete from {self.url}"):
+            for key in keys:
+                with suppress(FileNotFoundError):
+                    obstore.delete(self._store, key)
+
+    def upload(self, source: Path, path: str, key: str) -> File:
+        import obstore
+
+        with os_errors(f"cannot read {source}"):
+            file = File(path, key, source.stat().st_size, checksum_of(source))
+        with _store_errors(f"cannot write {self.url}/{key}"):
+            if self._folder is None or not _linked(source, self._folder / key):
+                obstore.put(self._store, key, source)
+            self._sync(key)
+        return file
+
+    def download(self, file: File, target: Path) -> None:
+        with _store_errors(f"cannot read {self.url}/{file.key}"):
+            if self._folder is not None and _linked(self._folder / file.key, target):
+                found = target.stat().st_size, checksum_of(target)
+            else:
+                found = self._fetch(file.key, target)
+        if found != (file.size_bytes, file.checksum):
+            with suppress(OSError):
+                target.unlink()
+            raise CorruptionError(
+                f"{self.url}/{file.key} is damaged: expected {file.size_bytes} bytes with checksum "
+                f"{file.checksum}, got {found[0]} with {found[1]}"
+            )
+
+    def _fetch(self, key: str, target: Path) -> tuple[int, str]:
+        import obstore
+
+        digest, size = xxh3_128(), 0
+        with open(target, "wb") as out:
+            for piece in obstore.get(self._store, key).stream(min_chunk_size=_PIECE_BYTES):
+                digest.update(piece)
+                size += out.write(piece)
+        return size, digest.hexdigest()
+
+    def _sync(self, key: str) -> None:
+        """Make an object of a folder last, its name included; other stores answer when it does."""
+        if self._folder is None:
+            return
+        path = self._folder / key
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            sync_data(fd)
+        finally:
+            os.close(fd)
+        while path != self._folder:
+            path = path.parent
+            sync_folder(path)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Give a file that is never written again a second name; False where the file system cannot."""
+    if not source.exists():
+        raise FileNotFoundError(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        return False
+    return True
+
+
+def checksum_of(path: Path) -> str:
+    """**Source**: XXH3, 128 bits (xxhash.com)."""
+    digest = xxh3_128()
+    with open(path, "rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def check_creates_once(bucket: Bucket) -> None:
+    """Refuse a store that lets two writers create the same object: the later manifest would win in silence.
+
+    Raises
+    ------
+    NotReadyError
+        It does.
+    """
+    key = f"{_PROBE_FOLDER}/{uuid.uuid4().hex}"
+    first, second = bucket.create(key, b"first"), bucket.create(key, b"second")
+    is_kept = first and not second and bucket.get(key) == b"first"
+    bucket.delete([key])
+    if not is_kept:
+        raise NotReadyError(
+            f"{bucket.url} does not refuse to create an object twice (conditional put), so two writers could "
+            "lose each other's records: use a store that does, such as S3, GCS, Azure or a folder"
+        )

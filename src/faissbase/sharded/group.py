@@ -1,0 +1,191 @@
+"""The open shards of one version, or some of them: what one worker searches.
+
+Every method takes and returns plain values, so that a group may live in another process. What callers hand
+in was checked before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from faissbase.collection.answers import Explanation
+from faissbase.collection.frozen import FrozenCollection
+from faissbase.collection.stats import Stats
+from faissbase.collection.store import Config
+from faissbase.errors import ConflictError, FaissbaseError
+from faissbase.sharded import merging
+from faissbase.sharded.cache import Cache
+from faissbase.sharded.manifest import Manifest, Shard
+from faissbase.types import Float32, Hit, Metric, Page, Record, SearchResult, Slots, VerifyReport, Where
+
+T = TypeVar("T")
+Knobs = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenShard:
+    """A shard and the collection that reads it."""
+
+    shard: Shard
+    collection: FrozenCollection
+
+
+class ShardGroup:
+    """Searches some shards of one version of a dataset; never changes.
+
+    Attributes
+    ----------
+    version : int
+    shards : tuple of OpenShard
+        In the order of the manifest.
+    missing : dict of str to str
+        Shards that could not be opened, and why; empty unless that was allowed.
+    """
+
+    def __init__(
+        self,
+        version: int,
+        metric: Metric,
+        shards: Sequence[OpenShard],
+        threads: ThreadPoolExecutor,
+        missing: Mapping[str, str] | None = None,
+    ) -> None:
+        self.version = version
+        self.metric: Metric = metric
+        self.shards = tuple(shards)
+        self.missing = dict(missing or {})
+        self._threads = threads
+
+    @property
+    def ntotal(self) -> int:
+        return sum(each.shard.n_alive for each in self.shards)
+
+    # ---- searching -------------------------------------------------------------------------------
+
+    def search_one(self, query: Float32, k: int, where: Where | None, knobs: Knobs) -> list[Hit]:
+        """The k nearest to ``float32[d]``."""
+        parts = self._each_at_once(lambda each: each.search(query, k, where, **knobs))
+        return parts[0] if len(parts) == 1 else merging.nearest_hits(parts, k, self.metric)
+
+    def search_many(self, queries: Float32, k: int, where: Where | None, knobs: Knobs) -> SearchResult:
+        """The k nearest to each of ``float32[nq, d]``."""
+        return self._merged(lambda each: each.search(queries, k, where, **knobs), k, len(queries))
+
+    def within(self, queries: Float32, radius: float, where: Where | None, k: int | None) -> SearchResult:
+        """Every record nearer than ``radius``, or the first k, for each query."""
+        return self._merged(lambda each: each.first_within(queries, radius, where, k), None, len(queries), k)
+
+    def text_search(self, text: str, k: int, where: Where | None) -> list[Hit]:
+        """The k best by BM25, by the statistics of each shard."""
+        parts = self._each_at_once(lambda each: each.text_search(text, k, where))
+        return merging.best_scores(parts, k)
+
+    def explain(self, queries: Float32, k: int, where: Where | None, knobs: Knobs) -> dict[str, Explanation]:
+        """How each shard is searched, by its name."""
+        return {each.shard.name: each.collection.explain(queries, k, where, **knobs) for each in self.shards}
+
+    # ---- records ---------------------------------------------------------------------------------
+
+    def get(self, ids: list[str], include_vectors: bool) -> dict[str, Record]:
+        """The records with these ids that are here."""
+        found = self._each_at_once(lambda each: each.get(ids, include_vectors=include_vectors))
+        return {record.id: record for records in found for record in records}
+
+    def count(self, where: Where | None) -> int:
+        return sum(self._each_at_once(lambda each: each.count(where)))
+
+    def page(self, shard: str, where: Where | None, limit: int, cursor: str | None, vectors: bool) -> Page:
+        """One page of a shard's matching records."""
+        found = next((each for each in self.shards if each.shard.name == shard), None)
+        if found is None:
+            raise ConflictError(f"shard {shard} is not part of version {self.version}: start again")
+        return found.collection.scroll(where, limit=limit, cursor=cursor, include_vectors=vectors)
+
+    def slots_of(self, ids: list[str]) -> dict[str, dict[str, int]]:
+        """By shard, the slots of those ids whose records are there."""
+        found = self._each_at_once(lambda each: each.slots_of(ids))
+        return {each.shard.name: slots for each, slots in zip(self.shards, found, strict=True) if slots}
+
+    def matching(self, where: Where | None) -> dict[str, Slots]:
+        """By shard, the slots of the records that match."""
+        found = self._each_at_once(lambda each: each.matching(where))
+        return {each.shard.name: slots for each, slots in zip(self.shards, found, strict=True) if len(slots)}
+
+    # ---- care ------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Stats]:
+        return {each.shard.name: each.collection.stats() for each in self.shards}
+
+    def verify(self) -> dict[str, VerifyReport]:
+        return {each.shard.name: each.collection.verify() for each in self.shards}
+
+    def close(self) -> None:
+        for each in self.shards:
+            each.collection.close()
+
+    def _merged(
+        self, search: Callable[[FrozenCollection], Any], k: int | None, nq: int, most: int | None = None
+    ) -> SearchResult:
+        """The answers of all shards to many queries. One after another: each uses all threads itself."""
+        parts = [search(each.collection) for each in self.shards]
+        if len(parts) == 1:
+            found: SearchResult = parts[0]
+            return found
+        if not parts:
+            return merging.nothing(nq, k or 0, self.metric)
+        merged = merging.nearest_results(parts, k, self.metric)
+        return merged if most is None else merging.narrowed(merged, most)
+
+    def _each_at_once(self, call: Callable[[FrozenCollection], T]) -> list[T]:
+        """What every shard answers, asked at the same time."""
+        if len(self.shards) < 2:
+            return [call(each.collection) for each in self.shards]
+        return list(self._threads.map(lambda each: call(each.collection), self.shards))
+
+
+def open_group(
+    manifest: Manifest,
+    cache: Cache,
+    threads: ThreadPoolExecutor,
+    *,
+    names: Sequence[str] | None = None,
+    before: ShardGroup | None = None,
+    allow_missing: bool = False,
+    memory_budget: int | None = None,
+) -> ShardGroup:
+    """Open the shards of a version, or those of ``names``, taking over what ``before`` has open.
+
+    Raises
+    ------
+    FaissbaseError
+        A shard cannot be had, unless ``allow_missing``.
+    """
+    known = {each.shard.name: each for each in before.shards} if before else {}
+    wanted = [shard for shard in manifest.shards if names is None or shard.name in names]
+    opened: list[OpenShard] = []
+    missing: dict[str, str] = {}
+    for shard in wanted:
+        try:
+            opened.append(_open(shard, manifest, cache, known.get(shard.name), memory_budget))
+        except FaissbaseError as error:
+            if not allow_missing:
+                raise
+            missing[shard.name] = str(error)
+    return ShardGroup(manifest.version, manifest.metric, opened, threads, missing)
+
+
+def _open(
+    shard: Shard, manifest: Manifest, cache: Cache, known: OpenShard | None, memory_budget: int | None
+) -> OpenShard:
+    if known is not None and known.shard == shard:
+        return known
+    hidden = cache.hidden(shard)
+    if known is not None:
+        return OpenShard(shard, known.collection.hiding(hidden))
+    config = Config(shard.name, manifest.name, manifest.dimension, manifest.metric, manifest.index_type)
+    collection = FrozenCollection(cache.shard(shard), config, hidden, memory_budget=memory_budget)
+    collection.count()  # opened now, so that what is wrong is told now
+    return OpenShard(shard, collection)
