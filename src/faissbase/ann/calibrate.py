@@ -81,7 +81,7 @@ class _Asked:
     kth: Float32
 
 
-def measure(
+def measure(  # noqa: PLR0913  # tests and builds each set some of them
     segment: Segment,
     view: FlatView,
     alive: Mask | None = None,
