@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import executor_tasks as tasks
 
-import executor_tasks as tasks
 from faissbase.errors import InternalError, InvalidInputError, UnavailableError
 from faissbase.sharded.executors import MOST_AGAIN, Executor, InlineExecutor, ProcessesExecutor
 
@@ -96,12 +96,12 @@ def test_what_a_worker_cannot_read_is_an_error(processes: ProcessesExecutor) -> 
 def test_workers_end_with_their_driver(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path[:0] = sys.argv[2:]\n"
-        "import executor_tasks as tasks\n"
+        "from tests import executor_tasks as tasks\n"
         "from faissbase.sharded.executors import ProcessesExecutor\n"
         "list(ProcessesExecutor(1, 1).run(tasks.hang, [sys.argv[1]]))\n"
     )
     told = tmp_path / "pid"
-    here = str(Path(tasks.__file__).parent)
+    here = str(Path(tasks.__file__).parent.parent)
     driver = subprocess.Popen([sys.executable, "-c", code, str(told), here, *sys.path])
     pid = int(_waited_for(told))
     driver.kill()
