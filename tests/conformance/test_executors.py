@@ -90,7 +90,7 @@ def test_a_bug_in_a_task_is_told_as_one(processes: ProcessesExecutor) -> None:
 
 def test_what_a_worker_cannot_read_is_an_error(processes: ProcessesExecutor) -> None:
     with pytest.raises(InternalError, match="cannot be read by its worker"):
-        list(processes.run(tasks.square, [tasks.Unreadable()]))  # type: ignore[list-item]
+        list(processes.run(tasks.square, [tasks.Unreadable()]))  # type: ignore[arg-type]
 
 
 def test_workers_end_with_their_driver(tmp_path: Path) -> None:

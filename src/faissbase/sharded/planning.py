@@ -18,7 +18,7 @@ from faissbase.collection import inputs
 from faissbase.errors import InvalidInputError
 from faissbase.sharded.costs import Costs
 from faissbase.sharded.default_costs import DEFAULT_COSTS
-from faissbase.sharded.forecast import K, BuildCost, QueryCost, build_cost, query_cost
+from faissbase.sharded.forecast import BuildCost, QueryCost, build_cost, query_cost
 from faissbase.sharded.shards import MAX_ROWS, ShardSpec, shard_specs
 from faissbase.types import MAX_DIMENSION
 
