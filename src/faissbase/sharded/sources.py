@@ -24,6 +24,7 @@ from faissbase.collection.transfer import checked_batch
 from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
 from faissbase.sharded.bucket import is_url, open_bucket
 from faissbase.storage.files import draft_folder
+from faissbase.storage.records import read_meta
 from faissbase.storage.tables.open import default_rows_path, open_reader, peek_dimension
 from faissbase.storage.tables.raw import split_npz_path
 from faissbase.types import Batch, Metric
@@ -158,7 +159,7 @@ class Files:
         """Rows of a file, and whether they have ids: by its header where that tells."""
         reader = self._reader(path, dimension)
         n_rows, has_ids = 0, False
-        with closing(reader.batches()) as batches:  # type: ignore[type-var]  # a generator
+        with closing(reader.batches()) as batches:
             for batch in batches:
                 has_ids = has_ids or batch.ids is not None
                 n_rows += len(batch.vectors)
@@ -375,6 +376,13 @@ class Stored:
             slots = collection.matching(None)[first:stop]
             for start in range(0, len(slots), step):
                 yield collection.stored(slots[start : start + step], self.stamp)
+
+    @staticmethod
+    def found(folder: Path) -> Stored:
+        """The collection whose files are in ``folder``."""
+        facts = read_meta(folder)
+        kind = (facts["name"], facts["dimension"], facts["metric"], facts["index_type"])
+        return Stored(str(folder), Config(facts["uuid"], *kind))
 
     def _opened(self) -> FrozenCollection:
         return FrozenCollection(Path(self.folder), self.config)
