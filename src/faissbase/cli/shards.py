@@ -40,6 +40,7 @@ from faissbase.types import METRICS, is_name
 
 _FOUND = 1
 _SHOWN = 20
+_BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 _EXECUTORS = ("processes", "inline")
 
 _ABOUT = """\
@@ -88,8 +89,8 @@ def _add_build(actions: Commands) -> None:
         summary="build a dataset from files or a collection, and publish it",
         about=_ABOUT_BUILD,
         examples=_BUILD_EXAMPLES,
-        exit_codes="0 published; 2 a row or option is wrong, the name is taken, or recall is below the target; "
-        "3 no such file; 4 storage; 130 interrupted, run again",
+        exit_codes="0 published; 2 a wrong row or option, a name that is taken, recall below the target;\n"
+        "  3 no such file; 4 storage; 130 interrupted, run again",
     )
     parser.add_argument("source", nargs="+", metavar="SOURCE", help="files, or a collection's name")
     parser.add_argument("--out", required=True, metavar="URL", help="the bucket or folder of the dataset")
@@ -112,9 +113,7 @@ def _add_build(actions: Commands) -> None:
         metavar="R",
         help=f"recall@10 to reach (default: {DEFAULT_RECALL}); 1 for exact search",
     )
-    about = (
-        f"at most (default: {SHARD_ROWS:,}, or {SHARD_BYTES >> 30} GiB of vectors); shards have equal sizes"
-    )
+    about = f"at most, all equal (default: {SHARD_ROWS:,}, or {SHARD_BYTES >> 30} GiB of vectors)"
     parser.add_argument("--rows-per-shard", type=amount, metavar="N", help=about)
     _add_work_options(parser)
     parser.add_argument("--replace", action="store_true", help="in place of the records that are there")
@@ -154,7 +153,7 @@ def _add_info(actions: Commands) -> None:
         "no shard is downloaded.",
         examples=[
             "faissbase shards info s3://bucket/prod docs",
-            "faissbase shards info ./bucket docs --json",
+            "faissbase shards info ./out docs --json",
         ],
         exit_codes="0 here it is; 3 no such dataset; 4 the store cannot be reached",
     )
@@ -238,7 +237,7 @@ def _shown_progress(console: Console) -> Iterator[Progress]:
         unit=" rows",
         unit_scale=True,
         disable=not console.shows_progress,
-        bar_format="{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]",
+        bar_format=_BAR,
     )
 
     def show(stage: str, done: int, total: int) -> None:
@@ -257,9 +256,8 @@ def _answer(report: BuildReport) -> Answer:
     recall = report.recall
     measured = "nothing to measure"
     if recall.mean is not None:
-        measured = (
-            f"{recall.mean:.4f} ({recall.low:.4f} to {recall.high:.4f}, {recall.n_queries} held-out rows)"
-        )
+        interval = f"{recall.low:.4f} to {recall.high:.4f}"
+        measured = f"{recall.mean:.4f} ({interval}, {recall.n_queries} held-out rows)"
     pairs = {
         "index": report.index,
         f"recall@{recall.k or 10}": f"{measured}, target {report.target:g}",
