@@ -339,10 +339,15 @@ def _matching(pattern: str, options: Mapping[str, Any]) -> list[SourceFile]:
 def _matching_objects(pattern: str, options: Mapping[str, Any]) -> list[SourceFile]:
     url, key = _split_key(pattern)
     folder, _, name = url.rpartition("/")
+    fitting = [
+        stored
+        for stored in open_bucket(folder, options).list("")
+        if "/" not in stored.key and fnmatch.fnmatchcase(stored.key, name)
+    ]
     found = [
         SourceFile(f"{folder}/{stored.key}{key}", f"{stored.size_bytes}-{stored.modified_at.isoformat()}")
-        for stored in open_bucket(folder, options).list("")
-        if fnmatch.fnmatchcase(stored.key, name) and not stored.key.endswith(".rows.jsonl")
+        for stored in fitting
+        if not stored.key.endswith(".rows.jsonl")
     ]
     if not found:
         raise NotFoundError(f"there is no object {pattern}")
