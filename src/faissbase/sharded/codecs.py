@@ -97,11 +97,11 @@ def _automatic(n: int, d: int, metric: Metric, ram_bytes: int | None, recall: fl
     specs = shard_specs(n, d, metric, recall=recall)
     if ram_bytes is None:
         one_bit = next((spec.factory for spec in specs if spec.codec == "RaBitQfs"), specs[0].factory)
-        return advisor.rotated(one_bit, d)
+        return one_bit
     found, rejected = choose(specs, ram_bytes)
     if found is None:
         raise InvalidInputError(f"nothing fits a shard of {n:,} vectors of d={d}: {rejected[-1].reason}")
-    return advisor.rotated(found.factory, d)
+    return found.factory
 
 
 def finer_codecs(factory: str) -> tuple[str, ...]:
