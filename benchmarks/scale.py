@@ -167,7 +167,8 @@ def searched(url: str, cache: str, begin: float) -> dict[str, Any]:
         ids = np.array([[int(id) for id in row] for row in result.ids])
         explained = collection.explain(queries[:BATCH], k=K)
         by_hand = HandMade(Path(cache), explained, queries.shape[1])
-        ours, raw = [], []
+        ours: list[float] = []
+        raw: list[float] = []
         until = time.perf_counter() + _BATCHES_S
         while time.perf_counter() < until or len(ours) < 3:
             ours.append(rate(lambda: collection.search(queries, k=K).ids, len(queries)))

@@ -23,6 +23,7 @@ _LINKS = (32, 24, 16, 12, 8)
 _LINK_BYTES_MAX = 1.4  # of d: keeps memory within 0.6 and disk within 1.35 of the float32 bytes
 _LEAST_LISTS = 4
 _FIXED_BYTES = 1 << 20
+_MOST_ROTATED = 2048
 
 # ef_search that reached a recall on three real sets.
 _EF = ((0.0, 16.0), (0.9, 24.0), (0.95, 56.0), (0.98, 120.0), (0.99, 200.0), (1.0, 800.0))
@@ -189,12 +190,13 @@ def rotated(factory: str, d: int) -> str:
     """The factory string with a random rotation in front, where its codes want one.
 
     One bit a number says little where a few numbers carry most of the distance: on SIFT, rotation brings
-    recall@10 of RaBitQ's codes from .40 to .58. Text embeddings neither gain nor lose.
+    recall@10 of RaBitQ's codes from .40 to .58. Text embeddings neither gain nor lose. Above 2,048 numbers
+    there is none: to find a rotation takes as long as the cube of their number.
 
     >>> rotated("IVF64,RaBitQfs", 128), rotated("IVF64,SQ8", 128)
     ('RR128,IVF64,RaBitQfs', 'IVF64,SQ8')
     """
-    return f"RR{d},{factory}" if "RaBitQ" in factory else factory
+    return f"RR{d},{factory}" if "RaBitQ" in factory and d <= _MOST_ROTATED else factory
 
 
 def _interpolated(table: tuple[tuple[float, float], ...], recall: float) -> float:

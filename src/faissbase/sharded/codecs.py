@@ -96,8 +96,7 @@ def _factory(codec: str, n: int, d: int, metric: Metric, ram_bytes: int | None, 
 def _automatic(n: int, d: int, metric: Metric, ram_bytes: int | None, recall: float) -> str:
     specs = shard_specs(n, d, metric, recall=recall)
     if ram_bytes is None:
-        one_bit = next((spec.factory for spec in specs if spec.codec == "RaBitQfs"), specs[0].factory)
-        return one_bit
+        return next((spec.factory for spec in specs if spec.codec == "RaBitQfs"), specs[0].factory)
     found, rejected = choose(specs, ram_bytes)
     if found is None:
         raise InvalidInputError(f"nothing fits a shard of {n:,} vectors of d={d}: {rejected[-1].reason}")

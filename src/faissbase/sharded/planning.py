@@ -2,7 +2,7 @@
 
 >>> plan = plan_dataset(10**9, 768, ram_bytes=64 * 10**9, machines=6, replicas=2, costs=DEFAULT_COSTS)
 >>> plan.shards, plan.spec.factory, round(plan.index_bytes / 1e9)
-(18, 'IVF32768_HNSW32,RaBitQfs', 120)
+(18, 'RR768,IVF32768_HNSW32,RaBitQfs', 120)
 """
 
 from __future__ import annotations

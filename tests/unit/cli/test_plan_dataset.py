@@ -26,7 +26,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_billion_vectors_are_planned_over_machines(cli: Any) -> None:
     plan = cli(*BILLION, "--recall", "0.95", "--json").json
     assert (plan["machines"], plan["replicas"], plan["shards"]) == (6, 2, 18)
-    assert plan["factory"] == "IVF32768_HNSW32,RaBitQfs"
+    assert plan["factory"] == "RR768,IVF32768_HNSW32,RaBitQfs"
     assert 115e9 < plan["index_bytes"] < 125e9
     assert plan["ram_bytes_per_machine"] < 64e9
     assert 100 < plan["build_core_hours"] < 420

@@ -123,25 +123,27 @@ def test_what_is_proposed_is_trained_and_found_again_by_faiss(n: int, d: int, me
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     for spec in shard_specs(n, d, metric):
         index = faiss.index_factory(d, spec.factory, kind)
-        index.cp.niter = 1
-        if hasattr(index, "pq"):
-            index.pq.cp.niter = 1
-        if hasattr(index, "do_polysemous_training"):
-            index.do_polysemous_training = False
+        lists = faiss.extract_index_ivf(index)
+        lists.cp.niter = 1
+        if hasattr(lists, "pq"):
+            lists.pq.cp.niter = 1
+        if hasattr(lists, "do_polysemous_training"):
+            lists.do_polysemous_training = False
         index.train(xb[: spec.train_rows])
         index.add(xb)
-        index.nprobe = spec.nprobe
+        lists.nprobe = spec.nprobe
         _, found = index.search(xb[:5], 10 * spec.rerank)
         assert (found == np.arange(5)[:, None]).any(axis=1).all(), spec.factory
-        assert index.nlist == spec.nlist
+        assert lists.nlist == spec.nlist
         if not spec.factory.endswith("fs"):
-            assert index.code_size == spec.code_bytes
+            assert lists.code_size == spec.code_bytes
 
 
 def test_faiss_knows_every_kind_of_large_shard() -> None:
     for n, d in ((1_000_000, 128), (100_000_000, 768)):
         for spec in shard_specs(n, d):
-            index = faiss.index_factory(d, spec.factory)
+            whole = faiss.index_factory(d, spec.factory)
+            index = faiss.extract_index_ivf(whole)
             assert index.nlist == spec.nlist
             assert (
                 faiss.downcast_index(index.quantizer).__class__.__name__ == "IndexHNSWFlat"
@@ -211,6 +213,8 @@ def test_recall_one_scans_true_vectors_in_memory_that_holds_them() -> None:
 
 
 def test_more_recall_probes_more_lists_and_re_ranks_more() -> None:
+    reranks = {spec.factory.split(",")[-1]: spec.rerank for spec in shard_specs(10**6, 128)}
+    assert reranks == {"SQ8": 1, "PQ64x4fs": 4, "RaBitQfs": 16, "PQ32x4fs": 16, "PQ8x8": 16}
     specs = [
         shard_spec(10**7, 128, ram_bytes=360_000_000, recall=recall) for recall in (0.9, 0.95, 0.99, 0.999)
     ]
@@ -229,7 +233,10 @@ def test_figures_follow_the_costs() -> None:
     assert once.cpu_s == pytest.approx(once.train_s + once.assign_s + once.encode_s + once.records_s)
     cost = query_cost(spec, DEFAULT_COSTS)
     assert cost.cpu_us == pytest.approx(cost.coarse_us + cost.scan_us + cost.rerank_us + cost.answer_us)
+    assert cost.rows_read == 160
+    assert cost.rerank_us == pytest.approx(160 * DEFAULT_COSTS.rerank.at(128) / 1e3)
     assert query_cost(spec, DEFAULT_COSTS, 1).codes_scanned < cost.codes_scanned <= spec.n
+    assert query_cost(spec, DEFAULT_COSTS, spec.nlist).codes_scanned == spec.n
 
 
 def test_a_second_replica_costs_memory_and_no_cpu() -> None:
