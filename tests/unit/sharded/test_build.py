@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import faiss
 import numpy as np
 import pytest
 
@@ -337,6 +338,32 @@ def test_shards_of_equal_size_share_one_training(tmp_path: Path, building: Build
     assert report.recall.mean >= 0.95  # type: ignore[operator]
     assert not list(building.bucket.list("docs/builds"))
     assert not list(building.bucket.list("docs/quantizers"))
+
+
+def test_shards_go_on_from_the_same_lists(tmp_path: Path, building: Building) -> None:
+    building(npy(tmp_path, vectors(6000)), rows=3000, codec="sq8")
+    lists = []
+    for shard in Dataset(building.bucket, "docs").newest().shards:
+        file = next(file for file in shard.files if file.path.startswith("segments"))
+        building.bucket.download(file, tmp_path / "index")
+        index = faiss.read_index(str(tmp_path / "index"))
+        lists.append(faiss.downcast_index(index.quantizer).reconstruct_n(0, 32))
+        (tmp_path / "index").unlink()
+    assert np.array_equal(*lists)
+
+
+def test_a_run_that_another_one_has_overtaken_publishes_nothing(tmp_path: Path, building: Building) -> None:
+    source = npy(tmp_path, vectors(100))
+
+    class Overtaken(InlineExecutor):
+        def run(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
+            yield from super().run(task, items)
+            if task is stages.build_shard:
+                building.ledger(source, rows=25).remove()
+
+    with pytest.raises(ConflictError, match="another run"):
+        building(source, rows=25, executor=Overtaken())
+    assert Dataset(building.bucket, "docs").latest() is None
 
 
 def test_measured_recall_is_that_of_the_published_dataset(
