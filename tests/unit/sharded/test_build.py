@@ -285,10 +285,13 @@ class Refusing(InlineExecutor):
 # ---- the same id again ---------------------------------------------------------------------------
 
 
-def jsonl(folder: Path, ids: Sequence[str], x: Float32) -> Source:
-    with open_writer(folder / "rows.parquet", dimension=D) as out:
-        out.write(Batch(x, list(ids), [{"row": i} for i in range(len(ids))]))
-    return find_files([str(folder / "rows.parquet")])
+def records(folder: Path, ids: Sequence[str], x: Float32) -> Source:
+    """Several files, so that one shard is made of several batches."""
+    for first in range(0, len(ids), 40):
+        with open_writer(folder / f"rows{first:03d}.parquet", dimension=D) as out:
+            rows = range(first, min(first + 40, len(ids)))
+            out.write(Batch(x[rows], [ids[i] for i in rows], [{"row": i} for i in rows]))
+    return find_files([str(folder / "rows*.parquet")])
 
 
 @pytest.mark.parametrize("hashes", ["sound", "colliding"])
@@ -305,7 +308,7 @@ def test_of_rows_with_one_id_the_last_one_stays(
     ids = [f"i{i}" for i in rng.integers(0, 150, 400)]
     model = {id: row for row, id in enumerate(ids)}
     x = vectors(400)
-    report = building(jsonl(tmp_path, ids, x), rows=90)
+    report = building(records(tmp_path, ids, x), rows=90)
     assert (report.n_rows, report.n_replaced) == (len(model), 400 - len(model))
     docs = opened()
     assert len(docs) == len(model)
@@ -319,7 +322,7 @@ def test_a_shard_that_is_replaced_whole_is_left_out(
     tmp_path: Path, building: Building, opened: Callable[[], ShardedCollection]
 ) -> None:
     ids = [f"i{i}" for i in range(50)] * 2
-    report = building(jsonl(tmp_path, ids, vectors(100)), rows=50)
+    report = building(records(tmp_path, ids, vectors(100)), rows=50)
     assert (report.shards, report.n_rows) == (1, 50)
     assert opened().get(["i7"])[0].metadata["row"] == 57
 
