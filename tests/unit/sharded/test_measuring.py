@@ -13,6 +13,7 @@ import pytest
 from faissbase.collection.frozen import FreshCollection
 from faissbase.collection.inputs import rows_from_input
 from faissbase.collection.store import Config
+from faissbase.sharded import stages
 from faissbase.sharded.measuring import Merging, answers_of
 
 NOTHING = np.empty(0, np.int64)
@@ -77,3 +78,14 @@ def test_a_query_is_not_its_own_neighbour(collection: FreshCollection) -> None:
     assert nearest[1] > 0
     assert nearest[2] == 0
     assert [slots.count(i) for i, slots in enumerate(answers["exact"]["slots"])] == [0, 0, 1]
+
+
+def test_rows_are_taken_out_of_a_sample_in_place() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(1, 12))
+        sample = np.arange(n, dtype=np.float32)[:, None]
+        out = np.sort(rng.choice(n, int(rng.integers(1, n + 1)), replace=False))
+        left = stages._without(sample, out)
+        assert sorted(left[:, 0].tolist()) == sorted(set(range(n)) - set(out.tolist()))
+        assert np.shares_memory(left, sample) or not len(left)
