@@ -40,7 +40,7 @@ from faissbase.types import METRICS, is_name
 
 _FOUND = 1
 _SHOWN = 20
-_BAR = "{desc}: {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+_BAR = "{desc}{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 _EXECUTORS = ("processes", "inline")
 
 _ABOUT = """\
@@ -243,8 +243,8 @@ def _shown_progress(console: Console) -> Iterator[Progress]:
     def show(stage: str, done: int, total: int) -> None:
         bar.set_description(stage, refresh=False)
         if total and bar.total != total:
-            bar.initial, bar.n, bar.total = done, done, total
-            bar.unpause()
+            bar.reset(total)  # the rate is that of building, not of what came before
+            bar.initial = bar.n = bar.last_print_n = done
         bar.update(max(0, done - bar.n))
         bar.refresh()
 

@@ -109,6 +109,8 @@ class Request:
         At most; shards are as many as that takes, of equal sizes.
     is_replacing : bool
         Whether the shards of a dataset that is there may be replaced.
+    options : dict
+        What workers need to open the bucket, beside its URL; see `open_bucket`.
     """
 
     name: str

@@ -34,7 +34,7 @@ from faissbase.sharded.manifest import Shard, shard_from
 from faissbase.sharded.measuring import answers_of
 from faissbase.sharded.sources import Source
 from faissbase.storage.files import draft_folder
-from faissbase.types import Float32, Metric
+from faissbase.types import Float32, Metric, Slots
 
 MEASURE_S = 120.0
 _TRAIN_ROWS_PER_LIST = 64
@@ -134,16 +134,16 @@ def sample(job: SampleJob) -> None:
     wanted = n_queries + _train_rows(job.spec, job.source.dimension)
     rng = np.random.default_rng(settings.seed)
     vectors, ids = _drawn(job, min(wanted, job.source.n_rows), rng)
-    held_out = np.zeros(len(vectors), np.bool_)
-    held_out[rng.choice(len(vectors), min(n_queries, len(vectors)), replace=False)] = True
+    held_out = np.sort(rng.choice(len(vectors), min(n_queries, len(vectors)), replace=False))
     with draft_folder(job.place.folder) as draft:
         queries = draft / "queries"
         vectors[held_out].tofile(queries)
+        train = _without(vectors, held_out)
         key = f"{ledger.folder}/{new_name()}.f32"
         stored = bucket.upload(queries, "queries", key)
         facts: dict[str, Any] = {"queries": asdict(stored), "quantizer": None, "spec": asdict(job.spec)}
-        facts["ids"] = [ids[i] for i in np.flatnonzero(held_out).tolist()]
-        trained = _trained(job, vectors[~held_out], draft / "quantizer")
+        facts["ids"] = [ids[i] for i in held_out.tolist()]
+        trained = _trained(job, train, draft / "quantizer")
         if trained is not None:
             key = f"{name}/quantizers/{new_name()}.faiss"
             facts["quantizer"] = asdict(bucket.upload(trained, "quantizer", key))
@@ -179,12 +179,21 @@ def _trained(job: SampleJob, vectors: Float32, path: Path) -> Path | None:
 def _drawn(job: SampleJob, m: int, rng: np.random.Generator) -> tuple[Float32, list[str]]:
     """About ``m`` rows from all over the source, in as many pieces as are read quickly, and their ids."""
     pieces = _pieces(job.source.n_rows, m, rng)
-    vectors: list[Float32] = []
+    vectors = np.empty((m, job.source.dimension), np.float32)
     ids: list[str] = []
     for rows in job.source.rows(pieces, job.settings.metric, job.place.folder):
-        vectors.append(rows.vectors)
+        vectors[len(ids) : len(ids) + len(rows)] = rows.vectors
         ids += rows.ids
-    return np.concatenate(vectors), ids
+    return vectors[: len(ids)], ids
+
+
+def _without(vectors: Float32, rows: Slots) -> Float32:
+    """``vectors`` in another order without some rows, in the same memory: a sample may be large."""
+    n = len(vectors) - len(rows)
+    is_out = np.zeros(len(vectors), np.bool_)
+    is_out[rows] = True
+    vectors[np.flatnonzero(is_out[:n])] = vectors[n + np.flatnonzero(~is_out[n:])]
+    return vectors[:n]
 
 
 def _pieces(n: int, m: int, rng: np.random.Generator) -> list[tuple[int, int]]:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from tests.unit.cli.conftest import Cli
 
+from faissbase.cli.console import Console
+from faissbase.cli.shards import _shown_progress
 from faissbase.database.database import connect
 from faissbase.sharded.bucket import open_bucket
 from faissbase.sharded.dataset import Dataset
@@ -38,6 +40,27 @@ def test_what_was_built_is_listed_shown_and_sound(cli: Cli, files: Path) -> None
     assert shown.out.count("Flat") == 3
     verified = cli("shards", "verify", "./bucket", "docs", "--work", "work")
     assert (verified.code, verified.out) == (0, "docs: ok, 80 records in 3 shards checked\n")
+
+
+class Watched(Console):
+    """Somebody looks at the terminal."""
+
+    shows_progress = True  # type: ignore[assignment]
+
+
+def test_progress_has_the_stage_the_rate_and_the_time_left(capfd: pytest.CaptureFixture[str]) -> None:
+    with _shown_progress(Watched(as_json=False, is_quiet=False)) as progress:
+        progress("training", 0, 0)
+        progress("building", 100, 400)  # of an earlier run
+        progress("building", 200, 400)
+        progress("measuring recall", 0, 0)
+    shown = capfd.readouterr().err.split("\r")
+    assert any(line.startswith("training:") for line in shown)
+    assert any(line.startswith("building:  25%") for line in shown)
+    [half] = {line.split("[")[0] for line in shown if line.startswith("building:  50%")}
+    assert "200/400" in half
+    assert all("rows/s" in line for line in shown if line.startswith("building"))
+    assert any(line.startswith("measuring recall:  50%") for line in shown)
 
 
 def test_as_json(cli: Cli, files: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import faiss
 import numpy as np
 import pytest
 
@@ -284,10 +285,13 @@ class Refusing(InlineExecutor):
 # ---- the same id again ---------------------------------------------------------------------------
 
 
-def jsonl(folder: Path, ids: Sequence[str], x: Float32) -> Source:
-    with open_writer(folder / "rows.parquet", dimension=D) as out:
-        out.write(Batch(x, list(ids), [{"row": i} for i in range(len(ids))]))
-    return find_files([str(folder / "rows.parquet")])
+def records(folder: Path, ids: Sequence[str], x: Float32) -> Source:
+    """Several files, so that one shard is made of several batches."""
+    for first in range(0, len(ids), 40):
+        with open_writer(folder / f"rows{first:03d}.parquet", dimension=D) as out:
+            rows = range(first, min(first + 40, len(ids)))
+            out.write(Batch(x[rows], [ids[i] for i in rows], [{"row": i} for i in rows]))
+    return find_files([str(folder / "rows*.parquet")])
 
 
 @pytest.mark.parametrize("hashes", ["sound", "colliding"])
@@ -304,7 +308,7 @@ def test_of_rows_with_one_id_the_last_one_stays(
     ids = [f"i{i}" for i in rng.integers(0, 150, 400)]
     model = {id: row for row, id in enumerate(ids)}
     x = vectors(400)
-    report = building(jsonl(tmp_path, ids, x), rows=90)
+    report = building(records(tmp_path, ids, x), rows=90)
     assert (report.n_rows, report.n_replaced) == (len(model), 400 - len(model))
     docs = opened()
     assert len(docs) == len(model)
@@ -318,7 +322,7 @@ def test_a_shard_that_is_replaced_whole_is_left_out(
     tmp_path: Path, building: Building, opened: Callable[[], ShardedCollection]
 ) -> None:
     ids = [f"i{i}" for i in range(50)] * 2
-    report = building(jsonl(tmp_path, ids, vectors(100)), rows=50)
+    report = building(records(tmp_path, ids, vectors(100)), rows=50)
     assert (report.shards, report.n_rows) == (1, 50)
     assert opened().get(["i7"])[0].metadata["row"] == 57
 
@@ -337,6 +341,32 @@ def test_shards_of_equal_size_share_one_training(tmp_path: Path, building: Build
     assert report.recall.mean >= 0.95  # type: ignore[operator]
     assert not list(building.bucket.list("docs/builds"))
     assert not list(building.bucket.list("docs/quantizers"))
+
+
+def test_shards_go_on_from_the_same_lists(tmp_path: Path, building: Building) -> None:
+    building(npy(tmp_path, vectors(6000)), rows=3000, codec="sq8")
+    lists = []
+    for shard in Dataset(building.bucket, "docs").newest().shards:
+        file = next(file for file in shard.files if file.path.startswith("segments"))
+        building.bucket.download(file, tmp_path / "index")
+        index = faiss.read_index(str(tmp_path / "index"))
+        lists.append(faiss.downcast_index(index.quantizer).reconstruct_n(0, 32))
+        (tmp_path / "index").unlink()
+    assert np.array_equal(*lists)
+
+
+def test_a_run_that_another_one_has_overtaken_publishes_nothing(tmp_path: Path, building: Building) -> None:
+    source = npy(tmp_path, vectors(100))
+
+    class Overtaken(InlineExecutor):
+        def run(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
+            yield from super().run(task, items)
+            if task is stages.build_shard:
+                building.ledger(source, rows=25).remove()
+
+    with pytest.raises(ConflictError, match="another run"):
+        building(source, rows=25, executor=Overtaken())
+    assert Dataset(building.bucket, "docs").latest() is None
 
 
 def test_measured_recall_is_that_of_the_published_dataset(
