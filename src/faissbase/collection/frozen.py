@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from faissbase.collection import answers
+from faissbase.collection.answers import Moment
 from faissbase.collection.care import Care
 from faissbase.collection.collection import LocalCollection, Parts
 from faissbase.collection.folder import make_files
 from faissbase.collection.inputs import Rows
+from faissbase.collection.integrity import checked_rows
 from faissbase.collection.selection import Selector
 from faissbase.collection.store import NOTHING, Config, Store
 from faissbase.collection.writer import Put, Writer
 from faissbase.filters.tree import parse
 from faissbase.types import Slots, Where
+
+_BATCH_BYTES = 8 << 20
+_BATCH_ROWS = 8192
 
 
 class FrozenCollection(LocalCollection):
@@ -67,6 +75,35 @@ class FrozenCollection(LocalCollection):
         filter = parse(where)
         return self._pinned(lambda moment: moment.select(filter).slots)
 
+    @property
+    def hidden(self) -> Slots:
+        """The slots that count as dead, ascending."""
+        return self._hidden
+
+    def rows_of(self, ids: list[str]) -> Rows:
+        """The records with these ids that count, in stored form, by slot."""
+        return self._pinned(
+            lambda moment: _stored(moment, np.sort([*answers.slots_of(moment, ids).values()]))
+        )
+
+    def rows_at(self, slots: Slots) -> Rows:
+        """The records in these slots, ascending, in stored form; hidden ones too."""
+        return self._pinned(lambda moment: _stored(moment, slots))
+
+    def batches(self) -> Iterator[Rows]:
+        """Every record that counts, in stored form and by slot, a few MiB at a time."""
+        slots = self.matching(None)
+        step = max(1, min(_BATCH_ROWS, _BATCH_BYTES // (4 * self.dimension)))
+        for start in range(0, len(slots), step):
+            for part in self._fitting(slots[start : start + step]):
+                yield self.rows_at(part)
+
+    def _fitting(self, slots: Slots) -> list[Slots]:
+        """The slots in parts whose metadata and documents take a few MiB, or that are of one record."""
+        sizes = self._pinned(lambda moment: _sizes(moment, slots))
+        part = np.cumsum(sizes) // _BATCH_BYTES
+        return np.split(slots, np.flatnonzero(np.diff(part)) + 1)
+
     def _open(self) -> Parts:
         like, self._like = self._like, None
         if like is not None:
@@ -88,6 +125,27 @@ class FrozenCollection(LocalCollection):
             memory_bytes=self._memory_budget,
             hidden=self._hidden,
         )
+
+
+def _sizes(moment: Moment, slots: Slots) -> list[int]:
+    assert moment.transaction is not None
+    return moment.transaction.sizes(slots)
+
+
+def _stored(moment: Moment, slots: Slots) -> Rows:
+    """Records as they are stored, each checked against its checksum."""
+    assert moment.transaction is not None
+    wanted = slots.astype(np.int64)
+    vectors = moment.store.vector_file(moment.snapshot.state.generation) if len(wanted) else None
+    rows = checked_rows(moment.transaction, wanted, vectors) if vectors is not None else []
+    return Rows(
+        [row.id for row in rows],
+        moment.snapshot.view.vectors[wanted],
+        [row.norm for row in rows],
+        [row.metadata_json for row in rows],
+        [row.document for row in rows],
+        [row.checksum for row in rows],
+    )
 
 
 def _nothing(collection: LocalCollection) -> None:
@@ -116,3 +174,8 @@ class FreshCollection(LocalCollection):
     def put(self, rows: Rows) -> int:
         """Store checked records; how many."""
         return self._parts().writer.run(Put(rows))
+
+    def dead_slots(self) -> Slots:
+        """The slots whose records have been replaced since, ascending."""
+        alive = self._newest().alive
+        return NOTHING if alive is None else np.flatnonzero(~alive)

@@ -30,7 +30,8 @@ from faissbase.storage.files import from_os_error, os_errors, sync_data, sync_fo
 
 SCHEMES = ("file", "memory", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _PIECE_BYTES = 8 << 20
-_PROBE_FOLDER = "probes"
+PROBE_FOLDER = "probes"
+_LINK_TRIES = 5
 _ALLOWED = frozenset({"PermissionDeniedError", "UnauthenticatedError"})
 
 
@@ -80,6 +81,10 @@ class Bucket(Protocol):
 
     def list(self, prefix: str, after: str | None = None) -> Iterator[Stored]:
         """The objects whose keys begin with the folder ``prefix``, those behind ``after`` alone."""
+        ...
+
+    def folders(self) -> tuple[str, ...]:
+        """The first parts of all keys, sorted; found without looking at every key."""
         ...
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -214,6 +219,13 @@ class ObjectBucket:
                 for meta in found:
                     yield Stored(meta["path"], meta["size"], meta["last_modified"])
 
+    def folders(self) -> tuple[str, ...]:
+        import obstore
+
+        with _store_errors(f"cannot list {self.url}"):
+            found = obstore.list_with_delimiter(self._store)["common_prefixes"]
+            return tuple(sorted(prefix.strip("/") for prefix in found))
+
     def delete(self, keys: Sequence[str]) -> None:
         import obstore
 
@@ -221,6 +233,17 @@ class ObjectBucket:
             for key in keys:
                 with suppress(FileNotFoundError):
                     obstore.delete(self._store, key)
+                self._remove_empty(key)
+
+    def _remove_empty(self, key: str) -> None:
+        """Remove the folders that a key has left empty; other stores have none."""
+        if self._folder is None:
+            return
+        folder = (self._folder / key).parent
+        with suppress(OSError):  # not empty, or gone already
+            while folder != self._folder:
+                folder.rmdir()
+                folder = folder.parent
 
     def upload(self, source: Path, path: str, key: str) -> File:
         import obstore
@@ -228,6 +251,7 @@ class ObjectBucket:
         with os_errors(f"cannot read {source}"):
             file = File(path, key, source.stat().st_size, checksum_of(source))
         with _store_errors(f"cannot write {self.url}/{key}"):
+            os.utime(source)  # what an object's age is told by: of a link, when it was written otherwise
             if self._folder is None or not _linked(source, self._folder / key):
                 obstore.put(self._store, key, source)
             self._sync(key)
@@ -276,12 +300,16 @@ def _linked(source: Path, target: Path) -> bool:
     """Give a file that is never written again a second name; False where the file system cannot."""
     if not source.exists():
         raise FileNotFoundError(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        return False
-    return True
+    for _ in range(_LINK_TRIES):  # an empty folder may be removed between the two steps
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+        return True
+    return False
 
 
 def checksum_of(path: Path) -> str:
@@ -301,7 +329,7 @@ def check_creates_once(bucket: Bucket) -> None:
     NotReadyError
         It does.
     """
-    key = f"{_PROBE_FOLDER}/{uuid.uuid4().hex}"
+    key = f"{PROBE_FOLDER}/{uuid.uuid4().hex}"
     first, second = bucket.create(key, b"first"), bucket.create(key, b"second")
     is_kept = first and not second and bucket.get(key) == b"first"
     bucket.delete([key])
