@@ -16,9 +16,10 @@ from faissbase.collection.folder import make_files
 from faissbase.collection.inputs import Rows
 from faissbase.collection.integrity import checked_rows
 from faissbase.collection.selection import Selector
-from faissbase.collection.store import NOTHING, Config, Store
+from faissbase.collection.store import NOTHING, Config, Store, vectors_path
 from faissbase.collection.writer import Put, Writer
 from faissbase.filters.tree import parse
+from faissbase.storage.files import os_errors
 from faissbase.types import Slots, Where
 
 _BATCH_BYTES = 8 << 20
@@ -160,7 +161,7 @@ class FreshCollection(LocalCollection):
 
     def __init__(self, folder: Path, config: Config, *, memory_budget: int | None = None) -> None:
         """Make the files of an empty collection in ``folder``, which is there and empty."""
-        make_files(folder, "", config)
+        make_files(folder, "", config, is_lasting=False)
         super().__init__(
             folder,
             config,
@@ -174,6 +175,17 @@ class FreshCollection(LocalCollection):
     def put(self, rows: Rows) -> int:
         """Store checked records; how many."""
         return self._parts().writer.run(Put(rows))
+
+    def close(self) -> None:
+        """Close for good; the slot file ends with its last slot then."""
+        path, size = self._slots_end()
+        super().close()
+        with os_errors(f"cannot shorten {path}"):
+            os.truncate(path, size)
+
+    def _slots_end(self) -> tuple[Path, int]:
+        state = self._newest().state
+        return vectors_path(self._folder, state.generation), 4 * self.dimension * state.next_slot
 
     def dead_slots(self) -> Slots:
         """The slots whose records have been replaced since, ascending."""

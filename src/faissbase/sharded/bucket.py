@@ -32,6 +32,7 @@ SCHEMES = ("file", "memory", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _PIECE_BYTES = 8 << 20
 PROBE_FOLDER = "probes"
 _LINK_TRIES = 5
+_LASTING_PARTS = 2  # <dataset>/shards stays where it is empty, for others will need it again
 _ALLOWED = frozenset({"PermissionDeniedError", "UnauthenticatedError"})
 
 
@@ -189,6 +190,7 @@ class ObjectBucket:
         self.url = url
         self._store = store
         self._folder = folder
+        self._settled: set[Path] = set()  # folders whose own names are on the device
 
     def __repr__(self) -> str:
         return f"<bucket {self.url}>"
@@ -241,7 +243,8 @@ class ObjectBucket:
             return
         folder = (self._folder / key).parent
         with suppress(OSError):  # not empty, or gone already
-            while folder != self._folder:
+            while len(folder.relative_to(self._folder).parts) > _LASTING_PARTS:
+                self._settled.discard(folder)
                 folder.rmdir()
                 folder = folder.parent
 
@@ -294,6 +297,9 @@ class ObjectBucket:
         while path != self._folder:
             path = path.parent
             sync_folder(path)
+            if path in self._settled:
+                return
+            self._settled.add(path)
 
 
 def _linked(source: Path, target: Path) -> bool:

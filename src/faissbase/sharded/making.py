@@ -126,7 +126,7 @@ def _stored(hidden: Slots, manifest: Manifest, shard: Shard, bucket: Bucket, wor
     with os_errors(f"cannot write to {work}"), draft_folder(work) as draft:
         path = draft / "hidden"
         np.ascontiguousarray(hidden, np.int64).tofile(path)
-        return bucket.upload(path, "hidden", f"{manifest.name}/hidden/{shard.name}/{new_name()}.i64")
+        return bucket.upload(path, "hidden", f"{manifest.name}/hidden/{shard.name}.{new_name()}.i64")
 
 
 def slots_by_shard(found: dict[str, dict[str, int]], names: Sequence[str]) -> dict[str, Slots]:
