@@ -6,16 +6,19 @@ make a small shard of what is new, hide what it replaces, and commit both as the
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from faissbase.collection import inputs
 from faissbase.collection.answers import fusion_depth
 from faissbase.collection.planner import wanted_from
+from faissbase.collection.transfer import LoadReport, Source
 from faissbase.errors import AccessError, InvalidInputError, NotFoundError, NotReadyError
 from faissbase.filters.tree import Everything, parse
 from faissbase.sharded import merging
@@ -28,6 +31,7 @@ from faissbase.sharded.manifest import Manifest
 from faissbase.sharded.merging import ShardHits, ShardResult
 from faissbase.sharded.paging import page_of, pages_of
 from faissbase.sharded.reports import ShardedExplanation, ShardedOptimizeReport, ShardedStats
+from faissbase.sharded.transfer import export, load
 from faissbase.sharded.upkeep import Upkeep
 from faissbase.sharing import Sharing
 from faissbase.types import Hit, Metric, Page, Problem, Record, VerifyReport, Where
@@ -387,6 +391,41 @@ class ShardedCollection:
             inputs.stored_form(inputs.as_matrix(xt, self.dimension)[0], self.metric)
 
     # ---- care ------------------------------------------------------------------------------------
+
+    def load_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rows: str | os.PathLike[str] | None = None,
+        id_column: str = "id",
+        vector_column: str = "vector",
+        document_column: str = "document",
+        batch_rows: int | None = None,
+        restart: bool = False,
+        progress: bool = False,
+    ) -> LoadReport:
+        """Upsert every record of a file, a shard at a time; see `LocalCollection.load_file`."""
+        source = Source(
+            Path(path),
+            None if rows is None else Path(rows),
+            id_column,
+            vector_column,
+            document_column,
+            batch_rows,
+        )
+        with self._use.reading():
+            changes = self._writable()
+            report = load(source, changes, self._dataset, restart=restart, progress=progress)
+            self._upkeep.after_write(self._manifest)
+        return report
+
+    def export(
+        self, path: str | os.PathLike[str], where: Where | None = None, *, progress: bool = False
+    ) -> int:
+        """Write the matching records of this version to a file of any format `load_file` reads; how many."""
+        parse(where)
+        with self._now() as (manifest, group):
+            return export(group, manifest, Path(path), where, progress=progress)
 
     def optimize(self, *, wait: bool = True, progress: bool = False) -> ShardedOptimizeReport:
         """Merge small shards, and those of which a tenth is replaced or deleted, into fewer.

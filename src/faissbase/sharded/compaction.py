@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -125,7 +126,7 @@ class Merger:
         Raises
         ------
         ConflictError
-            Another merge or a reset has taken one of them away first.
+            Others have merged or removed all of them first.
         Stopped
             ``should_stop`` said so.
         """
@@ -133,7 +134,7 @@ class Merger:
             group = self._changes.group(base)
             batches = _batches(group, inputs, progress, should_stop)
             n_alive = sum(shard.n_alive for shard in inputs)
-            made = self._changes.shard(batches, base) if n_alive else None
+            made = self._changes.shard(batches, base)
             manifest = self._changes.commit(lambda newest: self._replaced(newest, base, group, inputs, made))
         return Merged(manifest, len(inputs), n_alive, sum(shard.n_hidden for shard in inputs))
 
@@ -156,21 +157,27 @@ class Merger:
         base: Manifest,
         group: ShardGroup,
         inputs: tuple[Shard, ...],
-        made: Shard | None,
+        made: Shard,
     ) -> Manifest:
-        """``newest`` with the new shard in the place of the inputs, and hidden in it what is now in them."""
-        lost = _newly_hidden(newest, self._changes.group(newest), group, inputs)
+        """``newest`` with the new shard in the place of the inputs, and hidden in it what is now in them.
+
+        What was in an input that is there no more is now in another shard, or deleted.
+        """
         places = {shard.name for shard in inputs}
-        shard = self._hiding(newest, made, lost) if made is not None and lost else made
+        if places.isdisjoint(shard.name for shard in newest.shards):
+            raise ConflictError(
+                f"{len(inputs)} shards of {base.name!r} were merged or removed by others first"
+            )
+        lost = _lost(newest, self._changes.group(newest), group, inputs)
+        shard = self._hiding(newest, made, lost) if lost else made
         first = next(i for i, each in enumerate(newest.shards) if each.name in places)
         kept = [each for each in newest.shards if each.name not in places]
-        return newest.with_shards((*kept[:first], *([] if shard is None else [shard]), *kept[first:]))
+        return newest.with_shards((*kept[:first], shard, *kept[first:]))
 
-    def _hiding(self, manifest: Manifest, made: Shard, ids: list[str]) -> Shard | None:
-        """The new shard without these ids; None where nothing is left."""
+    def _hiding(self, manifest: Manifest, made: Shard, ids: list[str]) -> Shard:
+        """The new shard without these ids; some are left, as some of a shard that is still there are."""
         found = self._changes.slots_in(made, manifest, ids)
-        slots = np.sort(np.fromiter(found.values(), np.int64))
-        return None if len(slots) == made.n_alive else self._changes.hiding(manifest, made, slots)
+        return self._changes.hiding(manifest, made, np.fromiter(found.values(), np.int64))
 
 
 def _batches(
@@ -186,21 +193,16 @@ def _batches(
                 progress(len(rows))
 
 
-def _newly_hidden(
-    newest: Manifest, now: ShardGroup, before: ShardGroup, inputs: tuple[Shard, ...]
-) -> list[str]:
-    """The ids of the records of ``inputs`` that have been replaced or deleted since ``before``."""
+def _lost(newest: Manifest, now: ShardGroup, before: ShardGroup, inputs: tuple[Shard, ...]) -> list[str]:
+    """The ids of the records of ``inputs`` that do not count there any more, since ``before``."""
+    hidden = now.hidden(shard.name for shard in inputs)
+    opened = {each.shard.name: each.collection for each in before.shards}
     ids: list[str] = []
     for shard in inputs:
-        current = newest.shard(shard.name)
-        if current is None:
-            raise ConflictError(f"shard {shard.name} was merged or removed by another writer first")
-        if current != shard:
-            slots: Slots = np.setdiff1d(_hidden(now, shard.name), _hidden(before, shard.name))
-            opened = next(each for each in before.shards if each.shard.name == shard.name)
-            ids += opened.collection.rows_at(slots).ids
+        collection = opened[shard.name]
+        if newest.shard(shard.name) is None:
+            ids += chain.from_iterable(rows.ids for rows in collection.batches())
+        else:
+            slots: Slots = np.setdiff1d(hidden[shard.name], collection.hidden)
+            ids += collection.rows_at(slots).ids
     return ids
-
-
-def _hidden(group: ShardGroup, name: str) -> Slots:
-    return group.hidden([name])[name]

@@ -46,12 +46,19 @@ class Upkeep:
     def optimize(self, manifest: Manifest, *, progress: bool) -> list[Merged]:
         """Merge until nothing is left to; what each merge did."""
         done: list[Merged] = []
+        n_lost = 0
         with tqdm(unit=" rows", unit_scale=True, desc=f"compact {self._name}", disable=not progress) as bar:
             while inputs := self._merger.next(manifest, ON_DEMAND):
                 try:
                     merged = self._merger.merge(manifest, inputs, bar.update, self._stop.is_set)
                 except Stopped as error:
                     raise NotReadyError(f"collection {self._name!r} was closed meanwhile") from error
+                except ConflictError:  # others were faster: what is left to do now?
+                    n_lost += 1
+                    if n_lost == _TRIES:
+                        raise
+                    manifest = self._changes.newest()
+                    continue
                 done.append(merged)
                 manifest = merged.manifest
         return done
