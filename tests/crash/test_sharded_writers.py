@@ -20,6 +20,7 @@ import faissbase
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.database import ShardedDatabase
 from faissbase.sharded.dataset import Dataset
+from faissbase.sharded.paging import pages_of
 
 PROGRAM = Path(__file__).parents[1] / "sharded_writer.py"
 ROUNDS_KILLED = 30
@@ -73,7 +74,11 @@ def assert_serial(folder: Path, docs: ShardedCollection, acknowledged: Iterable[
     assert {final[id] for id in final if id in shared} <= written
     versions = dataset.versions()
     assert versions == list(range(1, versions[-1] + 1)), "no version is missing"
-    assert sum(shard.n_alive for shard in dataset.read(versions[-1]).shards) == len(final)
+    for manifest in map(dataset.read, versions):
+        group = docs._opened(manifest, docs._current[1])
+        ids = [record.id for page in pages_of(group, None, 1000, False) for record in page.records]
+        assert len(ids) == len(set(ids)) == manifest.n_alive, f"version {manifest.version}"
+    assert manifest.n_alive == len(final)
     assert docs.verify().ok
 
 
