@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from faissbase.cli import text
+from faissbase.cli import shards_care, text
 from faissbase.cli.arguments import (
     Commands,
     Parser,
@@ -63,6 +63,12 @@ SOURCE is one file or more, here or s3://..., also as a pattern in quotes, in an
 format of `faissbase load`; or the name of a collection (of --data). Of rows with
 one id the last one stays. Rows without ids are numbered through all files."""
 
+_EXAMPLES = [
+    "faissbase shards build vectors.npy --metric l2 --out ./bucket --name sift",
+    "faissbase shards info ./bucket sift",
+    "faissbase shards compact ./bucket sift",
+]
+
 _BUILD_EXAMPLES = [
     "faissbase shards build vectors.npy --metric l2 --out ./bucket --name sift",
     "faissbase shards build 's3://raw/docs-*.parquet' --out s3://bucket/prod --name docs --ram 32GB",
@@ -71,14 +77,26 @@ _BUILD_EXAMPLES = [
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("shards", help="datasets of shards in object storage", description=_ABOUT)
-    actions = parser.add_subparsers(
-        title="actions", metavar="ACTION", dest="action", parser_class=Parser, required=True
+    parser = add_command(
+        commands,
+        "shards",
+        run,
+        summary="datasets of shards in object storage",
+        about=_ABOUT,
+        examples=_EXAMPLES,
+        exit_codes="0 done; 1 damage was found; 2 the call is wrong; 3 no such dataset; 4 storage; 5 damaged",
     )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", parser_class=Parser)
     _add_build(actions)
     _add_list(actions)
     _add_info(actions)
     _add_verify(actions)
+    shards_care.add(actions)
+
+
+def run(args: argparse.Namespace, console: Console) -> Answer:
+    """No action was given."""
+    raise InvalidInputError("give an action; see faissbase shards --help")
 
 
 def _add_build(actions: Commands) -> None:

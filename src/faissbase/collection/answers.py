@@ -235,8 +235,8 @@ def slots_of(moment: Moment, ids: list[str]) -> dict[str, int]:
 
 
 def stored(moment: Moment, slots: Slots) -> Rows:
-    """The records in ``slots``, ascending, as they are stored."""
-    rows = _checked(moment, slots)
+    """The records in ``slots``, ascending, as they are stored, each checked against its checksum."""
+    rows = _checked(moment, slots) if len(slots) else []
     return Rows(
         [row.id for row in rows],
         np.ascontiguousarray(moment.snapshot.view.vectors[slots]),

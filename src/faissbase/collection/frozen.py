@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from faissbase.ann.curve import Curve
 from faissbase.ann.segment import Knobs
@@ -16,12 +19,16 @@ from faissbase.collection.collection import LocalCollection, Parts
 from faissbase.collection.folder import make_files
 from faissbase.collection.inputs import Rows
 from faissbase.collection.selection import Selector
-from faissbase.collection.store import NOTHING, Config, Store
+from faissbase.collection.store import NOTHING, Config, Store, vectors_path
 from faissbase.collection.writer import Put, Writer
 from faissbase.errors import ConflictError
 from faissbase.filters.tree import parse
+from faissbase.storage.files import os_errors
 from faissbase.storage.records import State
 from faissbase.types import Float32, Mask, SearchResult, Slots, Where
+
+_BATCH_BYTES = 8 << 20
+_BATCH_ROWS = 8192
 
 
 class Measurable(LocalCollection):
@@ -78,8 +85,9 @@ class FrozenCollection(Measurable):
 
     def hiding(self, hidden: Slots) -> FrozenCollection:
         """The same collection with other hidden slots. This one goes on as it is."""
+        like = self._like or self  # not one that hangs on another, or a long row of them would
         return FrozenCollection(
-            self._folder, self._config, hidden, memory_budget=self._memory_budget, like=self
+            self._folder, self._config, hidden, memory_budget=self._memory_budget, like=like
         )
 
     def slots_of(self, ids: list[str]) -> dict[str, int]:
@@ -114,6 +122,33 @@ class FrozenCollection(Measurable):
             raise ConflictError(f"collection {self.name!r} was changed meanwhile: start again")
         return rows
 
+    @property
+    def hidden(self) -> Slots:
+        """The slots that count as dead, ascending."""
+        return self._hidden
+
+    def rows_of(self, ids: list[str]) -> Rows:
+        """The records with these ids that count, in stored form, by slot."""
+        return self._pinned(lambda moment: answers.stored(moment, _ascending(answers.slots_of(moment, ids))))
+
+    def rows_at(self, slots: Slots) -> Rows:
+        """The records in these slots, ascending, in stored form; hidden ones too."""
+        return self._pinned(lambda moment: answers.stored(moment, slots))
+
+    def batches(self) -> Iterator[Rows]:
+        """Every record that counts, in stored form and by slot, a few MiB at a time."""
+        slots = self.matching(None)
+        step = max(1, min(_BATCH_ROWS, _BATCH_BYTES // (4 * self.dimension)))
+        for start in range(0, len(slots), step):
+            for part in self._fitting(slots[start : start + step]):
+                yield self.rows_at(part)
+
+    def _fitting(self, slots: Slots) -> list[Slots]:
+        """The slots in parts whose metadata and documents take a few MiB, or that are of one record."""
+        sizes = self._pinned(lambda moment: _sizes(moment, slots))
+        part = np.cumsum(sizes) // _BATCH_BYTES
+        return np.split(slots, np.flatnonzero(np.diff(part)) + 1)
+
     def _open(self) -> Parts:
         like, self._like = self._like, None
         if like is not None:
@@ -137,6 +172,15 @@ class FrozenCollection(Measurable):
         )
 
 
+def _sizes(moment: Moment, slots: Slots) -> list[int]:
+    assert moment.transaction is not None
+    return moment.transaction.sizes(slots)
+
+
+def _ascending(slot_of: dict[str, int]) -> Slots:
+    return np.sort(np.fromiter(slot_of.values(), np.int64, len(slot_of)))
+
+
 def _nothing(collection: LocalCollection) -> None:
     return None
 
@@ -153,7 +197,7 @@ class FreshCollection(Measurable):
 
     def __init__(self, folder: Path, config: Config, *, memory_budget: int | None = None) -> None:
         """Make the files of an empty collection in ``folder``, which is there and empty."""
-        make_files(folder, "", config)
+        make_files(folder, "", config, is_lasting=False)
         super().__init__(
             folder,
             config,
@@ -177,3 +221,19 @@ class FreshCollection(Measurable):
     def alive(self) -> Mask | None:
         """``bool[n]``: which of the rows that were put, in their order, count; None where all do."""
         return self._newest().alive
+
+    def close(self) -> None:
+        """Close for good; the slot file ends with its last slot then."""
+        path, size = self._slots_end()
+        super().close()
+        with os_errors(f"cannot shorten {path}"):
+            os.truncate(path, size)
+
+    def _slots_end(self) -> tuple[Path, int]:
+        state = self._newest().state
+        return vectors_path(self._folder, state.generation), 4 * self.dimension * state.next_slot
+
+    def dead_slots(self) -> Slots:
+        """The slots whose records have been replaced since, ascending."""
+        alive = self._newest().alive
+        return NOTHING if alive is None else np.flatnonzero(~alive)

@@ -15,6 +15,7 @@ from faissbase.errors import (
     AlreadyExistsError,
     ConflictError,
     FaissbaseError,
+    NotFoundError,
     NotReadyError,
 )
 from faissbase.sharded.bucket import Bucket, open_bucket
@@ -91,8 +92,7 @@ class ShardedDatabase:
             if self._closing.is_set():
                 raise NotReadyError(f"the database at {self.url} is closed: connect() again")
             found = self._open.get(name)
-            if found is not None:
-                found.refresh()
+            if found is not None and self._is_current(name, found):
                 return found
             dataset = Dataset(self.bucket, name)
             cache = Cache(self._cache / dataset.newest().uuid, self.bucket)
@@ -106,6 +106,15 @@ class ShardedDatabase:
             self._open[name] = opened
             self._start_refreshing()
             return opened
+
+    def _is_current(self, name: str, found: ShardedCollection) -> bool:
+        """Bring an open collection up to date; False, and it is closed, where its dataset was deleted."""
+        try:
+            found.refresh()
+        except NotFoundError:
+            self._open.pop(name).close()
+            return False
+        return True
 
     def get_or_create_collection(
         self, name: str, dimension: int, metric: Metric = "cosine", index_type: str = "auto"
@@ -124,8 +133,7 @@ class ShardedDatabase:
 
     def list_collections(self) -> list[str]:
         """The names there are, sorted."""
-        names = {stored.key.partition("/")[0] for stored in self.bucket.list("")}
-        return sorted(name for name in names if is_name(name) and self._is_there(name))
+        return [name for name in self.bucket.folders() if is_name(name) and self._is_there(name)]
 
     def _is_there(self, name: str) -> bool:
         manifest = Dataset(self.bucket, name).latest()
