@@ -13,7 +13,8 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 import orjson
 
 from faissbase.cli.console import Answer, Console
-from faissbase.database.database import Database, connect
+from faissbase.connecting import connect_folder
+from faissbase.database.database import Database
 from faissbase.errors import InvalidInputError, NotFoundError
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -120,7 +121,7 @@ def open_database(folder: Path, *, read_only: bool) -> Database:
         No database there; says how to come by one.
     """
     try:
-        found = connect(folder, read_only=True)
+        found = connect_folder(folder, read_only=True)
     except NotFoundError as error:
         raise NotFoundError(
             f"{error}: give --data FOLDER or set {DATA_VARIABLE} (faissbase demo makes one to try)"
@@ -128,7 +129,7 @@ def open_database(folder: Path, *, read_only: bool) -> Database:
     if read_only:
         return found
     found.close()
-    return connect(folder)
+    return connect_folder(folder)
 
 
 @option_type

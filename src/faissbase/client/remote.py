@@ -31,6 +31,7 @@ from faissbase.collection.care import OptimizeReport
 from faissbase.collection.stats import Stats
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
+from faissbase.sharded.reports import ShardedStats
 from faissbase.types import Hit, Metric, Page, Record, VerifyReport, Where
 
 
@@ -314,7 +315,7 @@ class RemoteCollection:
         """Compact, and build the index to the end."""
         return self._connection.run(calls.optimize(self._facts))
 
-    def stats(self) -> Stats:
+    def stats(self) -> Stats | ShardedStats:
         """Sizes and debts of this collection; ``path`` is its address."""
         return self._connection.run(calls.stats(self._facts, self._connection.url))
 

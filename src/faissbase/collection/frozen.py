@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from faissbase.collection import answers
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.care import Care
 from faissbase.collection.collection import LocalCollection, Parts
 from faissbase.collection.folder import make_files
@@ -29,6 +30,8 @@ class FrozenCollection(LocalCollection):
     memory_budget : int, optional
     like : FrozenCollection, optional
         The same folder with other hidden slots: its open files are shared. Closing one closes both.
+    bounds : Bounds
+        How much one answer may bring.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class FrozenCollection(LocalCollection):
         *,
         memory_budget: int | None = None,
         like: FrozenCollection | None = None,
+        bounds: Bounds = UNBOUNDED,
     ) -> None:
         super().__init__(
             folder,
@@ -48,6 +52,7 @@ class FrozenCollection(LocalCollection):
             memory_budget=memory_budget,
             on_open=_nothing,
             on_work=_nothing,
+            bounds=bounds,
         )
         self._hidden = hidden
         self._like = like
@@ -55,7 +60,12 @@ class FrozenCollection(LocalCollection):
     def hiding(self, hidden: Slots) -> FrozenCollection:
         """The same collection with other hidden slots. This one goes on as it is."""
         return FrozenCollection(
-            self._folder, self._config, hidden, memory_budget=self._memory_budget, like=self
+            self._folder,
+            self._config,
+            hidden,
+            memory_budget=self._memory_budget,
+            like=self,
+            bounds=self._bounds,
         )
 
     def slots_of(self, ids: list[str]) -> dict[str, int]:
@@ -87,6 +97,7 @@ class FrozenCollection(LocalCollection):
             durability="full",
             memory_bytes=self._memory_budget,
             hidden=self._hidden,
+            bounds=self._bounds,
         )
 
 

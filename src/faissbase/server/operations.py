@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from faissbase.collection.bounds import TooLarge
-from faissbase.collection.collection import LocalCollection
 from faissbase.dropin.facts import FOLDER, is_named
 from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
 from faissbase.server.bodies import ARROW, JSON, check_arrow, decoded, media_of, unpacked
+from faissbase.server.databases import ServedCollection
 from faissbase.server.downloads import Download
 from faissbase.server.keys import Key, Keys
 from faissbase.server.metrics import Metrics
@@ -70,7 +70,7 @@ class Call:
     media: str | None = JSON
     faiss: DropIn | None = None
 
-    def collection(self) -> LocalCollection:
+    def collection(self) -> ServedCollection:
         """The index that the path names.
 
         Raises
@@ -83,7 +83,7 @@ class Call:
             return self.tenants.collection(self.key, name)
         except NotFoundError:
             folder = self.tenants.folder / self.key.tenant / FOLDER / name
-            if is_name(name) and self.key.may_use((name,)) and is_named(folder):
+            if self.tenants.has_faiss and is_name(name) and self.key.may_use((name,)) and is_named(folder):
                 raise IsFaiss(
                     f"{name!r} is a FAISS index: it can be listed, searched and deleted here"
                 ) from None

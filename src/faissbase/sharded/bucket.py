@@ -82,6 +82,10 @@ class Bucket(Protocol):
         """The objects whose keys begin with the folder ``prefix``, those behind ``after`` alone."""
         ...
 
+    def folders(self) -> Sequence[str]:
+        """The first parts of all keys that have more than one."""
+        ...
+
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; those that are gone already are passed over."""
         ...
@@ -213,6 +217,13 @@ class ObjectBucket:
             for found in obstore.list(self._store, prefix.rstrip("/") + "/", offset=after):
                 for meta in found:
                     yield Stored(meta["path"], meta["size"], meta["last_modified"])
+
+    def folders(self) -> Sequence[str]:
+        import obstore
+
+        with _store_errors(f"cannot list {self.url}"):
+            found = obstore.list_with_delimiter(self._store)["common_prefixes"]
+        return sorted(prefix.rstrip("/") for prefix in found)
 
     def delete(self, keys: Sequence[str]) -> None:
         import obstore

@@ -12,8 +12,18 @@ from typing import Any, TypeVar
 
 from faissbase.collection import inputs
 from faissbase.collection.answers import fusion_depth
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.planner import wanted_from
-from faissbase.errors import AccessError, ConflictError, InvalidInputError, NotReadyError
+from faissbase.collection.recall import RecallReport
+from faissbase.collection.store import Config
+from faissbase.errors import (
+    AccessError,
+    ConflictError,
+    FaissbaseError,
+    InvalidInputError,
+    NotFoundError,
+    NotReadyError,
+)
 from faissbase.filters.tree import Everything, parse
 from faissbase.sharded import merging
 from faissbase.sharded.cache import Cache
@@ -22,6 +32,7 @@ from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.group import ShardGroup, open_group
 from faissbase.sharded.manifest import Manifest
 from faissbase.sharded.merging import ShardHits, ShardResult
+from faissbase.sharded.recall import Questions, measured_recall
 from faissbase.sharded.reports import ShardedExplanation, ShardedStats
 from faissbase.types import Hit, Metric, Page, Problem, Record, VerifyReport, Where
 
@@ -43,6 +54,8 @@ class ShardedCollection:
         that is an error.
     memory_budget : int, optional
         Bytes that the index of a shard that is made here may take in memory.
+    bounds : Bounds
+        How much one shard may bring to an answer.
     """
 
     def __init__(
@@ -53,17 +66,21 @@ class ShardedCollection:
         read_only: bool = False,
         allow_partial: bool = False,
         memory_budget: int | None = None,
+        bounds: Bounds = UNBOUNDED,
     ) -> None:
         self._dataset = dataset
         self._cache = cache
         self._read_only = read_only
         self._allow_partial = allow_partial
         self._memory_budget = memory_budget
+        self._bounds = bounds
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="faissbase-shards")
         self._switching = threading.Lock()
         self._is_closed = False
-        self._manifest = dataset.newest()
-        self._group = self._opened(self._manifest, None)
+        self._is_gone = False
+        manifest = dataset.newest()
+        self._current = manifest, self._opened(manifest, None)  # replaced as one: readers take no lock
+        self._questions = Questions()
         self._changes = Changes(dataset, cache, self._at, memory_budget)
 
     def __repr__(self) -> str:
@@ -71,6 +88,30 @@ class ShardedCollection:
             f"<collection {self.name!r}: d={self.dimension}, {self.metric}, "
             f"{len(self._manifest.shards)} shards at {self._dataset.bucket.url}>"
         )
+
+    @property
+    def _manifest(self) -> Manifest:
+        return self._current[0]
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is answered from."""
+        return self._now()[0]
+
+    @property
+    def config(self) -> Config:
+        """What the collection is."""
+        return self._manifest.config
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be asked."""
+        return not self._is_closed
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the dataset was found deleted, or another to have taken its name."""
+        return self._is_gone
 
     @property
     def name(self) -> str:
@@ -114,20 +155,28 @@ class ShardedCollection:
             The store or a shard cannot be reached: the version that is open goes on serving.
         """
         newer = self._dataset.latest(after=self._manifest.version)
-        if newer is not None:
-            self._at(newer if not newer.is_deleted else self._dataset.newest())
+        if newer is None:
+            return self._manifest.version
+        if newer.is_deleted or newer.uuid != self._manifest.uuid:
+            self._is_gone = True
+            raise NotFoundError(f"collection {self.name!r} was deleted")
+        self._at(newer)
         return self._manifest.version
 
     def _at(self, manifest: Manifest) -> ShardGroup:
-        """The open shards of a version; the newest seen is what is answered from."""
+        """The open shards of a version; the newest seen is what is answered from.
+
+        Whoever asks meanwhile is answered from the one before.
+        """
         with self._switching:
-            if manifest.version == self._manifest.version and manifest.uuid == self._manifest.uuid:
-                return self._group
+            before, group = self._current
+            if manifest.version == before.version and manifest.uuid == before.uuid:
+                return group
             if self._is_closed:
-                raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
-            group = self._opened(manifest, self._group)
-            if manifest.version > self._manifest.version:
-                self._group, self._manifest = group, manifest
+                raise self._closed()
+            group = self._opened(manifest, group)
+            if manifest.version > before.version:
+                self._current = manifest, group
                 self._cache.keep_only(shard.name for shard in manifest.shards)
             return group
 
@@ -139,21 +188,26 @@ class ShardedCollection:
             before=before,
             allow_missing=self._allow_partial,
             memory_budget=self._memory_budget,
+            bounds=self._bounds,
         )
 
     def _now(self) -> tuple[Manifest, ShardGroup]:
         """What is answered from."""
         if self._is_closed:
-            raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
-        with self._switching:
-            return self._manifest, self._group
+            raise self._closed()
+        return self._current
+
+    def _closed(self) -> FaissbaseError:
+        if self._is_gone:
+            return NotFoundError(f"collection {self.name!r} was deleted")
+        return NotReadyError(f"collection {self.name!r} is closed: connect() again")
 
     def close(self) -> None:
         """Close the files. Called by ``ShardedDatabase.close``."""
         with self._switching:
             if not self._is_closed:
                 self._is_closed = True
-                self._group.close()
+                self._current[1].close()
                 self._threads.shutdown()
 
     # ---- searching -------------------------------------------------------------------------------
@@ -182,6 +236,7 @@ class ShardedCollection:
         n_hits, knobs = inputs.check_k(k, len(queries)), _knobs(recall, nprobe, ef_search, rerank)
         parse(where)
         group = self._now()[1]
+        self._questions.note(queries, n_hits, where, knobs)
         if is_single:
             return ShardHits(group.search_one(queries[0], n_hits, where, knobs), tuple(group.missing))
         return _flagged(group.search_many(queries, n_hits, where, knobs), group)
@@ -238,7 +293,10 @@ class ShardedCollection:
         parse(where)
         manifest, group = self._now()
         explained = group.explain(queries, n_hits, where, knobs)
-        return ShardedExplanation(manifest.version, explained, group.missing)
+        found = [each.result for each in explained.values()]
+        merged = merging.nearest_results(found, n_hits, self.metric) if found else None
+        result = merged or merging.nothing(len(queries), n_hits, self.metric)
+        return ShardedExplanation(manifest.version, explained, group.missing, result)
 
     def _queries(self, xq: Any) -> tuple[Any, bool]:
         return inputs.check_queries(xq, self.dimension, self.metric)
@@ -354,7 +412,7 @@ class ShardedCollection:
         if self._read_only:
             raise AccessError(f"collection {self.name!r} is open read-only")
         if self._is_closed:
-            raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
+            raise self._closed()
         return self._changes
 
     # ---- care ------------------------------------------------------------------------------------
@@ -363,6 +421,16 @@ class ShardedCollection:
         """Versions, shards and their sizes."""
         manifest, group = self._now()
         return ShardedStats.of(manifest, self._dataset.bucket.url, group)
+
+    def recall_report(self, *, budget_s: float = 5.0) -> RecallReport:
+        """Ask recent questions of this process again, exactly; see `LocalCollection.recall_report`.
+
+        Tells only: the efforts that shards were measured for stay as they are.
+        """
+        budget = inputs.check_positive(budget_s, "budget_s")
+        manifest, group = self._now()
+        is_exact = all(shard.index == "Flat" for shard in manifest.shards)
+        return measured_recall(group, self.metric, self._questions.sample(), budget, is_exact=is_exact)
 
     def verify(self) -> VerifyReport:
         """Read every byte of every shard on this machine and check every checksum."""

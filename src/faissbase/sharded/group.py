@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from faissbase.collection.answers import Explanation
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.frozen import FrozenCollection
 from faissbase.collection.stats import Stats
 from faissbase.collection.store import Config
@@ -155,6 +156,7 @@ def open_group(
     before: ShardGroup | None = None,
     allow_missing: bool = False,
     memory_budget: int | None = None,
+    bounds: Bounds = UNBOUNDED,
 ) -> ShardGroup:
     """Open the shards of a version, or those of ``names``, taking over what ``before`` has open.
 
@@ -169,7 +171,7 @@ def open_group(
     missing: dict[str, str] = {}
     for shard in wanted:
         try:
-            opened.append(_open(shard, manifest, cache, known.get(shard.name), memory_budget))
+            opened.append(_open(shard, manifest, cache, known.get(shard.name), memory_budget, bounds))
         except FaissbaseError as error:
             if not allow_missing:
                 raise
@@ -178,7 +180,12 @@ def open_group(
 
 
 def _open(
-    shard: Shard, manifest: Manifest, cache: Cache, known: OpenShard | None, memory_budget: int | None
+    shard: Shard,
+    manifest: Manifest,
+    cache: Cache,
+    known: OpenShard | None,
+    memory_budget: int | None,
+    bounds: Bounds,
 ) -> OpenShard:
     if known is not None and known.shard == shard:
         return known
@@ -186,6 +193,8 @@ def _open(
     if known is not None:
         return OpenShard(shard, known.collection.hiding(hidden))
     config = Config(shard.name, manifest.name, manifest.dimension, manifest.metric, manifest.index_type)
-    collection = FrozenCollection(cache.shard(shard), config, hidden, memory_budget=memory_budget)
+    collection = FrozenCollection(
+        cache.shard(shard), config, hidden, memory_budget=memory_budget, bounds=bounds
+    )
     collection.count()  # opened now, so that what is wrong is told now
     return OpenShard(shard, collection)
