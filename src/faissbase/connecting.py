@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from faissbase.client.exchange import TIMEOUT_S
 from faissbase.database import database
-from faissbase.database.database import Database
+from faissbase.database.database import DEFAULT_TENANT, Database
 from faissbase.errors import InvalidInputError, NotReadyError
 from faissbase.sharded import database as shards
 from faissbase.sharded.bucket import is_url
@@ -141,6 +141,7 @@ def connect_folder(
     read_only: bool = False,
     durability: Durability = "full",
     memory_budget: int | None = None,
+    tenant: str = DEFAULT_TENANT,
 ) -> Database:
     """A folder as a database, also where some of its collections are in object storage by now."""
 
@@ -152,6 +153,7 @@ def connect_folder(
         read_only=read_only,
         durability=durability,
         memory_budget=memory_budget,
+        tenant=tenant,
         places=ShardPlaces(opened),
     )
 

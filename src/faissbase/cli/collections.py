@@ -22,6 +22,7 @@ from faissbase.collection.collection import LocalCollection
 from faissbase.collection.stats import Stats
 from faissbase.database.database import Database
 from faissbase.errors import CorruptionError, InvalidInputError
+from faissbase.sharded.reports import ShardedStats
 
 _DAMAGED = 5
 
@@ -117,7 +118,9 @@ def run_stats(args: argparse.Namespace, console: Console) -> Answer:
         return _all(db, args, console)
 
 
-def _one(stats: Stats) -> list[str]:
+def _one(stats: Stats | ShardedStats) -> list[str]:
+    if isinstance(stats, ShardedStats):
+        return _one_of_shards(stats)
     dead = f"{stats.tombstones:,}"
     if stats.tombstones:
         room = text.size(stats.tombstones * stats.dimension * 4)
@@ -132,6 +135,21 @@ def _one(stats: Stats) -> list[str]:
         "vectors": text.size(stats.vectors_bytes),
         "ids, metadata, text": text.size(stats.records_bytes),
         "folder": text.printable(stats.path),
+    }
+    return [stats.name, *text.facts(pairs)]
+
+
+def _one_of_shards(stats: ShardedStats) -> list[str]:
+    pairs = {
+        "records": f"{stats.ntotal:,}",
+        "dimension": str(stats.dimension),
+        "metric": stats.metric,
+        "index type": stats.index_type,
+        "index": f"{stats.index} over {stats.slots_indexed:,} of {stats.slots:,} slots",
+        "deleted or replaced": f"{stats.tombstones:,}",
+        "shards": f"{len(stats.shards):,}, {text.size(stats.size_bytes)}",
+        "version": f"{stats.version:,}",
+        "store": text.printable(stats.url),
     }
     return [stats.name, *text.facts(pairs)]
 
@@ -164,8 +182,9 @@ def _all(db: Database, args: argparse.Namespace, console: Console) -> Answer:
     return Answer({"collections": documents}, lines, _DAMAGED if damage else 0)
 
 
-def _row(stats: Stats) -> list[str]:
-    on_disk = text.size(stats.vectors_bytes + stats.records_bytes)
+def _row(stats: Stats | ShardedStats) -> list[str]:
+    is_sharded = isinstance(stats, ShardedStats)
+    on_disk = text.size(stats.size_bytes if is_sharded else stats.vectors_bytes + stats.records_bytes)
     kind = [str(stats.dimension), stats.metric, stats.index_type]
     return [stats.name, f"{stats.ntotal:,}", *kind, f"{stats.tombstones:,}", on_disk]
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from faissbase.collection import answers
+from faissbase.collection.answers import Moment
 from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.care import Care
 from faissbase.collection.collection import LocalCollection, Parts
@@ -15,7 +18,10 @@ from faissbase.collection.selection import Selector
 from faissbase.collection.store import NOTHING, Config, Store
 from faissbase.collection.writer import Put, Writer
 from faissbase.filters.tree import parse
+from faissbase.storage.files import draft_folder, publish
 from faissbase.types import Slots, Where
+
+T = TypeVar("T")
 
 
 class FrozenCollection(LocalCollection):
@@ -77,6 +83,10 @@ class FrozenCollection(LocalCollection):
         filter = parse(where)
         return self._pinned(lambda moment: moment.select(filter).slots)
 
+    def at_one_moment(self, read: Callable[[Moment], T]) -> T:
+        """What ``read`` makes of one moment, which stays as it is to the end of it, whoever writes."""
+        return self._pinned(read)
+
     def _open(self) -> Parts:
         like, self._like = self._like, None
         if like is not None:
@@ -103,6 +113,35 @@ class FrozenCollection(LocalCollection):
 
 def _nothing(collection: LocalCollection) -> None:
     return None
+
+
+class ArrivingCollection(LocalCollection):
+    """A collection that one process fills, in as many attempts as it takes, before others know of it.
+
+    What it has acknowledged is durable.
+    """
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        """Open what an earlier attempt has left in ``folder``, or make it."""
+        if not folder.exists():
+            with draft_folder(folder.parent) as draft:
+                made = draft / folder.name
+                made.mkdir()
+                make_files(made, "", config)
+                publish(made, folder)
+        super().__init__(
+            folder,
+            config,
+            read_only=False,
+            durability="full",
+            memory_budget=None,
+            on_open=_nothing,
+            on_work=_nothing,
+        )
+
+    def put(self, rows: Rows) -> int:
+        """Store checked records, replacing those whose ids exist; how many."""
+        return self._parts().writer.run(Put(rows))
 
 
 class FreshCollection(LocalCollection):

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ CREATE TABLE IF NOT EXISTS placements(
 _COLUMNS = "uuid, name, dimension, metric, index_type"
 
 
-_TAKEN = "SELECT 1 FROM collections WHERE tenant = ? AND name = ? AND NOT is_deleting"
+_TAKEN = "SELECT uuid FROM collections WHERE tenant = ? AND name = ? AND NOT is_deleting"
 
 
 class Catalog:
@@ -180,13 +180,22 @@ class Catalog:
                 self._placed = version, _placements(connection)
             return self._placed[1].get(config.uuid)
 
-    def place(self, tenant: str, config: Config, url: str, expected: records.State) -> None:
+    def place(
+        self,
+        tenant: str,
+        config: Config,
+        url: str,
+        expected: records.State,
+        publish: Callable[[], None] = lambda: None,
+    ) -> None:
         """Have the records of a collection be at ``url`` from now on, and remove those in the folder.
 
         Parameters
         ----------
         expected : State
             In which the records were that ``url`` holds.
+        publish : callable
+            Called once nobody can write to the records in the folder any more, and before it is settled.
 
         Raises
         ------
@@ -200,7 +209,7 @@ class Catalog:
             connection.execute(values, (config.uuid, url, 1))
         with self._writing() as connection:
             _check_live(connection, config)
-            _end_records(self.folder(tenant, config), expected)
+            _end_records(self.folder(tenant, config), expected, publish)
             connection.execute(values, (config.uuid, url, 0))
         shutil.rmtree(self.folder(tenant, config), ignore_errors=True)
 
@@ -214,25 +223,23 @@ class Catalog:
         """
         target = self.folder(tenant, config)
         with self._writing() as connection, os_errors(f"cannot write to {target}"):
-            (folder / _UNFINISHED).touch()
-            sync_folder(folder)
-            is_known = config.uuid in _placements(connection)
-            if not is_known and connection.execute(_TAKEN, (tenant, config.name)).fetchone():
+            is_placed = config.uuid in _placements(connection)
+            taken = connection.execute(_TAKEN, (tenant, config.name)).fetchone()
+            if taken is not None and taken != (config.uuid,):
                 raise AlreadyExistsError(f"collection {config.name!r} exists already")
-            shutil.rmtree(target, ignore_errors=True)  # what an interrupted call has left
-            target.parent.mkdir(exist_ok=True)
-            os.rename(folder, target)
-            for level in (target.parent, target.parent.parent):
-                sync_folder(level)
-            if is_known:
+            if folder.exists():  # else a call that was interrupted has moved it
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(exist_ok=True)
+                os.rename(folder, target)
+                for level in (target.parent, target.parent.parent):
+                    sync_folder(level)
+            if is_placed:
                 connection.execute("DELETE FROM placements WHERE uuid = ?", (config.uuid,))
-            else:
+            elif taken is None:
                 _insert(connection, tenant, config)
-        with suppress(OSError):  # whoever connects removes it, and may have been faster
-            (target / _UNFINISHED).unlink()
 
     def _finish_moves(self) -> None:
-        """Finish what `place` was at when it was interrupted."""
+        """Finish what `place` and `bring` were at when they were interrupted."""
         with self._use() as connection:
             if not _has_placements(connection):
                 return
@@ -242,8 +249,10 @@ class Catalog:
             ).fetchall()
             for tenant, uuid_text, is_moving in found:
                 folder = self.root / tenant / uuid_text
-                if is_moving and not _has_ended(folder):
-                    continue  # nothing has happened yet, or it is happening just now
+                if not _has_ended(folder):
+                    if not is_moving:  # brought, and not settled
+                        connection.execute("DELETE FROM placements WHERE uuid = ?", (uuid_text,))
+                    continue  # else nothing has happened yet, or it is happening just now
                 connection.execute("UPDATE placements SET is_moving = 0 WHERE uuid = ?", (uuid_text,))
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -457,7 +466,7 @@ def _check_live(connection: Any, config: Config) -> None:
         raise NotFoundError(f"collection {config.name!r} was deleted")
 
 
-def _end_records(folder: Path, expected: records.State) -> None:
+def _end_records(folder: Path, expected: records.State, publish: Callable[[], None]) -> None:
     """Have nobody read or write the records in a folder again, unless somebody has since ``expected``."""
     opened = records.Records(folder, synchronous="FULL")
     try:
@@ -465,6 +474,7 @@ def _end_records(folder: Path, expected: records.State) -> None:
             state = transaction.state()
             if not state.is_deleted and _written(state) != _written(expected):
                 raise ConflictError(f"{folder} was written to meanwhile: nothing was changed")
+            publish()
             transaction.set_meta("deleted", 1)
     finally:
         opened.close()

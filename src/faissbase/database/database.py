@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -57,6 +58,7 @@ def connect(
     read_only: bool = False,
     durability: Durability = "full",
     memory_budget: int | None = None,
+    tenant: str = DEFAULT_TENANT,
     places: Places | None = None,
 ) -> Database:
     """Open a folder as a database, making it where there is none; see ``faissbase.connect``."""
@@ -75,7 +77,14 @@ def connect(
         )
     root = Path(text)
     _check_root(root, read_only)
-    return Database(root, read_only=read_only, durability=durability, memory_budget=budget, places=places)
+    return Database(
+        root,
+        read_only=read_only,
+        durability=durability,
+        tenant=tenant,
+        memory_budget=budget,
+        places=places,
+    )
 
 
 def _check_root(root: Path, read_only: bool) -> None:
@@ -288,10 +297,12 @@ class Database:
         self._check_open()
         return self._catalog.placement(config)
 
-    def place(self, config: Config, url: str, expected: State) -> None:
+    def place(
+        self, config: Config, url: str, expected: State, publish: Callable[[], None] = lambda: None
+    ) -> None:
         """Have the records of a collection be at a URL from now on; see `Catalog.place`."""
         self._check_writable()
-        self._catalog.place(self.tenant, config, url, expected)
+        self._catalog.place(self.tenant, config, url, expected, publish)
         self._forget(config)
 
     def bring(self, config: Config, folder: Path) -> None:

@@ -349,7 +349,7 @@ def _is_here() -> bool:
 def _answer_of(op: Operation, call: Call) -> Answer:
     """Decode, run, encode: all that takes time, in one thread."""
     op.decode(call)
-    return op.status, op.encode(op.run(call))
+    return op.status, op.encode(op.serve(call))
 
 
 async def _send(

@@ -68,7 +68,7 @@ def describe(call: Call) -> IndexInfo:
     if _is_faiss(call):
         return named.describe(call, call.path["index"])
     config = call.tenants.find(call.key, call.path["index"])
-    return _info(call, config, call.tenants.database(call.key.tenant).open(config).ntotal)
+    return _info(call, config, call.collection().ntotal)
 
 
 def delete(call: Call) -> None:

@@ -93,7 +93,7 @@ class Tenants:
     def collection(self, key: Key, index: str) -> ServedCollection:
         """`find`, open for use. What was found before and is there yet is not looked up again."""
         known = self._known.get((key.tenant, index))
-        if known is not None and key.indexes is None and _is_there(known):
+        if known is not None and key.indexes is None and is_there(known):
             return known
         found: ServedCollection = self.database(key.tenant).open(self.find(key, index))
         if len(self._known) >= _KNOWN:
@@ -115,7 +115,7 @@ def without_folder(text: str, folder: str) -> str:
     return text.replace(f"{folder}/", "").replace(folder, "the data folder")
 
 
-def _is_there(collection: ServedCollection) -> bool:
+def is_there(collection: ServedCollection) -> bool:
     """Whether nobody has deleted a collection, which it notices by a look at shared memory."""
     try:
         return len(collection) >= 0

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from faissbase.collection import inputs
 from faissbase.collection.answers import fusion_depth
 from faissbase.collection.bounds import UNBOUNDED, Bounds
+from faissbase.collection.frozen import FrozenCollection
 from faissbase.collection.planner import wanted_from
 from faissbase.collection.recall import RecallReport
 from faissbase.collection.store import Config
@@ -210,6 +211,11 @@ class ShardedCollection:
                 self._current[1].close()
                 self._threads.shutdown()
 
+    def frozen_shards(self) -> list[FrozenCollection]:
+        """The shards of the version that is answered from, where they are open in this process."""
+        group = self._now()[1]
+        return [each.collection for each in group.shards]
+
     # ---- searching -------------------------------------------------------------------------------
 
     def search(
@@ -379,6 +385,10 @@ class ShardedCollection:
     def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
         """Store records, replacing those whose ids exist, all or none; durable in the bucket on return."""
         return self._writable().put(ids, vectors, metadatas, documents, refuse_existing=False)
+
+    def put_stored(self, rows: inputs.Rows) -> int:
+        """Store records as another collection has them stored, replacing those whose ids exist."""
+        return self._writable().put_stored(rows)
 
     def update(
         self,
