@@ -33,17 +33,33 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         assert running.stop() == 0
 
 
-@pytest.fixture(params=["local", "json", "arrow"])
+@pytest.fixture(scope="module")
+def sharded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address of a running server over object storage, and a key."""
+    pytest.importorskip("obstore")
+    root = tmp_path_factory.mktemp("sharded")
+    folder = made(root / "data")
+    _, key = new_key(folder, "acme", "admin")
+    with Running(folder, "--shards", (root / "bucket").as_uri()) as running:
+        yield running.url, key
+        assert running.stop() == 0
+
+
+@pytest.fixture(params=["local", "json", "arrow", "sharded", "sharded server"])
 def db(
     request: pytest.FixtureRequest,
-    server: tuple[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Any]:
-    """A database in a folder, or on a server that is sent the one or the other form of body."""
+    """A database in a folder, in object storage, or on a server that is sent one of two forms of body."""
     if request.param == "local":
         opened: Any = faissbase.connect(tmp_path / "db")
+    elif request.param == "sharded":
+        pytest.importorskip("obstore")
+        opened = faissbase.connect((tmp_path / "bucket").as_uri(), cache=tmp_path / "cache")
     else:
+        name = "sharded_server" if request.param == "sharded server" else "server"
+        server: tuple[str, str] = request.getfixturevalue(name)
         opened = faissbase.connect(server[0], api_key=server[1])
         opened._connection.forms.arrow = request.param == "arrow"
         monkeypatch.setattr(calls, "_ARROW_NUMBERS", 1)

@@ -183,10 +183,16 @@ def _all(db: Database, args: argparse.Namespace, console: Console) -> Answer:
 
 
 def _row(stats: Stats | ShardedStats) -> list[str]:
-    is_sharded = isinstance(stats, ShardedStats)
-    on_disk = text.size(stats.size_bytes if is_sharded else stats.vectors_bytes + stats.records_bytes)
+    on_disk = text.size(_size_bytes(stats))
     kind = [str(stats.dimension), stats.metric, stats.index_type]
     return [stats.name, f"{stats.ntotal:,}", *kind, f"{stats.tombstones:,}", on_disk]
+
+
+def _size_bytes(stats: Stats | ShardedStats) -> int:
+    """What a collection takes in the folder, or in object storage."""
+    if isinstance(stats, ShardedStats):
+        return stats.size_bytes
+    return stats.vectors_bytes + stats.records_bytes
 
 
 def run_optimize(args: argparse.Namespace, console: Console) -> Answer:
