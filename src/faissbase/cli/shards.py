@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from faissbase.cli import serve
+from faissbase.cli import serve, shards_care
 from faissbase.cli.arguments import Commands, Parser, add_command
+from faissbase.cli.console import Answer, Console
+from faissbase.errors import InvalidInputError
 
 
 def add(commands: Commands) -> None:
     command = add_command(
         commands,
         "shards",
-        serve.run,
+        run,
         summary="datasets of shards in object storage",
-        about="Collections of more vectors than one machine holds: datasets of shards in object\n"
-        "storage (extra: scale). faissbase shards ACTION --help tells more of each action.",
-        examples=[
-            "faissbase shards serve s3://bucket/prefix --data ./keys",
-            "faissbase shards serve file:///mnt/shards",
-        ],
-        exit_codes="0 done; 2 a setting is wrong; 4 not allowed, or no store or address",
+        about="Datasets of shards in object storage: s3://bucket/prefix, gs://, az:// or\nfile:///folder.",
+        examples=["faissbase shards compact s3://vectors docs", "faissbase shards collect s3://vectors docs"],
+        exit_codes="0 done; 2 the call is wrong; 3 no such dataset; 4 the store cannot be reached; 5 damaged",
     )
-    actions = command.add_subparsers(metavar="ACTION", dest="action", parser_class=Parser, required=True)
+    actions = command.add_subparsers(metavar="ACTION", dest="action", parser_class=Parser)
+    shards_care.add(actions)
     serve.add_of_shards(actions)
+
+
+def run(args: object, console: Console) -> Answer:
+    """No action was given."""
+    raise InvalidInputError("give an action; see faissbase shards --help")

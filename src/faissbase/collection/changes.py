@@ -48,29 +48,37 @@ class Update:
         stored = {row.id: row for row in checked_rows(transaction, list(slot_of.values()), vectors)}
         if stored.keys() != slot_of.keys():
             raise CorruptionError(f"{vectors.path.parent}: ids lead to records of other ids; run repair()")
-        rows = self._changed([stored[id] for id in self.ids], vectors)
+        rows = self.changed(_as_rows([stored[id] for id in self.ids], vectors))
         return writer.put_within(Put(rows), transaction, state, vectors)
 
-    def _changed(self, stored: list[StoredRow], vectors: VectorFile) -> Rows:
-        metadata_json = [self._metadata(row, at) for at, row in enumerate(stored)]
-        given = zip(self.documents, stored, strict=True)
-        documents = [row.document if document is None else document for document, row in given]
-        if self.vectors is not None:
-            matrix, norms = self.vectors
-        else:
-            norms = [row.norm for row in stored]
-            kept = [vectors.read(row.slot, 1) for row in stored]
-            matrix = np.concatenate(kept) if kept else np.zeros((0, vectors.dimension), np.float32)
+    def changed(self, stored: Rows) -> Rows:
+        """What ``stored``, the records with `ids` in their order, become."""
+        metadata_json = [self._metadata(json, at) for at, json in enumerate(stored.metadata_json)]
+        given = zip(self.documents, stored.documents, strict=True)
+        documents = [was if document is None else document for document, was in given]
+        matrix, norms = self.vectors or (stored.vectors, stored.norms)
         checksums = row_checksums(self.ids, metadata_json, documents, norms, matrix)
         return Rows(self.ids, matrix, norms, metadata_json, documents, checksums)
 
-    def _metadata(self, row: StoredRow, at: int) -> bytes:
+    def _metadata(self, stored: bytes, at: int) -> bytes:
         change = self.metadatas[at]
         if change is None:
-            return row.metadata_json
-        merged = merge_metadata(b"{}" if self.replace else row.metadata_json, list(change.items()), at)
-        self.bounds.check_metadata(row.id, merged)
+            return stored
+        merged = merge_metadata(b"{}" if self.replace else stored, list(change.items()), at)
+        self.bounds.check_metadata(self.ids[at], merged)
         return merged
+
+
+def _as_rows(stored: list[StoredRow], vectors: VectorFile) -> Rows:
+    kept = [vectors.read(row.slot, 1) for row in stored]
+    return Rows(
+        [row.id for row in stored],
+        np.concatenate(kept) if kept else np.zeros((0, vectors.dimension), np.float32),
+        [row.norm for row in stored],
+        [row.metadata_json for row in stored],
+        [row.document for row in stored],
+        [row.checksum for row in stored],
+    )
 
 
 def checked_update(

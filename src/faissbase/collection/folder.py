@@ -15,10 +15,19 @@ from faissbase.storage.vectors import VectorFile
 from faissbase.types import MAX_DIMENSION, METRICS, NAME_RULE, Metric, is_name
 
 
-def make_files(folder: Path, tenant: str, config: Config) -> None:
-    """Put the files of an empty collection into a folder that is there and empty."""
-    facts = {"uuid": config.uuid, "tenant": tenant, "name": config.name, "dimension": config.dimension}
-    records.create_file(folder, {**facts, "metric": config.metric, "index_type": config.index_type})
+def make_files(folder: Path, tenant: str, config: Config, *, is_lasting: bool = True) -> None:
+    """Put the files of an empty collection into a folder that is there and empty.
+
+    ``is_lasting`` is whether they are to survive a crash of the machine from now on.
+    """
+    facts: dict[str, object] = {
+        "uuid": config.uuid,
+        "tenant": tenant,
+        "name": config.name,
+        "dimension": config.dimension,
+    }
+    facts |= {"metric": config.metric, "index_type": config.index_type}
+    records.create_file(folder, facts, "FULL" if is_lasting else "OFF")
     VectorFile(vectors_path(folder, 0), config.dimension, writable=True, create=True).close()
 
 

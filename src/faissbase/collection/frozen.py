@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
+
+import numpy as np
 
 from faissbase.collection import answers
 from faissbase.collection.answers import Moment
@@ -14,14 +16,18 @@ from faissbase.collection.care import Care
 from faissbase.collection.collection import LocalCollection, Parts
 from faissbase.collection.folder import make_files
 from faissbase.collection.inputs import Rows
+from faissbase.collection.integrity import checked_rows
 from faissbase.collection.selection import Selector
-from faissbase.collection.store import NOTHING, Config, Store
+from faissbase.collection.store import NOTHING, Config, Store, vectors_path
 from faissbase.collection.writer import Put, Writer
 from faissbase.filters.tree import parse
-from faissbase.storage.files import draft_folder, publish
+from faissbase.storage.files import draft_folder, os_errors, publish
 from faissbase.types import Slots, Where
 
 T = TypeVar("T")
+
+_BATCH_BYTES = 8 << 20
+_BATCH_ROWS = 8192
 
 
 class FrozenCollection(LocalCollection):
@@ -87,6 +93,35 @@ class FrozenCollection(LocalCollection):
         """What ``read`` makes of one moment, which stays as it is to the end of it, whoever writes."""
         return self._pinned(read)
 
+    @property
+    def hidden(self) -> Slots:
+        """The slots that count as dead, ascending."""
+        return self._hidden
+
+    def rows_of(self, ids: list[str]) -> Rows:
+        """The records with these ids that count, in stored form, by slot."""
+        return self._pinned(
+            lambda moment: _stored(moment, np.sort([*answers.slots_of(moment, ids).values()]))
+        )
+
+    def rows_at(self, slots: Slots) -> Rows:
+        """The records in these slots, ascending, in stored form; hidden ones too."""
+        return self._pinned(lambda moment: _stored(moment, slots))
+
+    def batches(self) -> Iterator[Rows]:
+        """Every record that counts, in stored form and by slot, a few MiB at a time."""
+        slots = self.matching(None)
+        step = max(1, min(_BATCH_ROWS, _BATCH_BYTES // (4 * self.dimension)))
+        for start in range(0, len(slots), step):
+            for part in self._fitting(slots[start : start + step]):
+                yield self.rows_at(part)
+
+    def _fitting(self, slots: Slots) -> list[Slots]:
+        """The slots in parts whose metadata and documents take a few MiB, or that are of one record."""
+        sizes = self._pinned(lambda moment: _sizes(moment, slots))
+        part = np.cumsum(sizes) // _BATCH_BYTES
+        return np.split(slots, np.flatnonzero(np.diff(part)) + 1)
+
     def _open(self) -> Parts:
         like, self._like = self._like, None
         if like is not None:
@@ -109,6 +144,27 @@ class FrozenCollection(LocalCollection):
             hidden=self._hidden,
             bounds=self._bounds,
         )
+
+
+def _sizes(moment: Moment, slots: Slots) -> list[int]:
+    assert moment.transaction is not None
+    return moment.transaction.sizes(slots)
+
+
+def _stored(moment: Moment, slots: Slots) -> Rows:
+    """Records as they are stored, each checked against its checksum."""
+    assert moment.transaction is not None
+    wanted = slots.astype(np.int64)
+    vectors = moment.store.vector_file(moment.snapshot.state.generation) if len(wanted) else None
+    rows = checked_rows(moment.transaction, wanted, vectors) if vectors is not None else []
+    return Rows(
+        [row.id for row in rows],
+        moment.snapshot.view.vectors[wanted],
+        [row.norm for row in rows],
+        [row.metadata_json for row in rows],
+        [row.document for row in rows],
+        [row.checksum for row in rows],
+    )
 
 
 def _nothing(collection: LocalCollection) -> None:
@@ -152,7 +208,7 @@ class FreshCollection(LocalCollection):
 
     def __init__(self, folder: Path, config: Config, *, memory_budget: int | None = None) -> None:
         """Make the files of an empty collection in ``folder``, which is there and empty."""
-        make_files(folder, "", config)
+        make_files(folder, "", config, is_lasting=False)
         super().__init__(
             folder,
             config,
@@ -166,3 +222,19 @@ class FreshCollection(LocalCollection):
     def put(self, rows: Rows) -> int:
         """Store checked records; how many."""
         return self._parts().writer.run(Put(rows))
+
+    def close(self) -> None:
+        """Close for good; the slot file ends with its last slot then."""
+        path, size = self._slots_end()
+        super().close()
+        with os_errors(f"cannot shorten {path}"):
+            os.truncate(path, size)
+
+    def _slots_end(self) -> tuple[Path, int]:
+        state = self._newest().state
+        return vectors_path(self._folder, state.generation), 4 * self.dimension * state.next_slot
+
+    def dead_slots(self) -> Slots:
+        """The slots whose records have been replaced since, ascending."""
+        alive = self._newest().alive
+        return NOTHING if alive is None else np.flatnonzero(~alive)

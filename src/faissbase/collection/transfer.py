@@ -21,6 +21,7 @@ from faissbase.collection.writer import Alone, Put, Writer
 from faissbase.errors import InvalidInputError
 from faissbase.filters.tree import Filter
 from faissbase.storage.records import Records
+from faissbase.storage.tables.contract import Reader
 from faissbase.storage.tables.open import default_rows_path, open_reader, open_writer
 from faissbase.storage.tables.raw import split_npz_path
 from faissbase.types import Batch, Float32, Metric
@@ -59,6 +60,22 @@ class Source:
                 facts += [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
         return orjson.dumps(facts).decode()
 
+    def reader(self, dimension: int) -> Reader:
+        """Opened, for batches of its rows."""
+        return open_reader(
+            self.path,
+            dimension=dimension,
+            batch_rows=self.batch_rows,
+            id_column=self.id_column,
+            vector_column=self.vector_column,
+            document_column=self.document_column,
+            rows_path=self.rows_path,
+        )
+
+    def rows(self, batch: Batch, first_row: int, dimension: int, metric: Metric) -> inputs.Rows:
+        """A checked batch that begins with ``first_row``; of rows with one id, the last alone."""
+        return _rows(batch, first_row, self, dimension, metric)
+
 
 def load(
     source: Source,
@@ -75,25 +92,17 @@ def load(
     While one batch is being committed, the next is read and checked.
     """
     started = time.perf_counter()
-    reader = open_reader(
-        source.path,
-        dimension=dimension,
-        batch_rows=source.batch_rows,
-        id_column=source.id_column,
-        vector_column=source.vector_column,
-        document_column=source.document_column,
-        rows_path=source.rows_path,
-    )
+    reader = source.reader(dimension)
     name = source.fingerprint()
     with records.read_transaction() as transaction:
         n_resumed = 0 if restart else transaction.rows_done(name)
     rows_done = n_resumed
-    bar = _bar(f"load {source.path.name}", reader.n_rows, n_resumed, progress)
+    bar = bar_of(f"load {source.path.name}", reader.n_rows, n_resumed, progress)
     with bar, ThreadPoolExecutor(1, thread_name_prefix="faissbase-load") as commits:
         pending: Future[int] | None = None
         try:
             for batch in reader.batches(skip_rows=n_resumed):
-                rows = _rows(batch, rows_done, source, dimension, metric)
+                rows = source.rows(batch, rows_done, dimension, metric)
                 rows_done += len(batch.vectors)
                 if pending is not None:
                     pending.result()
@@ -134,7 +143,7 @@ def export(moment: Moment, path: Path, where: Filter, *, progress: bool = False)
     slots = moment.select(where).slots
     dimension = moment.snapshot.view.d
     step = max(1, _EXPORT_BYTES // (4 * dimension))
-    bar = _bar(f"export {path.name}", len(slots), 0, progress)
+    bar = bar_of(f"export {path.name}", len(slots), 0, progress)
     with bar, open_writer(path, dimension=dimension) as out:
         for start in range(0, len(slots), step):
             batch = _batch(moment, slots[start : start + step])
@@ -157,5 +166,6 @@ def _given_vectors(stored: Float32, norms: np.ndarray[Any, np.dtype[np.float64]]
     return stored
 
 
-def _bar(title: str, total: int | None, done: int, progress: bool) -> Any:
+def bar_of(title: str, total: int | None, done: int, progress: bool) -> Any:
+    """A progress bar that counts rows."""
     return tqdm(total=total, initial=done, desc=title, unit=" rows", unit_scale=True, disable=not progress)

@@ -30,7 +30,9 @@ from faissbase.storage.files import from_os_error, os_errors, sync_data, sync_fo
 
 SCHEMES = ("file", "memory", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _PIECE_BYTES = 8 << 20
-_PROBE_FOLDER = "probes"
+PROBE_FOLDER = "probes"
+_LINK_TRIES = 5
+_LASTING_PARTS = 2  # <dataset>/shards stays where it is empty, for others will need it again
 _ALLOWED = frozenset({"PermissionDeniedError", "UnauthenticatedError"})
 
 
@@ -82,8 +84,8 @@ class Bucket(Protocol):
         """The objects whose keys begin with the folder ``prefix``, those behind ``after`` alone."""
         ...
 
-    def folders(self) -> Sequence[str]:
-        """The first parts of all keys that have more than one."""
+    def folders(self) -> tuple[str, ...]:
+        """The first parts of all keys, sorted; found without looking at every key."""
         ...
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -188,6 +190,7 @@ class ObjectBucket:
         self.url = url
         self._store = store
         self._folder = folder
+        self._settled: set[Path] = set()  # folders whose own names are on the device
 
     def __repr__(self) -> str:
         return f"<bucket {self.url}>"
@@ -218,12 +221,12 @@ class ObjectBucket:
                 for meta in found:
                     yield Stored(meta["path"], meta["size"], meta["last_modified"])
 
-    def folders(self) -> Sequence[str]:
+    def folders(self) -> tuple[str, ...]:
         import obstore
 
         with _store_errors(f"cannot list {self.url}"):
             found = obstore.list_with_delimiter(self._store)["common_prefixes"]
-        return sorted(prefix.rstrip("/") for prefix in found)
+            return tuple(sorted(prefix.strip("/") for prefix in found))
 
     def delete(self, keys: Sequence[str]) -> None:
         import obstore
@@ -232,6 +235,18 @@ class ObjectBucket:
             for key in keys:
                 with suppress(FileNotFoundError):
                     obstore.delete(self._store, key)
+                self._remove_empty(key)
+
+    def _remove_empty(self, key: str) -> None:
+        """Remove the folders that a key has left empty; other stores have none."""
+        if self._folder is None:
+            return
+        folder = (self._folder / key).parent
+        with suppress(OSError):  # not empty, or gone already
+            while len(folder.relative_to(self._folder).parts) > _LASTING_PARTS:
+                self._settled.discard(folder)
+                folder.rmdir()
+                folder = folder.parent
 
     def upload(self, source: Path, path: str, key: str) -> File:
         import obstore
@@ -239,6 +254,7 @@ class ObjectBucket:
         with os_errors(f"cannot read {source}"):
             file = File(path, key, source.stat().st_size, checksum_of(source))
         with _store_errors(f"cannot write {self.url}/{key}"):
+            os.utime(source)  # what an object's age is told by: of a link, when it was written otherwise
             if self._folder is None or not _linked(source, self._folder / key):
                 obstore.put(self._store, key, source)
             self._sync(key)
@@ -281,18 +297,25 @@ class ObjectBucket:
         while path != self._folder:
             path = path.parent
             sync_folder(path)
+            if path in self._settled:
+                return
+            self._settled.add(path)
 
 
 def _linked(source: Path, target: Path) -> bool:
     """Give a file that is never written again a second name; False where the file system cannot."""
     if not source.exists():
         raise FileNotFoundError(source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        return False
-    return True
+    for _ in range(_LINK_TRIES):  # an empty folder may be removed between the two steps
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, target)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
+        return True
+    return False
 
 
 def checksum_of(path: Path) -> str:
@@ -312,7 +335,7 @@ def check_creates_once(bucket: Bucket) -> None:
     NotReadyError
         It does.
     """
-    key = f"{_PROBE_FOLDER}/{uuid.uuid4().hex}"
+    key = f"{PROBE_FOLDER}/{uuid.uuid4().hex}"
     first, second = bucket.create(key, b"first"), bucket.create(key, b"second")
     is_kept = first and not second and bucket.get(key) == b"first"
     bucket.delete([key])

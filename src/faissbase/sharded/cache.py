@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from faissbase.errors import CorruptionError
-from faissbase.sharded.bucket import Bucket
+from faissbase.errors import CorruptionError, FaissbaseError, UnavailableError
+from faissbase.sharded.bucket import Bucket, File, checksum_of
 from faissbase.sharded.manifest import Shard
 from faissbase.storage.files import FolderLock, draft_folder, os_errors, remove_drafts
 from faissbase.types import Slots
@@ -29,6 +28,7 @@ class Cache:
     def __init__(self, folder: Path, bucket: Bucket) -> None:
         self.folder = folder
         self._bucket = bucket
+        self._hidden: dict[str, Slots] = {}
         with os_errors(f"cannot create {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -49,8 +49,28 @@ class Cache:
                 with suppress(FileExistsError, OSError):  # somebody else was as fast: theirs is the same
                     os.rename(draft / shard.name, target)
         if not target.exists():
-            raise CorruptionError(f"{target} was removed while it was being used: try again")
+            raise UnavailableError(f"{target} was removed while it was being used: try again")
         return target
+
+    def adopt(self, shard: Shard, folder: Path) -> None:
+        """Take over the files of a shard that was made here; ``folder`` may be gone then."""
+        wanted = {file.path for file in shard.files}
+        for path in folder.rglob("*"):
+            if path.is_file() and path.relative_to(folder).as_posix() not in wanted:
+                path.unlink()
+        with suppress(OSError):  # it is downloaded then
+            os.rename(folder, self.folder / shard.name)
+
+    def is_sound(self, shard: Shard) -> bool:
+        """Whether the files of a shard are here as they were made: reads every byte."""
+        folder = self.folder / shard.name
+        with suppress(OSError):
+            return all(checksum_of(folder / file.path) == file.checksum for file in shard.files)
+        return False
+
+    def drop(self, shard: Shard) -> None:
+        """Remove a shard from this machine, unless somebody has it open."""
+        _remove(self.folder / shard.name)
 
     def _download(self, shard: Shard, folder: Path) -> None:
         for parent in {(folder / file.path).parent for file in shard.files}:
@@ -62,17 +82,29 @@ class Cache:
         """The slots of a shard that do not count any more, ascending."""
         if shard.hidden is None:
             return np.empty(0, np.int64)
+        known = self._hidden.get(shard.hidden.key)
+        if known is None:
+            known = self._hidden[shard.hidden.key] = self._read_hidden(shard, shard.hidden)
+        return known
+
+    def note_hidden(self, key: str, slots: Slots) -> None:
+        """Know what an object of hidden slots holds without reading it again."""
+        self._hidden[key] = slots
+
+    def _read_hidden(self, shard: Shard, hidden: File) -> Slots:
         with os_errors(f"cannot write to {self.folder}"), draft_folder(self.folder) as draft:
             path = draft / "hidden"
-            self._bucket.download(shard.hidden, path)
+            self._bucket.download(hidden, path)
             slots: Slots = np.fromfile(path, np.int64)
         if len(slots) != shard.n_hidden or (len(slots) and not 0 <= slots[0] <= slots[-1] < shard.rows):
-            raise CorruptionError(f"{shard.hidden.key} does not fit shard {shard.name}")
+            raise CorruptionError(f"{hidden.key} does not fit shard {shard.name}")
         return slots
 
-    def keep_only(self, names: Iterable[str]) -> None:
-        """Remove the shards that are not among ``names``, but for those that somebody has open."""
-        kept = set(names)
+    def keep_only(self, shards: Sequence[Shard]) -> None:
+        """Remove the shards that are not among these, but for those that somebody has open."""
+        kept = {shard.name for shard in shards}
+        hidden = {shard.hidden.key for shard in shards if shard.hidden}
+        self._hidden = {key: slots for key, slots in list(self._hidden.items()) if key in hidden}
         remove_drafts(self.folder)
         for folder in self.folder.iterdir():
             if folder.name not in kept and (folder / "records.sqlite").exists():
@@ -80,10 +112,11 @@ class Cache:
 
 
 def _remove(folder: Path) -> None:
-    with suppress(OSError):  # another process may be at it too
+    with suppress(OSError, FaissbaseError):  # another process may be at it too
         lock = FolderLock(folder)
         try:
             if lock.take(shared=False):
-                shutil.rmtree(folder, ignore_errors=True)
+                with draft_folder(folder.parent) as draft:  # at once, or whoever opens it finds half of it
+                    os.rename(folder, draft / folder.name)
         finally:
             lock.release()

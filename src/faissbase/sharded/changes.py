@@ -6,81 +6,120 @@ Both are looked up in the very version that the commit follows, so that no id is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from faissbase.collection import inputs
+from faissbase.collection.bounds import UNBOUNDED
+from faissbase.collection.changes import checked_update
 from faissbase.collection.inputs import Rows
-from faissbase.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from faissbase.collection.store import Config
+from faissbase.errors import AlreadyExistsError, FaissbaseError, NotFoundError, UnavailableError
 from faissbase.sharded.cache import Cache
-from faissbase.sharded.dataset import Dataset
-from faissbase.sharded.group import ShardGroup
-from faissbase.sharded.making import shard_of, slots_by_shard, with_hidden
+from faissbase.sharded.dataset import Change, Dataset
+from faissbase.sharded.group import ShardGroup, open_shard
+from faissbase.sharded.making import hiding, shard_of, slots_by_shard, with_hidden
 from faissbase.sharded.manifest import Manifest, Shard
-from faissbase.types import Record, Slots, Where
+from faissbase.types import Slots, Where
 
 At = Callable[[Manifest], ShardGroup]
 
 
 class Changes:
-    """Writes of one open collection. ``at`` opens the shards of a version."""
+    """Writes of one open collection, one commit at a time; those of other processes come between.
 
-    def __init__(self, dataset: Dataset, cache: Cache, at: At, memory_budget: int | None) -> None:
+    Parameters
+    ----------
+    dataset : Dataset
+    cache : Cache
+    at : callable
+        Opens the shards of a version.
+    uuid : str
+        Of the dataset that is written to: one that has taken its name is refused.
+    memory_budget : int, optional
+    """
+
+    def __init__(
+        self, dataset: Dataset, cache: Cache, at: At, uuid: str, memory_budget: int | None = None
+    ) -> None:
         self._dataset = dataset
         self._cache = cache
         self._at = at
+        self._uuid = uuid
         self._memory_budget = memory_budget
+        self._committing = threading.Lock()  # or the threads of one process would make each other try again
+
+    def newest(self) -> Manifest:
+        """The newest version of this very dataset."""
+        return self._checked(self._dataset.newest())
+
+    def group(self, manifest: Manifest) -> ShardGroup:
+        """All shards of a version: a write must know what it replaces, whatever readers may do without."""
+        group = self._at(manifest)
+        if group.missing:
+            name, reason = next(iter(group.missing.items()))
+            raise UnavailableError(
+                f"{len(group.missing)} shards of {manifest.name!r} cannot be opened, so nothing was written; "
+                f"{name}: {reason}"
+            )
+        return group
+
+    # ---- records ---------------------------------------------------------------------------------
 
     def put(self, ids: Any, vectors: Any, metadatas: Any, documents: Any, *, refuse_existing: bool) -> int:
         """Store records, all or none; how many."""
-        base = self._dataset.newest()
+        base = self.newest()
         rows = inputs.rows_from_input(ids, vectors, metadatas, documents, base.dimension, base.metric)
         return self._put(rows, base, refuse_existing=refuse_existing)
 
     def put_stored(self, rows: Rows) -> int:
         """Store records that were checked before, replacing those whose ids exist; how many."""
-        return self._put(rows, self._dataset.newest(), refuse_existing=False)
+        return self._put(rows, self.newest(), refuse_existing=False)
 
     def _put(self, rows: Rows, base: Manifest, *, refuse_existing: bool) -> int:
         if not len(rows):
             return 0
         if refuse_existing:  # before the shard is made, too
-            _refuse(self._at(base).slots_of(rows.ids))
-        delta = self._shard([rows], base)
+            _refuse(self.group(base).slots_of(rows.ids))
+        self.put_rows([rows], rows.ids, base, refuse_existing=refuse_existing)
+        return len(rows)
+
+    def put_rows(
+        self, batches: Iterable[Rows], ids: list[str], base: Manifest, *, refuse_existing: bool = False
+    ) -> None:
+        """Store checked records as one shard; ``ids`` is filled by the time that ``batches`` end."""
+        delta = self.shard(batches, base)
 
         def change(newest: Manifest) -> Manifest:
-            _check_same(newest, base)
-            taken = self._at(newest).slots_of(rows.ids)
+            group = self.group(newest)
+            taken = group.slots_of(ids)
             if refuse_existing:
                 _refuse(taken)
-            hidden = self._hidden(newest, slots_by_shard(taken, list(taken)))
+            hidden = self._hidden(newest, group, slots_by_shard(taken, list(taken)))
             return newest.with_shards((*hidden, delta))
 
-        self._commit(change)
-        return len(rows)
+        self.commit(change)
 
     def update(self, ids: Any, metadatas: Any, documents: Any, vectors: Any, *, replace: bool) -> int:
         """Change parts of records that are there, all or none; how many."""
-        id_list = inputs.check_ids(ids)
-        if not id_list:
+        base = self.newest()
+        config = Config(base.uuid, base.name, base.dimension, base.metric, base.index_type)
+        update = checked_update(ids, metadatas, documents, vectors, replace, config, UNBOUNDED)
+        if not update.ids:
             return 0
 
         def change(newest: Manifest) -> Manifest:
-            group = self._at(newest)
-            taken = group.slots_of(id_list)
-            found = group.get(id_list, include_vectors=True)
-            missing = [id for id in id_list if id not in found]
-            if missing:
-                raise NotFoundError(f"no record with id {missing[0]!r}; nothing was changed")
-            records = [found[id] for id in id_list]
-            rows = _updated(newest, records, metadatas, documents, vectors, replace)
-            hidden = self._hidden(newest, slots_by_shard(taken, list(taken)))
-            return newest.with_shards((*hidden, self._shard([rows], newest)))
+            group = self.group(newest)
+            rows = update.changed(_found(group.rows(update.ids), update.ids))
+            taken = group.slots_of(update.ids)
+            hidden = self._hidden(newest, group, slots_by_shard(taken, list(taken)))
+            return newest.with_shards((*hidden, self.shard([rows], newest)))
 
-        self._commit(change)
-        return len(id_list)
+        self.commit(change)
+        return len(update.ids)
 
     def delete(self, ids: list[str]) -> int:
         """Remove the records with these ids; how many there were."""
@@ -99,7 +138,7 @@ class Changes:
             n_removed = newest.n_alive
             return newest.with_shards(()) if newest.shards else None
 
-        self._commit(change)
+        self.commit(change)
         return n_removed
 
     def _hide(self, chosen: Callable[[ShardGroup], dict[str, Slots]]) -> int:
@@ -107,23 +146,54 @@ class Changes:
 
         def change(newest: Manifest) -> Manifest | None:
             nonlocal n_hidden
-            slots = chosen(self._at(newest))
+            group = self.group(newest)
+            slots = chosen(group)
             n_hidden = sum(map(len, slots.values()))
-            return newest.with_shards(self._hidden(newest, slots)) if n_hidden else None
+            return newest.with_shards(self._hidden(newest, group, slots)) if n_hidden else None
 
-        self._commit(change)
+        self.commit(change)
         return n_hidden
 
-    def _commit(self, change: Callable[[Manifest], Manifest | None]) -> None:
-        """Make the next version, and answer from it."""
-        self._at(self._dataset.commit(change))
+    # ---- shards ----------------------------------------------------------------------------------
 
-    def _shard(self, batches: list[Rows], manifest: Manifest) -> Shard:
-        return shard_of(batches, manifest, self._dataset.bucket, self._cache.folder, self._memory_budget)
+    def commit(self, change: Change) -> Manifest:
+        """Make the next version of this very dataset, and answer from it."""
+        with self._committing:
+            manifest = self._dataset.commit(lambda newest: change(self._checked(newest)))
+        try:
+            self._at(manifest)
+        except FaissbaseError as error:
+            made = f"version {manifest.version} of {manifest.name!r} was made, but cannot be opened here"
+            raise UnavailableError(f"{made}: {error}") from error
+        return manifest
 
-    def _hidden(self, manifest: Manifest, slots: dict[str, Slots]) -> tuple[Shard, ...]:
-        known = {shard.name: self._cache.hidden(shard) for shard in manifest.shards if shard.name in slots}
-        return with_hidden(manifest, slots, known, self._dataset.bucket, self._cache.folder)
+    def shard(self, batches: Iterable[Rows], manifest: Manifest) -> Shard:
+        """A new shard of these records, in the bucket and on this machine."""
+        bucket, cache = self._dataset.bucket, self._cache
+        return shard_of(batches, manifest, bucket, cache.folder, self._memory_budget, adopt=cache.adopt)
+
+    def hiding(self, manifest: Manifest, shard: Shard, slots: Slots) -> Shard:
+        """A shard with these slots hidden too."""
+        cache = self._cache
+        hidden = np.union1d(cache.hidden(shard), slots)
+        return hiding(shard, hidden, manifest, self._dataset.bucket, cache.folder, cache.note_hidden)
+
+    def slots_in(self, shard: Shard, manifest: Manifest, ids: list[str]) -> dict[str, int]:
+        """The slots of those ids whose records are in a shard that is in no version yet."""
+        collection = open_shard(shard, manifest, self._cache, None, self._memory_budget).collection
+        try:
+            return collection.slots_of(ids)
+        finally:
+            collection.close()
+
+    def _hidden(self, manifest: Manifest, group: ShardGroup, slots: dict[str, Slots]) -> tuple[Shard, ...]:
+        bucket, cache = self._dataset.bucket, self._cache
+        return with_hidden(manifest, slots, group.hidden(slots), bucket, cache.folder, cache.note_hidden)
+
+    def _checked(self, newest: Manifest) -> Manifest:
+        if newest.uuid != self._uuid:
+            raise NotFoundError(f"collection {newest.name!r} was deleted, and made anew: get it again")
+        return newest
 
 
 def _refuse(taken: dict[str, dict[str, int]]) -> None:
@@ -133,35 +203,19 @@ def _refuse(taken: dict[str, dict[str, int]]) -> None:
         raise AlreadyExistsError(f"id {ids[0]!r}{more} exists already; upsert() replaces it")
 
 
-def _check_same(newest: Manifest, base: Manifest) -> None:
-    """Refuse to write into another dataset that has taken the name meanwhile."""
-    if newest.uuid != base.uuid:
-        raise NotFoundError(f"collection {base.name!r} was deleted, and made anew: get it again")
-
-
-def _updated(
-    manifest: Manifest, records: list[Record], metadatas: Any, documents: Any, vectors: Any, replace: bool
-) -> Rows:
-    """The records with some of their parts changed, checked."""
-    n = len(records)
-    parts = {"metadatas": metadatas, "documents": documents, "vectors": vectors}
-    if all(part is None for part in parts.values()):
-        raise InvalidInputError("update() needs metadatas, documents or vectors")
-    given = None if metadatas is None else [metadatas] if isinstance(metadatas, dict) else list(metadatas)
-    texts = None if documents is None else inputs.check_documents(documents, n)
-    if given is not None and len(given) != n:
-        raise InvalidInputError(f"expected {n} metadatas, one for each id, got {len(given)}")
-    stored = np.stack([record.vector for record in records]) if vectors is None else vectors  # type: ignore[misc]
-    merged = [
-        record.metadata
-        if given is None or given[i] is None
-        else dict(given[i])
-        if replace
-        else {**record.metadata, **given[i]}
-        for i, record in enumerate(records)
-    ]
-    said = [
-        record.document if texts is None or texts[i] is None else texts[i] for i, record in enumerate(records)
-    ]
-    ids = [record.id for record in records]
-    return inputs.rows_from_input(ids, stored, merged, said, manifest.dimension, manifest.metric)
+def _found(parts: dict[str, Rows], ids: list[str]) -> Rows:
+    """The stored records of several shards, in the order of ``ids``."""
+    place = {id: (rows, at) for rows in parts.values() for at, id in enumerate(rows.ids)}
+    missing = [id for id in ids if id not in place]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise NotFoundError(f"no record with id {missing[0]!r}{more}; nothing was updated")
+    found = [place[id] for id in ids]
+    return Rows(
+        ids,
+        np.stack([rows.vectors[at] for rows, at in found]),
+        [rows.norms[at] for rows, at in found],
+        [rows.metadata_json[at] for rows, at in found],
+        [rows.documents[at] for rows, at in found],
+        [rows.checksums[at] for rows, at in found],
+    )

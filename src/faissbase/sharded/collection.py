@@ -6,8 +6,13 @@ make a small shard of what is new, hide what it replaces, and commit both as the
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 from faissbase.collection import inputs
@@ -17,24 +22,23 @@ from faissbase.collection.frozen import FrozenCollection
 from faissbase.collection.planner import wanted_from
 from faissbase.collection.recall import RecallReport
 from faissbase.collection.store import Config
-from faissbase.errors import (
-    AccessError,
-    ConflictError,
-    FaissbaseError,
-    InvalidInputError,
-    NotFoundError,
-    NotReadyError,
-)
+from faissbase.collection.transfer import LoadReport, Source
+from faissbase.errors import AccessError, InvalidInputError, NotFoundError, NotReadyError
 from faissbase.filters.tree import Everything, parse
 from faissbase.sharded import merging
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.changes import Changes
+from faissbase.sharded.compaction import ON_DEMAND
 from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.group import ShardGroup, open_group
 from faissbase.sharded.manifest import Manifest
 from faissbase.sharded.merging import ShardHits, ShardResult
+from faissbase.sharded.paging import page_of, pages_of
 from faissbase.sharded.recall import Questions, measured_recall
-from faissbase.sharded.reports import ShardedExplanation, ShardedStats
+from faissbase.sharded.reports import ShardedExplanation, ShardedOptimizeReport, ShardedStats
+from faissbase.sharded.transfer import export, load
+from faissbase.sharded.upkeep import Upkeep
+from faissbase.sharing import Sharing
 from faissbase.types import Hit, Metric, Page, Problem, Record, VerifyReport, Where
 
 T = TypeVar("T")
@@ -75,14 +79,16 @@ class ShardedCollection:
         self._allow_partial = allow_partial
         self._memory_budget = memory_budget
         self._bounds = bounds
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="faissbase-shards")
-        self._switching = threading.Lock()
-        self._is_closed = False
         self._is_gone = False
-        manifest = dataset.newest()
-        self._current = manifest, self._opened(manifest, None)  # replaced as one: readers take no lock
         self._questions = Questions()
-        self._changes = Changes(dataset, cache, self._at, memory_budget)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="faissbase-shards")
+        self._opening = threading.Lock()
+        self._use = Sharing()
+        self._is_closed = False
+        manifest = dataset.newest()
+        self._current = (manifest, self._opened(manifest, None))
+        self._changes = Changes(dataset, cache, self._at, manifest.uuid, memory_budget)
+        self._upkeep = Upkeep(self._changes, manifest.name)
 
     def __repr__(self) -> str:
         return (
@@ -91,13 +97,10 @@ class ShardedCollection:
         )
 
     @property
-    def _manifest(self) -> Manifest:
-        return self._current[0]
-
-    @property
     def manifest(self) -> Manifest:
         """What is answered from."""
-        return self._now()[0]
+        with self._now() as (manifest, _):
+            return manifest
 
     @property
     def config(self) -> Config:
@@ -138,7 +141,8 @@ class ShardedCollection:
     @property
     def ntotal(self) -> int:
         """The number of records, under FAISS's name."""
-        return self._now()[0].n_alive
+        with self._now() as (manifest, _):
+            return manifest.n_alive
 
     def __len__(self) -> int:
         return self.ntotal
@@ -156,30 +160,29 @@ class ShardedCollection:
             The store or a shard cannot be reached: the version that is open goes on serving.
         """
         newer = self._dataset.latest(after=self._manifest.version)
-        if newer is None:
-            return self._manifest.version
-        if newer.is_deleted or newer.uuid != self._manifest.uuid:
+        if newer is not None and (newer.is_deleted or newer.uuid != self._manifest.uuid):
             self._is_gone = True
             raise NotFoundError(f"collection {self.name!r} was deleted")
-        self._at(newer)
+        manifest, group = self._current
+        if newer is not None or group.missing:
+            self._at(newer or manifest)
         return self._manifest.version
 
     def _at(self, manifest: Manifest) -> ShardGroup:
         """The open shards of a version; the newest seen is what is answered from.
 
-        Whoever asks meanwhile is answered from the one before.
+        Who searches does not wait meanwhile: the version that is open answers until the other one is.
         """
-        with self._switching:
-            before, group = self._current
-            if manifest.version == before.version and manifest.uuid == before.uuid:
+        with self._opening:
+            current, group = self._current
+            if manifest.version == current.version and not group.missing:
                 return group
-            if self._is_closed:
-                raise self._closed()
-            group = self._opened(manifest, group)
-            if manifest.version > before.version:
-                self._current = manifest, group
-                self._cache.keep_only(shard.name for shard in manifest.shards)
-            return group
+            self._check_open()
+            opened = self._opened(manifest, group)
+            if manifest.version >= current.version:
+                self._current = (manifest, opened)
+                self._cache.keep_only(manifest.shards)
+            return opened
 
     def _opened(self, manifest: Manifest, before: ShardGroup | None) -> ShardGroup:
         return open_group(
@@ -192,20 +195,27 @@ class ShardedCollection:
             bounds=self._bounds,
         )
 
-    def _now(self) -> tuple[Manifest, ShardGroup]:
-        """What is answered from."""
-        if self._is_closed:
-            raise self._closed()
-        return self._current
+    @property
+    def _manifest(self) -> Manifest:
+        return self._current[0]
 
-    def _closed(self) -> FaissbaseError:
-        if self._is_gone:
-            return NotFoundError(f"collection {self.name!r} was deleted")
-        return NotReadyError(f"collection {self.name!r} is closed: connect() again")
+    @contextmanager
+    def _now(self) -> Iterator[tuple[Manifest, ShardGroup]]:
+        """What is answered from, open to the end of the block."""
+        with self._use.reading():
+            self._check_open()
+            yield self._current
+
+    def _check_open(self) -> None:
+        if self._is_closed and self._is_gone:
+            raise NotFoundError(f"collection {self.name!r} was deleted")
+        if self._is_closed:
+            raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
 
     def close(self) -> None:
-        """Close the files. Called by ``ShardedDatabase.close``."""
-        with self._switching:
+        """Let calls and merges that are under way end, and close the files. By ``ShardedDatabase.close``."""
+        self._upkeep.close()
+        with self._use.writing(), self._opening:
             if not self._is_closed:
                 self._is_closed = True
                 self._current[1].close()
@@ -213,8 +223,7 @@ class ShardedCollection:
 
     def frozen_shards(self) -> list[FrozenCollection]:
         """The shards of the version that is answered from, where they are open in this process."""
-        group = self._now()[1]
-        return [each.collection for each in group.shards]
+        return [each.collection for each in self._current[1].shards]
 
     # ---- searching -------------------------------------------------------------------------------
 
@@ -241,11 +250,11 @@ class ShardedCollection:
         queries, is_single = self._queries(xq)
         n_hits, knobs = inputs.check_k(k, len(queries)), _knobs(recall, nprobe, ef_search, rerank)
         parse(where)
-        group = self._now()[1]
         self._questions.note(queries, n_hits, where, knobs)
-        if is_single:
-            return ShardHits(group.search_one(queries[0], n_hits, where, knobs), tuple(group.missing))
-        return _flagged(group.search_many(queries, n_hits, where, knobs), group)
+        with self._now() as (_, group):
+            if is_single:
+                return ShardHits(group.search_one(queries[0], n_hits, where, knobs), tuple(group.missing))
+            return _flagged(group.search_many(queries, n_hits, where, knobs), group)
 
     def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
         """Every matching record nearer than ``radius``; see `LocalCollection.range_search`."""
@@ -256,9 +265,9 @@ class ShardedCollection:
         queries, is_single = self._queries(xq)
         limit = inputs.check_radius(radius)
         parse(where)
-        group = self._now()[1]
-        result = _flagged(group.within(queries, limit, where, k), group)
-        return ShardHits(result[0], tuple(group.missing)) if is_single else result
+        with self._now() as (_, group):
+            result = _flagged(group.within(queries, limit, where, k), group)
+            return ShardHits(result[0], tuple(group.missing)) if is_single else result
 
     def text_search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]:
         """The k matching records whose documents rank highest (BM25, any word).
@@ -267,8 +276,8 @@ class ShardedCollection:
         """
         text, n_hits = inputs.check_text(query), inputs.check_k(k)
         parse(where)
-        group = self._now()[1]
-        return ShardHits(group.text_search(text, n_hits, where), tuple(group.missing))
+        with self._now() as (_, group):
+            return ShardHits(group.text_search(text, n_hits, where), tuple(group.missing))
 
     def hybrid_search(self, text: str, vector: Any, k: int = 10, where: Where | None = None) -> list[Hit]:
         """The k best by text and vector together, by reciprocal rank fusion of both rankings."""
@@ -277,10 +286,11 @@ class ShardedCollection:
             raise InvalidInputError(f"hybrid_search takes one vector, got {len(queries)}")
         words, n_hits = inputs.check_text(text), inputs.check_k(k)
         parse(where)
-        group, depth = self._now()[1], fusion_depth(n_hits)
-        by_text = group.text_search(words, depth, where)
-        near = group.search_one(queries[0], depth, where, {})
-        return ShardHits(merging.fused(by_text, near, n_hits), tuple(group.missing))
+        depth = fusion_depth(n_hits)
+        with self._now() as (_, group):
+            by_text = group.text_search(words, depth, where)
+            near = group.search_one(queries[0], depth, where, {})
+            return ShardHits(merging.fused(by_text, near, n_hits), tuple(group.missing))
 
     def explain(
         self,
@@ -297,8 +307,8 @@ class ShardedCollection:
         queries, _ = self._queries(xq)
         n_hits, knobs = inputs.check_k(k), _knobs(recall, nprobe, ef_search, rerank)
         parse(where)
-        manifest, group = self._now()
-        explained = group.explain(queries, n_hits, where, knobs)
+        with self._now() as (manifest, group):
+            explained = group.explain(queries, n_hits, where, knobs)
         found = [each.result for each in explained.values()]
         merged = merging.nearest_results(found, n_hits, self.metric) if found else None
         result = merged or merging.nothing(len(queries), n_hits, self.metric)
@@ -313,7 +323,8 @@ class ShardedCollection:
         """How many records match."""
         if isinstance(parse(where), Everything):
             return self.ntotal
-        return self._now()[1].count(where)
+        with self._now() as (_, group):
+            return group.count(where)
 
     def get(
         self,
@@ -329,19 +340,13 @@ class ShardedCollection:
         stop = None if limit is None else inputs.check_count(limit, "limit")
         if ids is not None:
             id_list = inputs.check_ids(ids)
-            found = self._now()[1].get(id_list, include_vectors)
+            with self._now() as (_, group):
+                found = group.get(id_list, include_vectors)
             return [found[id] for id in id_list if id in found][:stop]
-        records: list[Record] = []
-        cursor: str | None = None
-        while stop is None or len(records) < stop:
-            page = self.scroll(
-                where, limit=_PAGE if stop is None else stop, cursor=cursor, include_vectors=include_vectors
-            )
-            records += page.records
-            cursor = page.cursor
-            if cursor is None:
-                break
-        return records[:stop]
+        parse(where)
+        with self._now() as (_, group):  # one version to the end
+            pages = pages_of(group, where, _PAGE if stop is None else min(_PAGE, stop), include_vectors)
+            return list(islice(chain.from_iterable(page.records for page in pages), stop))
 
     def scroll(
         self,
@@ -360,35 +365,26 @@ class ShardedCollection:
         """
         parse(where)
         wanted = inputs.check_count(limit, "limit")
-        manifest, group = self._now()
-        names = [each.shard.name for each in group.shards]
-        shard, inner = _parsed_cursor(cursor)
-        if shard is not None and shard not in names:
-            raise ConflictError(f"shard {shard} is not part of version {manifest.version}: start again")
-        records: list[Record] = []
-        for place in range(0 if shard is None else names.index(shard), len(names)):
-            page = group.page(names[place], where, wanted - len(records), inner, include_vectors)
-            records += page.records
-            inner = page.cursor
-            if inner is not None:
-                return Page(records, f"{names[place]}:{inner}")
-            if len(records) == wanted and place + 1 < len(names):
-                return Page(records, f"{names[place + 1]}:")
-        return Page(records, None)
+        with self._now() as (_, group):
+            return page_of(group, where, wanted, cursor, include_vectors)
 
     # ---- writing ---------------------------------------------------------------------------------
 
     def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
         """Store new records, all or none. An id that exists or repeats is an error that names it."""
-        return self._writable().put(ids, vectors, metadatas, documents, refuse_existing=True)
+        return self._write(
+            lambda changes: changes.put(ids, vectors, metadatas, documents, refuse_existing=True)
+        )
 
     def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
         """Store records, replacing those whose ids exist, all or none; durable in the bucket on return."""
-        return self._writable().put(ids, vectors, metadatas, documents, refuse_existing=False)
+        return self._write(
+            lambda changes: changes.put(ids, vectors, metadatas, documents, refuse_existing=False)
+        )
 
     def put_stored(self, rows: inputs.Rows) -> int:
         """Store records as another collection has them stored, replacing those whose ids exist."""
-        return self._writable().put_stored(rows)
+        return self._write(lambda changes: changes.put_stored(rows))
 
     def update(
         self,
@@ -400,37 +396,114 @@ class ShardedCollection:
         replace: bool = False,
     ) -> int:
         """Change parts of stored records, all or none; see `LocalCollection.update`."""
-        return self._writable().update(ids, metadatas, documents, vectors, replace=replace)
+        return self._write(
+            lambda changes: changes.update(ids, metadatas, documents, vectors, replace=replace)
+        )
 
     def delete(self, ids: Any = None, *, where: Where | None = None) -> int:
         """Delete records by ids or by filter, and return how many there were."""
-        changes = self._writable()
+        self._writable()
         if (ids is None) == (where is None):
             raise InvalidInputError("delete() needs either ids or where")
         if where is None:
             id_list = inputs.check_ids(ids)
-            return changes.delete(id_list) if id_list else 0
+            return self._write(lambda changes: changes.delete(id_list)) if id_list else 0
         if isinstance(parse(where), Everything):
             raise InvalidInputError("delete(where={}) would remove every record: use reset() for that")
-        return changes.delete_matching(where)
+        return self._write(lambda changes: changes.delete_matching(where))
 
     def reset(self) -> int:
         """Remove every record and return how many there were."""
-        return self._writable().reset()
+        return self._write(lambda changes: changes.reset())
 
     def _writable(self) -> Changes:
         if self._read_only:
             raise AccessError(f"collection {self.name!r} is open read-only")
-        if self._is_closed:
-            raise self._closed()
+        self._check_open()
         return self._changes
+
+    def _write(self, write: Callable[[Changes], int]) -> int:
+        """What ``write`` counts, after merging what it has made too many of."""
+        with self._use.reading():
+            n = write(self._writable())
+            if n:
+                self._upkeep.after_write(self._manifest)
+        return n
+
+    def train(self, xt: Any = None) -> None:
+        """Check ``xt``, and that is all: a shard's index is trained on its own vectors when it is made."""
+        self._writable()
+        if xt is not None:
+            inputs.stored_form(inputs.as_matrix(xt, self.dimension)[0], self.metric)
 
     # ---- care ------------------------------------------------------------------------------------
 
+    def load_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rows: str | os.PathLike[str] | None = None,
+        id_column: str = "id",
+        vector_column: str = "vector",
+        document_column: str = "document",
+        batch_rows: int | None = None,
+        restart: bool = False,
+        progress: bool = False,
+    ) -> LoadReport:
+        """Upsert every record of a file, a shard at a time; see `LocalCollection.load_file`."""
+        source = Source(
+            Path(path),
+            None if rows is None else Path(rows),
+            id_column,
+            vector_column,
+            document_column,
+            batch_rows,
+        )
+        with self._use.reading():
+            changes = self._writable()
+            report = load(source, changes, self._dataset, restart=restart, progress=progress)
+            self._upkeep.after_write(self._manifest)
+        return report
+
+    def export(
+        self, path: str | os.PathLike[str], where: Where | None = None, *, progress: bool = False
+    ) -> int:
+        """Write the matching records of this version to a file of any format `load_file` reads; how many."""
+        parse(where)
+        with self._now() as (manifest, group):
+            return export(group, manifest, Path(path), where, progress=progress)
+
+    def optimize(self, *, wait: bool = True, progress: bool = False) -> ShardedOptimizeReport:
+        """Merge small shards, and those of which a tenth is replaced or deleted, into fewer.
+
+        Searches and writes go on meanwhile. Interrupted, the dataset is as it was before the merge that was
+        under way, or after it.
+
+        Parameters
+        ----------
+        wait : bool
+            False leaves it to the background and returns at once.
+        progress : bool
+            Show a progress bar.
+
+        Raises
+        ------
+        ConflictError
+            Another process was merging the same shards.
+        """
+        with self._use.reading():
+            self._writable()
+            self.refresh()
+            before = self._manifest
+            merged = self._upkeep.optimize(before, progress=progress) if wait else []
+            if not wait:
+                self._upkeep.start(ON_DEMAND)
+            return ShardedOptimizeReport.of(before, self._manifest, merged)
+
     def stats(self) -> ShardedStats:
         """Versions, shards and their sizes."""
-        manifest, group = self._now()
-        return ShardedStats.of(manifest, self._dataset.bucket.url, group)
+        with self._now() as (manifest, group):
+            return ShardedStats.of(manifest, self._dataset.bucket.url, group)
 
     def recall_report(self, *, budget_s: float = 5.0) -> RecallReport:
         """Ask recent questions of this process again, exactly; see `LocalCollection.recall_report`.
@@ -438,13 +511,14 @@ class ShardedCollection:
         Tells only: the efforts that shards were measured for stay as they are.
         """
         budget = inputs.check_positive(budget_s, "budget_s")
-        manifest, group = self._now()
-        is_exact = all(shard.index == "Flat" for shard in manifest.shards)
-        return measured_recall(group, self.metric, self._questions.sample(), budget, is_exact=is_exact)
+        with self._now() as (manifest, group):
+            is_exact = all(shard.index == "Flat" for shard in manifest.shards)
+            return measured_recall(group, self.metric, self._questions.sample(), budget, is_exact=is_exact)
 
     def verify(self) -> VerifyReport:
         """Read every byte of every shard on this machine and check every checksum."""
-        reports = self._now()[1].verify()
+        with self._now() as (_, group):
+            reports = group.verify()
         problems = [
             Problem(problem.kind, f"{name}/{problem.where}", problem.message)
             for name, report in reports.items()
@@ -466,13 +540,3 @@ def _knobs(
 
 def _flagged(result: Any, group: ShardGroup) -> ShardResult:
     return ShardResult(result.slots, result.distances, result.metric, dict(result.rows), tuple(group.missing))
-
-
-def _parsed_cursor(cursor: str | None) -> tuple[str | None, str | None]:
-    """Shard and the cursor within it."""
-    if cursor is None:
-        return None, None
-    shard, found, inner = cursor.partition(":") if isinstance(cursor, str) else ("", "", "")
-    if not found or not shard:
-        raise InvalidInputError(f"cursor {cursor!r} was not made by scroll()")
-    return shard, inner or None

@@ -34,11 +34,24 @@ class Dataset:
     def __init__(self, bucket: Bucket, name: str) -> None:
         self.bucket = bucket
         self.name = name
+        self._seen: Manifest | None = None
 
     def latest(self, after: int = 0) -> Manifest | None:
-        """The newest version, or None where there is none newer than ``after``."""
-        version = max(self.versions(after), default=0)
-        return self.read(version) if version else None
+        """The newest version, or None where there is none newer than ``after``.
+
+        The store lists only what is newer than what was seen before: the last version of a dataset is never
+        removed, so that the numbers never begin anew.
+        """
+        seen = self._seen
+        version = max(self.versions(max(after, seen.version if seen else 0)), default=0)
+        if version:
+            seen = self._note(self.read(version))
+        return seen if seen is not None and seen.version > after else None
+
+    def _note(self, manifest: Manifest) -> Manifest:
+        if self._seen is None or manifest.version > self._seen.version:
+            self._seen = manifest
+        return manifest
 
     def newest(self) -> Manifest:
         """The newest version, or `NotFoundError` where there is no such dataset."""
@@ -109,7 +122,7 @@ class Dataset:
                 return base
             following = replace(wanted, version=base.version + 1, token=uuid.uuid4().hex)
             if self._created(following):
-                return following
+                return self._note(following)
         raise ConflictError(f"{_TRIES} other changes of {self.name!r} came first: try again")
 
     def _created(self, manifest: Manifest) -> bool:

@@ -6,17 +6,19 @@ in was checked before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from faissbase.collection.answers import Explanation
 from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.frozen import FrozenCollection
+from faissbase.collection.inputs import Rows
 from faissbase.collection.stats import Stats
 from faissbase.collection.store import Config
-from faissbase.errors import ConflictError, FaissbaseError
+from faissbase.errors import ConflictError, CorruptionError, FaissbaseError, UnavailableError
 from faissbase.sharded import merging
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.manifest import Manifest, Shard
@@ -24,6 +26,7 @@ from faissbase.types import Float32, Hit, Metric, Page, Record, SearchResult, Sl
 
 T = TypeVar("T")
 Knobs = Mapping[str, Any]
+_OPEN_TRIES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,16 @@ class ShardGroup:
         found = self._each_at_once(lambda each: each.matching(where))
         return {each.shard.name: slots for each, slots in zip(self.shards, found, strict=True) if len(slots)}
 
+    def rows(self, ids: list[str]) -> dict[str, Rows]:
+        """By shard, the records with these ids in stored form."""
+        found = self._each_at_once(lambda each: each.rows_of(ids))
+        return {each.shard.name: rows for each, rows in zip(self.shards, found, strict=True) if len(rows)}
+
+    def hidden(self, names: Iterable[str]) -> dict[str, Slots]:
+        """By shard, the slots that do not count."""
+        wanted = set(names)
+        return {each.shard.name: each.collection.hidden for each in self.shards if each.shard.name in wanted}
+
     # ---- care ------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Stats]:
@@ -171,7 +184,7 @@ def open_group(
     missing: dict[str, str] = {}
     for shard in wanted:
         try:
-            opened.append(_open(shard, manifest, cache, known.get(shard.name), memory_budget, bounds))
+            opened.append(open_shard(shard, manifest, cache, known.get(shard.name), memory_budget, bounds))
         except FaissbaseError as error:
             if not allow_missing:
                 raise
@@ -179,22 +192,48 @@ def open_group(
     return ShardGroup(manifest.version, manifest.metric, opened, threads, missing)
 
 
-def _open(
+def open_shard(
     shard: Shard,
     manifest: Manifest,
     cache: Cache,
     known: OpenShard | None,
     memory_budget: int | None,
-    bounds: Bounds,
+    bounds: Bounds = UNBOUNDED,
 ) -> OpenShard:
+    """A shard, ready to be searched; its files are shared with ``known``, the same in another version."""
     if known is not None and known.shard == shard:
         return known
     hidden = cache.hidden(shard)
     if known is not None:
-        return OpenShard(shard, known.collection.hiding(hidden))
+        collection = known.collection.hiding(hidden)
+        collection.count()  # opened now, or many versions that nobody asks would hang on one another
+        return OpenShard(shard, collection)
     config = Config(shard.name, manifest.name, manifest.dimension, manifest.metric, manifest.index_type)
-    collection = FrozenCollection(
-        cache.shard(shard), config, hidden, memory_budget=memory_budget, bounds=bounds
-    )
-    collection.count()  # opened now, so that what is wrong is told now
-    return OpenShard(shard, collection)
+    for _ in range(_OPEN_TRIES):
+        try:
+            return OpenShard(shard, _opened(cache.shard(shard), config, hidden, memory_budget, bounds))
+        except FaissbaseError as error:
+            if not _is_worth_trying(error, shard, cache):
+                raise
+    return OpenShard(shard, _opened(cache.shard(shard), config, hidden, memory_budget, bounds))
+
+
+def _opened(
+    folder: Path, config: Config, hidden: Slots, memory_budget: int | None, bounds: Bounds
+) -> FrozenCollection:
+    collection = FrozenCollection(folder, config, hidden, memory_budget=memory_budget, bounds=bounds)
+    try:
+        collection.count()  # opened now, so that what is wrong is told now
+    except BaseException:
+        collection.close()
+        raise
+    return collection
+
+
+def _is_worth_trying(error: FaissbaseError, shard: Shard, cache: Cache) -> bool:
+    """Whether a shard may open at the next try: another process removed it, or this copy alone is damaged."""
+    folder = cache.folder / shard.name
+    if isinstance(error, CorruptionError) and folder.exists() and not cache.is_sound(shard):
+        cache.drop(shard)
+        return not folder.exists()
+    return not folder.exists() and isinstance(error, UnavailableError)

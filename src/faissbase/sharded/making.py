@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +24,22 @@ def new_name() -> str:
 
 
 def shard_of(
-    batches: Iterable[Rows], manifest: Manifest, bucket: Bucket, work: Path, memory_budget: int | None = None
+    batches: Iterable[Rows],
+    manifest: Manifest,
+    bucket: Bucket,
+    work: Path,
+    memory_budget: int | None = None,
+    *,
+    adopt: Callable[[Shard, Path], None] | None = None,
 ) -> Shard:
     """A shard of these records, in the bucket; its index is built where it has enough of them.
 
-    ``work`` is a folder for what is not finished yet, on a disk with room for the shard.
+    Parameters
+    ----------
+    work : Path
+        A folder for what is not finished yet, on a disk with room for the shard.
+    adopt : callable, optional
+        Is given the shard and the folder of its files, which is removed afterwards.
     """
     name = new_name()
     config = Config(name, manifest.name, manifest.dimension, manifest.metric, manifest.index_type)
@@ -40,12 +51,15 @@ def shard_of(
             for rows in batches:
                 collection.put(rows)
             collection.optimize()
-            stats = collection.stats()
+            stats, dead = collection.stats(), collection.dead_slots()
         finally:
             collection.close()
         files = uploaded(bucket, manifest.name, name, folder)
-    index = "Flat" if stats.index == "exact" else stats.index
-    return Shard(name, stats.slots, files, index=index, recall=stats.measured.get("recall_low"))
+        index = "Flat" if stats.index == "exact" else stats.index
+        shard = Shard(name, stats.slots, files, index=index, recall=stats.measured.get("recall_low"))
+        if adopt is not None:
+            adopt(shard, folder)
+    return hiding(shard, dead, manifest, bucket, work) if len(dead) else shard
 
 
 def uploaded(bucket: Bucket, dataset: str, name: str, folder: Path) -> tuple[File, ...]:
@@ -64,7 +78,12 @@ def _is_kept(path: str) -> bool:
 
 
 def with_hidden(
-    manifest: Manifest, slots: dict[str, Slots], known: dict[str, Slots], bucket: Bucket, work: Path
+    manifest: Manifest,
+    slots: dict[str, Slots],
+    known: dict[str, Slots],
+    bucket: Bucket,
+    work: Path,
+    note: Callable[[str, Slots], None] | None = None,
 ) -> tuple[Shard, ...]:
     """The shards of a version when more of their slots are hidden; those with nothing left are gone.
 
@@ -74,6 +93,8 @@ def with_hidden(
         By shard, what is to be hidden beside what is.
     known : dict
         By shard, what is hidden already.
+    note : callable, optional
+        See `hiding`.
     """
     shards: list[Shard] = []
     for shard in manifest.shards:
@@ -81,18 +102,31 @@ def with_hidden(
             hidden = np.union1d(known[shard.name], slots[shard.name])
             if len(hidden) == shard.rows:
                 continue
-            shard = replace(
-                shard, hidden=_stored(hidden, manifest, shard, bucket, work), n_hidden=len(hidden)
-            )
+            shard = hiding(shard, hidden, manifest, bucket, work, note)
         shards.append(shard)
     return tuple(shards)
+
+
+def hiding(
+    shard: Shard,
+    hidden: Slots,
+    manifest: Manifest,
+    bucket: Bucket,
+    work: Path,
+    note: Callable[[str, Slots], None] | None = None,
+) -> Shard:
+    """The shard with exactly these slots hidden; ``note`` is told what the new object of them holds."""
+    file = _stored(hidden, manifest, shard, bucket, work)
+    if note is not None:
+        note(file.key, hidden)
+    return replace(shard, hidden=file, n_hidden=len(hidden))
 
 
 def _stored(hidden: Slots, manifest: Manifest, shard: Shard, bucket: Bucket, work: Path) -> File:
     with os_errors(f"cannot write to {work}"), draft_folder(work) as draft:
         path = draft / "hidden"
         np.ascontiguousarray(hidden, np.int64).tofile(path)
-        return bucket.upload(path, "hidden", f"{manifest.name}/hidden/{shard.name}/{new_name()}.i64")
+        return bucket.upload(path, "hidden", f"{manifest.name}/hidden/{shard.name}.{new_name()}.i64")
 
 
 def slots_by_shard(found: dict[str, dict[str, int]], names: Sequence[str]) -> dict[str, Slots]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from faissbase.collection.answers import Explanation
+from faissbase.sharded.compaction import Merged
 from faissbase.sharded.group import ShardGroup
 from faissbase.sharded.manifest import Manifest
 from faissbase.types import Metric, SearchResult
@@ -124,6 +125,45 @@ class ShardedPlan:
 def _summed(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class ShardedOptimizeReport:
+    """What `ShardedCollection.optimize` did.
+
+    Attributes
+    ----------
+    version : int
+        The newest that was seen at its end.
+    shards_before, shards_after : int
+    rows_rewritten : int
+        Records that were read and written again.
+    hidden_dropped : int
+        Replaced and deleted rows that are in no shard any more.
+    merges : int
+        How many shards were made.
+    """
+
+    version: int
+    shards_before: int
+    shards_after: int
+    rows_rewritten: int
+    hidden_dropped: int
+    merges: int
+
+    @staticmethod
+    def of(before: Manifest, after: Manifest, merged: Sequence[Merged]) -> ShardedOptimizeReport:
+        return ShardedOptimizeReport(
+            after.version,
+            len(before.shards),
+            len(after.shards),
+            sum(each.rows for each in merged),
+            sum(each.hidden_dropped for each in merged),
+            len(merged),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

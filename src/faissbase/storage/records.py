@@ -163,11 +163,11 @@ def _varints(data: bytes) -> list[int]:
     return values
 
 
-def create_file(folder: Path, meta: dict[str, Any]) -> None:
+def create_file(folder: Path, meta: dict[str, Any], synchronous: str = "FULL") -> None:
     """Make the records file of a new, empty collection."""
     path = folder / FILE_NAME
-    sqlite.create(path, SCHEMA)
-    connection = sqlite.connect(path)
+    sqlite.create(path, SCHEMA, synchronous)
+    connection = sqlite.connect(path, synchronous=synchronous)
     try:
         with sqlite_errors(path):
             facts = {"generation": 0, **meta}

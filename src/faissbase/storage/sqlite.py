@@ -96,13 +96,13 @@ class sqlite_errors:
             raise CorruptionError(f"{self._path}: {error}; run verify() and repair()") from error
 
 
-def create(path: Path, schema: str) -> None:
+def create(path: Path, schema: str, synchronous: str = "FULL") -> None:
     """Make a new database file with page checksums and ``schema``, in WAL mode."""
     with sqlite_errors(path):
         connection = _new_file(path)
         try:
+            connection.execute(f"PRAGMA synchronous={synchronous}")
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
             connection.execute("BEGIN")  # undone by closing; a disk that is full has undone it already
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")

@@ -109,7 +109,7 @@ def test_another_reader_sees_one_version_at_a_time(docs: ShardedCollection, tmp_
 
 
 def test_a_call_that_began_on_an_older_version_ends_on_it(docs: ShardedCollection) -> None:
-    before = docs._now()[1]
+    before = docs._current[1]
     docs.upsert(names(100), vectors(100, 7))
     docs.delete(names(50, 200))
     assert before.ntotal == 300
