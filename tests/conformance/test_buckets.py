@@ -1,0 +1,199 @@
+"""Every store passes one class: folder, memory, S3 as moto serves it, and the faulty one without faults."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.object_stores import BUCKET, s3_server
+from tests.unit.sharded.faulty import FaultyBucket
+
+import faissbase
+from faissbase.errors import (
+    AlreadyExistsError,
+    CorruptionError,
+    InvalidInputError,
+    NotFoundError,
+    NotReadyError,
+)
+from faissbase.sharded.bucket import Bucket, File, check_creates_once, checksum_of, is_url, open_bucket
+from faissbase.sharded.collecting import collect
+from faissbase.sharded.dataset import Dataset
+
+STORES = ("file", "memory", "s3", "faulty")
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[dict[str, Any]]:
+    with s3_server() as options:
+        yield options
+
+
+@pytest.fixture(params=STORES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any]]:
+    """The URL of an empty place in a store, and its options."""
+    if request.param == "s3":
+        return f"s3://{BUCKET}/{uuid.uuid4().hex}", request.getfixturevalue("s3")
+    if request.param == "memory":
+        return f"memory://{uuid.uuid4().hex}", {}
+    return (tmp_path / "bucket").as_uri(), {}
+
+
+@pytest.fixture
+def bucket(request: pytest.FixtureRequest, place: tuple[str, dict[str, Any]]) -> Bucket:
+    url, options = place
+    found = open_bucket(url, options)
+    return FaultyBucket(found) if request.node.callspec.params["place"] == "faulty" else found
+
+
+def keys(bucket: Bucket, prefix: str, after: str | None = None) -> list[str]:
+    return sorted(stored.key for stored in bucket.list(prefix, after))
+
+
+class TestBucket:
+    def test_an_object_is_created_once(self, bucket: Bucket) -> None:
+        assert bucket.create("a/b", b"first")
+        assert not bucket.create("a/b", b"second")
+        assert bucket.get("a/b") == b"first"
+        check_creates_once(bucket)
+        assert keys(bucket, "probes") == []
+
+    def test_of_many_writers_one_creates(self, bucket: Bucket) -> None:
+        won: list[int] = []
+        barrier = threading.Barrier(8)
+
+        def create(i: int) -> None:
+            barrier.wait()
+            if bucket.create("race", str(i).encode()):
+                won.append(i)
+
+        threads = [threading.Thread(target=create, args=(i,)) for i in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [str(i).encode() for i in won] == [bucket.get("race")]
+
+    def test_what_is_not_there_cannot_be_read(self, bucket: Bucket, tmp_path: Path) -> None:
+        with pytest.raises(NotFoundError, match="nowhere"):
+            bucket.get("nowhere")
+        with pytest.raises(NotFoundError, match="nowhere"):
+            bucket.download(File("x", "nowhere", 1, "00"), tmp_path / "x")
+
+    def test_a_listing_is_of_a_folder_and_of_what_comes_after(self, bucket: Bucket) -> None:
+        assert keys(bucket, "a") == []
+        for key in ("a/1", "a/2", "a/b/3", "ab/4", "c"):
+            bucket.create(key, key.encode())
+        assert keys(bucket, "a") == ["a/1", "a/2", "a/b/3"]
+        assert keys(bucket, "a", "a/1") == ["a/2", "a/b/3"]
+        assert keys(bucket, "a", "a/b/3") == []
+        assert bucket.folders() == ("a", "ab")
+        [found] = [stored for stored in bucket.list("a") if stored.key == "a/1"]
+        assert found.size_bytes == 3
+        assert abs(datetime.now(timezone.utc) - found.modified_at) < timedelta(minutes=5)
+
+    def test_what_is_deleted_is_gone_and_may_be_deleted_again(self, bucket: Bucket) -> None:
+        for key in ("a/b/1", "a/b/c/d/2", "a/3"):
+            bucket.create(key, b"x")
+        bucket.delete(["a/b/1", "a/b/c/d/2", "never"])
+        bucket.delete(["a/b/1"])
+        assert keys(bucket, "a") == ["a/3"]
+        assert bucket.create("a/b/1", b"again")
+
+    def test_files_come_back_as_they_went(self, bucket: Bucket, tmp_path: Path) -> None:
+        source = tmp_path / "source"
+        source.write_bytes(np.random.default_rng(0).bytes(300_000))
+        file = bucket.upload(source, "segments/0.faiss", "d/shards/0.faiss")
+        assert file == File("segments/0.faiss", "d/shards/0.faiss", 300_000, checksum_of(source))
+        target = tmp_path / "target"
+        bucket.download(file, target)
+        assert target.read_bytes() == source.read_bytes()
+        [stored] = bucket.list("d")
+        assert (stored.key, stored.size_bytes) == (file.key, 300_000)
+
+    def test_another_object_than_was_promised_is_refused(self, bucket: Bucket, tmp_path: Path) -> None:
+        source, target = tmp_path / "source", tmp_path / "target"
+        source.write_bytes(b"what is there")
+        file = bucket.upload(source, "x", "d/x")
+        for wrong in (File("x", "d/x", 12, file.checksum), File("x", "d/x", 13, "0" * 32)):
+            with pytest.raises(CorruptionError, match="d/x is damaged: expected"):
+                bucket.download(wrong, target)
+            assert not target.exists()
+
+
+class Overwriting:
+    """A store that takes every write, as some that call themselves S3 do."""
+
+    def __init__(self) -> None:
+        self.url = "fake://"
+        self.objects: dict[str, bytes] = {}
+
+    def get(self, key: str) -> bytes:
+        return self.objects[key]
+
+    def create(self, key: str, content: bytes) -> bool:
+        self.objects[key] = content
+        return True
+
+    def delete(self, keys: list[str]) -> None:
+        for key in keys:
+            del self.objects[key]
+
+
+class Denying(Overwriting):
+    """A store that says no, and writes all the same."""
+
+    def create(self, key: str, content: bytes) -> bool:
+        is_new = key not in self.objects
+        return super().create(key, content) and is_new
+
+
+@pytest.mark.parametrize("kind", [Overwriting, Denying])
+def test_a_store_that_overwrites_is_refused(kind: type[Overwriting]) -> None:
+    store: Any = kind()
+    with pytest.raises(NotReadyError, match="conditional put"):
+        check_creates_once(store)
+    assert not store.objects
+
+
+def test_a_url_of_no_store_is_refused() -> None:
+    assert not is_url("http://host")
+    with pytest.raises(InvalidInputError, match="ftp"):
+        open_bucket("ftp://host/path")
+
+
+def test_a_dataset_lives_in_every_store(place: tuple[str, dict[str, Any]], tmp_path: Path) -> None:
+    url, options = place
+    x = np.random.default_rng(0).standard_normal((200, 16), np.float32)
+    ids = [f"i{i}" for i in range(200)]
+
+    def connect(cache: str, **more: Any) -> Any:
+        return faissbase.connect(url, cache=tmp_path / cache, storage_options=options, refresh_s=0, **more)
+
+    with connect("one") as db, connect("two", read_only=True) as other:
+        docs = db.create_collection("docs", 16, "l2")
+        with pytest.raises(AlreadyExistsError):
+            db.create_collection("docs", 16)
+        docs.add(ids[:150], x[:150], [{"n": i} for i in range(150)])
+        docs.upsert(ids[100:], x[100:])
+        reader = other.get_collection("docs")
+        docs.delete(["i0", "i199"])
+        assert (len(reader), reader.refresh() == docs.version, len(reader)) == (200, True, 198)
+        assert [hits[0].id for hits in reader.search(x[1:5], k=1)] == ["i1", "i2", "i3", "i4"]
+        assert docs.optimize().shards_after == 1
+        later = datetime.now(timezone.utc) + timedelta(hours=2)
+        report = collect(Dataset(db.bucket, "docs"), 3600.0, later)
+        assert (len(report.manifests), report.versions_kept) == (4, 1)
+        assert [hits[0].id for hits in reader.search(x[1:5], k=1)] == ["i1", "i2", "i3", "i4"]
+        assert (reader.refresh() == docs.version, len(reader), reader.verify().ok) == (True, 198, True)
+        db.delete_collection("docs")
+        assert db.list_collections() == []
+        collect(Dataset(db.bucket, "docs"), 3600.0, later)
+        assert len(list(db.bucket.list("docs"))) == 1
+        assert len(db.create_collection("docs", 8)) == 0
