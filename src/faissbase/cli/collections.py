@@ -22,7 +22,7 @@ from faissbase.collection.collection import LocalCollection
 from faissbase.collection.stats import Stats
 from faissbase.database.database import Database
 from faissbase.errors import CorruptionError, InvalidInputError
-from faissbase.sharded.reports import ShardedStats
+from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
 
 _DAMAGED = 5
 
@@ -198,10 +198,14 @@ def _size_bytes(stats: Stats | ShardedStats) -> int:
 def run_optimize(args: argparse.Namespace, console: Console) -> Answer:
     with open_database(args.data, read_only=False) as db:
         report = db.get_collection(args.collection).optimize(progress=console.shows_progress)
+    document = {"collection": args.collection, **asdict(report)}
     dropped = report.slots_before - report.slots_after
+    if isinstance(report, ShardedOptimizeReport):
+        shards = f"{report.shards_before:,} shards are {report.shards_after:,} now"
+        return Answer(document, [f"dropped {text.count(dropped, 'dead slot')}; {shards}"])
     line = f"dropped {text.count(dropped, 'dead slot')}, gave back {text.size(report.reclaimed_bytes)}"
     line += f"; an index covers {report.slots_indexed:,} of {report.slots_after:,} slots"
-    return Answer({"collection": args.collection, **asdict(report)}, [line])
+    return Answer(document, [line])
 
 
 def run_delete(args: argparse.Namespace, console: Console) -> Answer:

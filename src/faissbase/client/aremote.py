@@ -34,7 +34,7 @@ from faissbase.collection.care import OptimizeReport
 from faissbase.collection.stats import Stats
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
-from faissbase.sharded.reports import ShardedStats
+from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
 from faissbase.types import Hit, Metric, Page, Record, VerifyReport, Where
 
 
@@ -311,7 +311,7 @@ class AsyncCollection:
         """Have a named index learn anew, from vectors given or stored, and be built."""
         await self._connection.run(calls.train(self._facts, xt))
 
-    async def optimize(self) -> OptimizeReport:
+    async def optimize(self) -> OptimizeReport | ShardedOptimizeReport:
         """Compact, and build the index to the end."""
         return await self._connection.run(calls.optimize(self._facts))
 

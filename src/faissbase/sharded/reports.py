@@ -135,6 +135,8 @@ class ShardedOptimizeReport:
     ----------
     version : int
         The newest that was seen at its end.
+    slots_before, slots_after : int
+        Rows of all shards, hidden ones included.
     shards_before, shards_after : int
     rows_rewritten : int
         Records that were read and written again.
@@ -145,6 +147,8 @@ class ShardedOptimizeReport:
     """
 
     version: int
+    slots_before: int
+    slots_after: int
     shards_before: int
     shards_after: int
     rows_rewritten: int
@@ -155,6 +159,8 @@ class ShardedOptimizeReport:
     def of(before: Manifest, after: Manifest, merged: Sequence[Merged]) -> ShardedOptimizeReport:
         return ShardedOptimizeReport(
             after.version,
+            sum(shard.rows for shard in before.shards),
+            sum(shard.rows for shard in after.shards),
             len(before.shards),
             len(after.shards),
             sum(each.rows for each in merged),
