@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from tests.e2e.server.running import PATIENCE_S, Running, done, made, new_key, refused, run
 
 import faissbase
+from faissbase.sharded.reports import ShardedStats
 
 pytest.importorskip("obstore")
 
@@ -154,6 +156,10 @@ class Asking:
         self._thread.join(PATIENCE_S)
 
 
+def _is(id: str, hit: Any) -> bool:
+    return hit is not None and hit.id == id
+
+
 @pytest.fixture
 def followed(url: str, folder: Path, tmp_path: Path) -> Iterator[tuple[Any, Running, str]]:
     """The collection ``docs`` of a writer, a follower, and a key of the latter."""
@@ -174,10 +180,10 @@ def test_a_follower_takes_up_new_versions_and_no_query_fails(followed: tuple[Any
         with Asking(lambda: found.search(query, 1, recall=1.0)[0]) as asking:
             for i in range(5):
                 docs.upsert([f"near{i}"], query[None] + 0.1 / (i + 1))
-                asking.wait_for(lambda hit, i=i: hit is not None and hit.id == f"near{i}")
+                asking.wait_for(partial(_is, f"near{i}"))
             docs.optimize()
             docs.delete(["near4"])
-            asking.wait_for(lambda hit: hit is not None and hit.id == "near3")
+            asking.wait_for(partial(_is, "near3"))
         assert asking.errors == []
 
 
@@ -221,7 +227,7 @@ def test_a_promotion_behind_a_server_is_not_noticed(url: str, folder: Path) -> N
         docs.upsert(
             names(300), vectors(300), [{"n": i} for i in range(300)], [f"doc {i}" for i in range(300)]
         )
-        before = {record.id: record for record in docs.get(include_vectors=True)}
+        before: dict[str, Any] = {record.id: record for record in docs.get(include_vectors=True)}
 
         def write() -> str:
             docs.add(names(1, 300 + len(written)), vectors(1, len(written)))
@@ -237,13 +243,13 @@ def test_a_promotion_behind_a_server_is_not_noticed(url: str, folder: Path) -> N
         assert set(asking.answers) == {"i5"}
         with running.client(key) as http:
             assert done(http.get("/index"))["indexes"][0]["placement"] == "sharded"
-        after = {record.id: record for record in docs.get(include_vectors=True)}
+        after: dict[str, Any] = {record.id: record for record in docs.get(include_vectors=True)}
         assert after.keys() == before.keys() | set(written)
         for id, record in before.items():
             assert record.vector is not None
             assert after[id].vector.tobytes() == record.vector.tobytes()
             assert (after[id].metadata, after[id].document) == (record.metadata, record.document)
-        assert docs.stats().placement == "sharded"
+        assert isinstance(docs.stats(), ShardedStats)
         back = run("demote", folder / "docs", "--tenant", "acme", "--quiet")
         assert back.returncode == 0, back.stderr
         assert docs.get(["i5"])[0].document == "doc 5"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 
 import faissbase
 from faissbase.cli.main import main
+from faissbase.collection.frozen import ArrivingCollection
+from faissbase.collection.inputs import Rows
 from faissbase.database.catalog import Catalog
 from faissbase.sharded import promotion
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.draft import Draft
+from faissbase.storage.checksums import row_checksums
 
 pytest.importorskip("obstore")
 
@@ -159,6 +163,64 @@ def test_a_move_gives_up_where_writers_never_pause(
     assert held(folder) == before
 
 
+WRONG: dict[str, Callable[[Rows], Rows]] = {
+    "a vector": lambda rows: replace(rows, vectors=np.nextafter(rows.vectors, np.float32(9))),
+    "metadata": lambda rows: replace(
+        rows, metadata_json=[text.replace(b"true", b"1") for text in rows.metadata_json]
+    ),
+    "a document": lambda rows: replace(rows, documents=[None] * len(rows)),
+    "a length": lambda rows: replace(rows, norms=[norm + 1e-3 for norm in rows.norms]),
+    "nothing": lambda rows: promotion._taken(rows, [*range(1, len(rows))]),
+    "too much": lambda rows: replace(
+        promotion._taken(rows, [*range(len(rows))]), ids=["more", *rows.ids[1:]]
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("way", ["there", "back"])
+def test_what_arrives_wrong_is_found_and_put_right(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, way: str
+) -> None:
+    before, url = held(folder), (tmp_path / "bucket").as_uri()
+    owner, name = (ShardedCollection, "put_stored") if way == "there" else (ArrivingCollection, "put")
+    original: Callable[..., Any] = getattr(owner, name)
+    n_calls = 0
+
+    def put(self: Any, rows: Rows) -> int:
+        nonlocal n_calls
+        n_calls += 1
+        wrong = WRONG[what](rows) if n_calls == 1 else rows
+        sums = row_checksums(wrong.ids, wrong.metadata_json, wrong.documents, wrong.norms, wrong.vectors)
+        return int(original(self, replace(wrong, checksums=sums)))
+
+    monkeypatch.setattr(owner, name, put)
+    assert run("promote", folder / "docs", url) == 0
+    assert held(folder) == held(url) == before
+    assert run("demote", folder / "docs") == 0
+    assert held(folder) == before
+    assert n_calls == 2
+
+
+def test_what_is_written_to_a_dataset_on_its_way_back_is_carried_over(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, original = (tmp_path / "bucket").as_uri(), promotion._ended
+    assert run("promote", folder / "docs", url) == 0
+    before = held(folder)
+
+    def ended(*arguments: Any) -> bool:
+        monkeypatch.setattr(promotion, "_ended", original)
+        with faissbase.connect(url) as other:
+            other.get_collection("docs").upsert("late", [1.0] * D)
+            other.get_collection("docs").delete(["i1"])
+        return original(*arguments)
+
+    monkeypatch.setattr(promotion, "_ended", ended)
+    assert run("demote", folder / "docs") == 0
+    assert held(folder).keys() == before.keys() - {"i1"} | {"late"}
+
+
 class Killed(BaseException):
     """The end of the process, as far as the code under test can tell."""
 
@@ -187,9 +249,10 @@ def test_a_promotion_goes_on_after_an_end_at_any_step(
 
     monkeypatch.setattr(promotion, "_SHARD_BYTES", 30_000)
     monkeypatch.setattr(promotion, "_BATCH_BYTES", 10_000)
-    with monkeypatch.context() as patched, pytest.raises(Killed):
+    with monkeypatch.context() as patched:
         patched.setattr(owner, name, ended)
-        run("promote", folder / "docs", url)
+        with pytest.raises(Killed):
+            run("promote", folder / "docs", url)
     assert held(folder) == before
     is_done = step == "the switch" and not is_before
     assert run("promote", folder / "docs", url) == (2 if is_done else 0)
@@ -215,9 +278,10 @@ def test_a_demotion_goes_on_after_an_end_at_any_step(
                 call(*arguments)
             raise Killed
 
-        with monkeypatch.context() as patched, pytest.raises(Killed):
+        with monkeypatch.context() as patched:
             patched.setattr(owner, name, ended)
-            run("demote", folder / "docs")
+            with pytest.raises(Killed):
+                run("demote", folder / "docs")
         is_done = owner is Catalog and not is_before
         assert run("demote", folder / "docs") == (2 if is_done else 0), name
         assert held(folder) == before
