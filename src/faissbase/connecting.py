@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 from faissbase.client.exchange import TIMEOUT_S
 from faissbase.database import database
-from faissbase.database.database import Database
+from faissbase.database.database import DEFAULT_TENANT, Database
 from faissbase.errors import InvalidInputError, NotReadyError
 from faissbase.sharded import database as shards
 from faissbase.sharded.bucket import is_url
 from faissbase.sharded.database import REFRESH_S, ShardedDatabase
+from faissbase.sharded.places import ShardPlaces
 from faissbase.types import Durability
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def connect(  # noqa: PLR0913  # one word for three kinds of places, each with s
     if "://" not in os.fspath(path):
         if api_key is not None:
             raise InvalidInputError(f"api_key is for a server, and {os.fspath(path)!r} is a folder")
-        return database.connect(path, read_only=read_only, durability=durability, memory_budget=memory_budget)
+        return connect_folder(path, read_only=read_only, durability=durability, memory_budget=memory_budget)
     if read_only or durability != "full" or memory_budget is not None:
         raise InvalidInputError(
             "read_only, durability and memory_budget are for folders: a server has its own"
@@ -134,7 +135,31 @@ def connect(  # noqa: PLR0913  # one word for three kinds of places, each with s
     return RemoteDatabase(address_of(os.fspath(path), api_key, timeout_s, verify))
 
 
+def connect_folder(
+    path: str | os.PathLike[str],
+    *,
+    read_only: bool = False,
+    durability: Durability = "full",
+    memory_budget: int | None = None,
+    tenant: str = DEFAULT_TENANT,
+) -> Database:
+    """A folder as a database, also where some of its collections are in object storage by now."""
+
+    def opened(url: str, read_only: bool) -> ShardedDatabase:
+        return shards.connect(url, cache_folder(), read_only=read_only, memory_budget=memory_budget)
+
+    return database.connect(
+        path,
+        read_only=read_only,
+        durability=durability,
+        memory_budget=memory_budget,
+        tenant=tenant,
+        places=ShardPlaces(opened),
+    )
+
+
 def cache_folder() -> Path:
+    """Where shards are kept on this machine when nothing else is said."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "faissbase"
 

@@ -26,6 +26,8 @@ METRICS: tuple[Metric, ...] = ("l2", "ip", "cosine")
 Durability: TypeAlias = Literal["full", "relaxed"]
 DURABILITIES: tuple[Durability, ...] = ("full", "relaxed")
 
+Placement: TypeAlias = Literal["folder", "sharded"]
+
 Metadata: TypeAlias = Mapping[str, Any]
 Where: TypeAlias = Mapping[str, Any]
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from faissbase.types import Placement
+
 Include = Literal["metadata", "document", "vector"]
 Values = list[float]
 
@@ -39,7 +41,8 @@ class IndexInfo(msgspec.Struct):
     """An index: ``id`` never changes, ``name`` is unique within its tenant; routes take both.
 
     ``ntotal`` is null in a list where the file that tells it is damaged, and for FAISS indexes. ``kind`` is
-    "collection", or "faiss" for an index that a drop-in client has made and named.
+    "collection", or "faiss" for an index that a drop-in client has made and named. ``placement`` is where its
+    records are: "folder", or "sharded" in object storage.
     """
 
     id: str
@@ -50,6 +53,7 @@ class IndexInfo(msgspec.Struct):
     index_type: str
     ntotal: int | None
     kind: str = "collection"
+    placement: Placement = "folder"
 
 
 class IndexList(msgspec.Struct):
@@ -178,8 +182,8 @@ class HitOut(msgspec.Struct):
     values: Values | msgspec.UnsetType = msgspec.UNSET
 
 
-class PlanOut(msgspec.Struct):
-    """How a search was run; see ``explain`` of a collection."""
+class PlanOut(msgspec.Struct, omit_defaults=True):
+    """How a search was run; see ``explain`` of a collection. ``version`` and ``shards``: of a sharded one."""
 
     path: str
     n_slots: int
@@ -187,6 +191,8 @@ class PlanOut(msgspec.Struct):
     predicted_ms: dict[str, float]
     times_ms: dict[str, float]
     target: float
+    version: int | None = None
+    shards: dict[str, PlanOut] = {}
 
 
 class Results(msgspec.Struct, omit_defaults=True):
@@ -271,12 +277,17 @@ class KeyList(msgspec.Struct):
 # ---- the server ----------------------------------------------------------------------------------
 
 
-class Health(msgspec.Struct):
-    """``live``: it answers; ``ready``: it takes requests."""
+class Health(msgspec.Struct, omit_defaults=True):
+    """``live``: it answers; ``ready``: it takes requests.
+
+    ``age_s``: how many seconds ago object storage was asked for newer versions, of all that is served from
+    there the longest.
+    """
 
     status: Literal["ok", "stopping"]
     live: bool
     ready: bool
+    age_s: float | None = None
 
 
 class Fault(msgspec.Struct):

@@ -33,17 +33,33 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         assert running.stop() == 0
 
 
-@pytest.fixture(params=["local", "json", "arrow"])
+@pytest.fixture(scope="module")
+def sharded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address of a running server over object storage, and a key."""
+    pytest.importorskip("obstore")
+    root = tmp_path_factory.mktemp("sharded")
+    folder = made(root / "data")
+    _, key = new_key(folder, "acme", "admin")
+    with Running(folder, "--shards", (root / "bucket").as_uri()) as running:
+        yield running.url, key
+        assert running.stop() == 0
+
+
+@pytest.fixture(params=["local", "json", "arrow", "sharded", "sharded server"])
 def db(
     request: pytest.FixtureRequest,
-    server: tuple[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Any]:
-    """A database in a folder, or on a server that is sent the one or the other form of body."""
+    """A database in a folder, in object storage, or on a server that is sent one of two forms of body."""
     if request.param == "local":
         opened: Any = faissbase.connect(tmp_path / "db")
+    elif request.param == "sharded":
+        pytest.importorskip("obstore")
+        opened = faissbase.connect((tmp_path / "bucket").as_uri(), cache=tmp_path / "cache")
     else:
+        name = "sharded_server" if request.param == "sharded server" else "server"
+        server: tuple[str, str] = request.getfixturevalue(name)
         opened = faissbase.connect(server[0], api_key=server[1])
         opened._connection.forms.arrow = request.param == "arrow"
         monkeypatch.setattr(calls, "_ARROW_NUMBERS", 1)
@@ -213,7 +229,16 @@ def test_wrong_calls_raise_the_same_and_change_nothing(docs: Any, error: Any, wr
     assert docs.count({"x": {"$exists": True}}) == 0
 
 
+def _is_sharded(docs: Any) -> bool:
+    return getattr(docs.stats(), "placement", "folder") == "sharded"
+
+
 def test_a_backup_is_restored_with_the_same_records(db: Any, docs: Any, tmp_path: Path) -> None:
+    if _is_sharded(docs):
+        with pytest.raises(faissbase.InvalidInputError, match="are shards, and a backup is of a folder"):
+            db.backup(tmp_path / "docs.faissbase")
+        assert list(tmp_path.glob("docs.faissbase")) == []
+        return
     db.create_collection("empty", 2)
     docs.delete(["r7"])
     expected = docs.get(include_vectors=True)
@@ -240,6 +265,10 @@ def test_care_is_told(docs: Any) -> None:
     docs.delete(["r0"])
     docs.train()
     assert docs.verify().ok
+    if _is_sharded(docs):  # a shard is merged once a tenth of it is dead
+        docs.delete([f"r{i}" for i in range(N // 2)])
+        assert docs.optimize().slots_after == docs.stats().slots == docs.ntotal == N // 2
+        return
     assert docs.optimize().slots_after == N - 1
     stats = docs.stats()
     assert (stats.ntotal, stats.slots, stats.tombstones) == (N - 1, N - 1, 0)

@@ -14,7 +14,8 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 import orjson
 
 from faissbase.cli.console import Answer, Console
-from faissbase.database.database import Database, connect
+from faissbase.connecting import connect_folder
+from faissbase.database.database import DEFAULT_TENANT, Database
 from faissbase.errors import InvalidInputError, NotFoundError
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -115,7 +116,7 @@ def add_yes_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask first")
 
 
-def open_database(folder: Path, *, read_only: bool) -> Database:
+def open_database(folder: Path, *, read_only: bool, tenant: str = DEFAULT_TENANT) -> Database:
     """The database in ``folder``, which must be there.
 
     Raises
@@ -124,7 +125,7 @@ def open_database(folder: Path, *, read_only: bool) -> Database:
         No database there; says how to come by one.
     """
     try:
-        found = connect(folder, read_only=True)
+        found = connect_folder(folder, read_only=True, tenant=tenant)
     except NotFoundError as error:
         raise NotFoundError(
             f"{error}: give --data FOLDER or set {DATA_VARIABLE} (faissbase demo makes one to try)"
@@ -132,7 +133,7 @@ def open_database(folder: Path, *, read_only: bool) -> Database:
     if read_only:
         return found
     found.close()
-    return connect(folder)
+    return connect_folder(folder, tenant=tenant)
 
 
 @option_type

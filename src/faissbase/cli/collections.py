@@ -22,6 +22,7 @@ from faissbase.collection.collection import LocalCollection
 from faissbase.collection.stats import Stats
 from faissbase.database.database import Database
 from faissbase.errors import CorruptionError, InvalidInputError
+from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
 
 _DAMAGED = 5
 
@@ -117,7 +118,9 @@ def run_stats(args: argparse.Namespace, console: Console) -> Answer:
         return _all(db, args, console)
 
 
-def _one(stats: Stats) -> list[str]:
+def _one(stats: Stats | ShardedStats) -> list[str]:
+    if isinstance(stats, ShardedStats):
+        return _one_of_shards(stats)
     dead = f"{stats.tombstones:,}"
     if stats.tombstones:
         room = text.size(stats.tombstones * stats.dimension * 4)
@@ -132,6 +135,21 @@ def _one(stats: Stats) -> list[str]:
         "vectors": text.size(stats.vectors_bytes),
         "ids, metadata, text": text.size(stats.records_bytes),
         "folder": text.printable(stats.path),
+    }
+    return [stats.name, *text.facts(pairs)]
+
+
+def _one_of_shards(stats: ShardedStats) -> list[str]:
+    pairs = {
+        "records": f"{stats.ntotal:,}",
+        "dimension": str(stats.dimension),
+        "metric": stats.metric,
+        "index type": stats.index_type,
+        "index": f"{stats.index} over {stats.slots_indexed:,} of {stats.slots:,} slots",
+        "deleted or replaced": f"{stats.tombstones:,}",
+        "shards": f"{len(stats.shards):,}, {text.size(stats.size_bytes)}",
+        "version": f"{stats.version:,}",
+        "store": text.printable(stats.url),
     }
     return [stats.name, *text.facts(pairs)]
 
@@ -164,19 +182,30 @@ def _all(db: Database, args: argparse.Namespace, console: Console) -> Answer:
     return Answer({"collections": documents}, lines, _DAMAGED if damage else 0)
 
 
-def _row(stats: Stats) -> list[str]:
-    on_disk = text.size(stats.vectors_bytes + stats.records_bytes)
+def _row(stats: Stats | ShardedStats) -> list[str]:
+    on_disk = text.size(_size_bytes(stats))
     kind = [str(stats.dimension), stats.metric, stats.index_type]
     return [stats.name, f"{stats.ntotal:,}", *kind, f"{stats.tombstones:,}", on_disk]
+
+
+def _size_bytes(stats: Stats | ShardedStats) -> int:
+    """What a collection takes in the folder, or in object storage."""
+    if isinstance(stats, ShardedStats):
+        return stats.size_bytes
+    return stats.vectors_bytes + stats.records_bytes
 
 
 def run_optimize(args: argparse.Namespace, console: Console) -> Answer:
     with open_database(args.data, read_only=False) as db:
         report = db.get_collection(args.collection).optimize(progress=console.shows_progress)
+    document = {"collection": args.collection, **asdict(report)}
     dropped = report.slots_before - report.slots_after
+    if isinstance(report, ShardedOptimizeReport):
+        shards = f"{report.shards_before:,} shards are {report.shards_after:,} now"
+        return Answer(document, [f"dropped {text.count(dropped, 'dead slot')}; {shards}"])
     line = f"dropped {text.count(dropped, 'dead slot')}, gave back {text.size(report.reclaimed_bytes)}"
     line += f"; an index covers {report.slots_indexed:,} of {report.slots_after:,} slots"
-    return Answer({"collection": args.collection, **asdict(report)}, [line])
+    return Answer(document, [line])
 
 
 def run_delete(args: argparse.Namespace, console: Console) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,13 @@ that others can reach is refused without keys or without TLS.
 
 Settings come from a TOML file (--config), from FAISSBASE_<NAME> in the
 environment and from the options below; the later wins."""
+_ABOUT_SHARDS = """\
+Serve datasets of shards in object storage by the same REST as faissbase serve, until
+Ctrl-C or SIGTERM. A tenant's datasets are below URL/<tenant>/. The data folder holds
+the API keys, and copies of shards. Any number of servers may serve one store, and
+write to it.
+
+Settings come from the same places as those of faissbase serve."""
 
 
 def add(commands: Commands) -> None:
@@ -40,12 +48,17 @@ def add(commands: Commands) -> None:
         ],
         exit_codes="0 stopped as asked; 2 a setting is wrong; 4 not allowed, or the address is taken",
     )
+    _add_settings(command, list(_settings()))
+
+
+def _add_settings(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
     add_data_option(command)
     command.add_argument("--config", metavar="FILE", help="settings in TOML ($FAISSBASE_CONFIG)")
     command.add_argument(
         "--show-config", action="store_true", help="print every setting and where it comes from, and end"
     )
-    for name, (about, default) in _settings().items():
+    for name in names:
+        about, default = _settings()[name]
         flag = f"--{name.replace('_', '-')}"
         if isinstance(default, bool):
             command.add_argument(flag, action="store_true", default=None, help=about)
@@ -62,11 +75,29 @@ def _settings() -> dict[str, tuple[str, Any]]:
     }
 
 
+def add_of_shards(commands: Commands) -> None:
+    """``faissbase shards serve URL``."""
+    command = add_command(
+        commands,
+        "serve",
+        run,
+        summary="serve the datasets at a URL by HTTP",
+        about=_ABOUT_SHARDS,
+        examples=[
+            "faissbase shards serve s3://bucket/prefix --data ./keys",
+            "faissbase shards serve file:///mnt/shards --refresh-s 0.5",
+        ],
+        exit_codes="0 stopped as asked; 2 a setting is wrong; 4 not allowed, or no store or address",
+    )
+    command.add_argument("shards", metavar="URL", help="of the store, as s3://bucket/prefix")
+    _add_settings(command, [name for name in _settings() if name not in ("shards", "follow")])
+
+
 def run(args: argparse.Namespace, console: Console) -> Answer:
     from faissbase.server import settings as server_settings
 
     file = args.config or os.environ.get("FAISSBASE_CONFIG")
-    flags = {name: getattr(args, name) for name in _settings()}
+    flags = {name: getattr(args, name, None) for name in _settings()}
     flags["data"] = str(args.data) if _is_told(args) else None
     settings, sources = server_settings.load(flags, os.environ, Path(file) if file else None)
     if args.show_config:
@@ -75,7 +106,7 @@ def run(args: argparse.Namespace, console: Console) -> Answer:
         from faissbase.server.run import serve
 
     def started(url: str, is_open: bool) -> None:
-        console.note(f"faissbase serves {settings.data} on {url} (Ctrl-C stops it)")
+        console.note(f"faissbase serves {settings.url or settings.data} on {url} (Ctrl-C stops it)")
         if is_open:
             console.note(
                 f"no API key is needed yet; faissbase keys create --data {settings.data} --tenant NAME "

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from faissbase.cli import shards_care, text
+from faissbase.cli import serve, shards_care, text
 from faissbase.cli.arguments import (
     Commands,
     Parser,
@@ -92,6 +92,7 @@ def add(commands: Commands) -> None:
     _add_info(actions)
     _add_verify(actions)
     shards_care.add(actions)
+    serve.add_of_shards(actions)
 
 
 def run(args: argparse.Namespace, console: Console) -> Answer:

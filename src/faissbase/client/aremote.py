@@ -34,6 +34,7 @@ from faissbase.collection.care import OptimizeReport
 from faissbase.collection.stats import Stats
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
+from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
 from faissbase.types import Hit, Metric, Page, Record, VerifyReport, Where
 
 
@@ -310,11 +311,11 @@ class AsyncCollection:
         """Have a named index learn anew, from vectors given or stored, and be built."""
         await self._connection.run(calls.train(self._facts, xt))
 
-    async def optimize(self) -> OptimizeReport:
+    async def optimize(self) -> OptimizeReport | ShardedOptimizeReport:
         """Compact, and build the index to the end."""
         return await self._connection.run(calls.optimize(self._facts))
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> Stats | ShardedStats:
         """Sizes and debts of this collection; ``path`` is its address."""
         return await self._connection.run(calls.stats(self._facts, self._connection.url))
 

@@ -20,6 +20,7 @@ from faissbase.collection.planner import Plan, wanted_from
 from faissbase.collection.stats import Stats
 from faissbase.errors import ConflictError, InvalidInputError
 from faissbase.filters.tree import Everything, parse
+from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
 from faissbase.types import (
     Float32,
     Hit,
@@ -413,13 +414,17 @@ def train(facts: Facts, xt: Any) -> Steps[None]:
     yield Exchange("POST", f"{facts.path}/train", body)
 
 
-def optimize(facts: Facts) -> Steps[OptimizeReport]:
+def optimize(facts: Facts) -> Steps[OptimizeReport | ShardedOptimizeReport]:
     answer = yield Exchange("POST", f"{facts.path}/optimize")
+    if "shards_after" in answer:
+        return ShardedOptimizeReport(**answer)
     return OptimizeReport(**answer)
 
 
-def stats(facts: Facts, url: str) -> Steps[Stats]:
+def stats(facts: Facts, url: str) -> Steps[Stats | ShardedStats]:
     answer = yield Exchange("GET", f"{facts.path}/stats")
+    if answer.get("placement") == "sharded":
+        return ShardedStats.of_dict({**answer, "url": f"{url}{facts.path}"})
     return Stats(**answer, path=f"{url}{facts.path}")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from faissbase.ann.segment import Knobs
 from faissbase.ann.spec import Spec
 from faissbase.collection import answers
 from faissbase.collection.answers import Moment
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.building import Progress
 from faissbase.collection.care import Care
 from faissbase.collection.collection import LocalCollection, Parts
@@ -23,9 +25,11 @@ from faissbase.collection.store import NOTHING, Config, Store, vectors_path
 from faissbase.collection.writer import Put, Writer
 from faissbase.errors import ConflictError
 from faissbase.filters.tree import parse
-from faissbase.storage.files import os_errors
+from faissbase.storage.files import draft_folder, os_errors, publish
 from faissbase.storage.records import State
 from faissbase.types import Float32, Mask, SearchResult, Slots, Where
+
+T = TypeVar("T")
 
 _BATCH_BYTES = 8 << 20
 _BATCH_ROWS = 8192
@@ -60,6 +64,8 @@ class FrozenCollection(Measurable):
     memory_budget : int, optional
     like : FrozenCollection, optional
         The same folder with other hidden slots: its open files are shared. Closing one closes both.
+    bounds : Bounds
+        How much one answer may bring.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class FrozenCollection(Measurable):
         *,
         memory_budget: int | None = None,
         like: FrozenCollection | None = None,
+        bounds: Bounds = UNBOUNDED,
     ) -> None:
         super().__init__(
             folder,
@@ -79,6 +86,7 @@ class FrozenCollection(Measurable):
             memory_budget=memory_budget,
             on_open=_nothing,
             on_work=_nothing,
+            bounds=bounds,
         )
         self._hidden = hidden
         self._like = like
@@ -87,7 +95,12 @@ class FrozenCollection(Measurable):
         """The same collection with other hidden slots. This one goes on as it is."""
         like = self._like or self  # not one that hangs on another, or a long row of them would
         return FrozenCollection(
-            self._folder, self._config, hidden, memory_budget=self._memory_budget, like=like
+            self._folder,
+            self._config,
+            hidden,
+            memory_budget=self._memory_budget,
+            like=like,
+            bounds=self._bounds,
         )
 
     def slots_of(self, ids: list[str]) -> dict[str, int]:
@@ -121,6 +134,10 @@ class FrozenCollection(Measurable):
         if rows is None:
             raise ConflictError(f"collection {self.name!r} was changed meanwhile: start again")
         return rows
+
+    def at_one_moment(self, read: Callable[[Moment], T]) -> T:
+        """What ``read`` makes of one moment, which stays as it is to the end of it, whoever writes."""
+        return self._pinned(read)
 
     @property
     def hidden(self) -> Slots:
@@ -169,6 +186,7 @@ class FrozenCollection(Measurable):
             durability="full",
             memory_bytes=self._memory_budget,
             hidden=self._hidden,
+            bounds=self._bounds,
         )
 
 
@@ -187,6 +205,35 @@ def _nothing(collection: LocalCollection) -> None:
 
 def _stamp(state: State) -> tuple[int, int, int]:
     return state.generation, state.next_slot, state.last_seq
+
+
+class ArrivingCollection(LocalCollection):
+    """A collection that one process fills, in as many attempts as it takes, before others know of it.
+
+    What it has acknowledged is durable.
+    """
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        """Open what an earlier attempt has left in ``folder``, or make it."""
+        if not folder.exists():
+            with draft_folder(folder.parent) as draft:
+                made = draft / folder.name
+                made.mkdir()
+                make_files(made, "", config)
+                publish(made, folder)
+        super().__init__(
+            folder,
+            config,
+            read_only=False,
+            durability="full",
+            memory_budget=None,
+            on_open=_nothing,
+            on_work=_nothing,
+        )
+
+    def put(self, rows: Rows) -> int:
+        """Store checked records, replacing those whose ids exist; how many."""
+        return self._parts().writer.run(Put(rows))
 
 
 class FreshCollection(Measurable):

@@ -18,7 +18,7 @@ from faissbase.collection.tuning import BANDS, band_of
 
 _EXACTLY = Wanted(recall=1.0)
 _Z = 1.96
-_TOLERANCE = 1e-5  # float32 rounding, relative: a hit as near as the k-th counts
+TOLERANCE = 1e-5  # float32 rounding, relative: a hit as near as the k-th counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,9 @@ class RecallReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measured:
-    question: Question
+class Measured:
+    """What came of one question; its band is a place in `BANDS`."""
+
     band: int
     recall: float
     target: float
@@ -111,21 +112,23 @@ def measured_recall(moment: Moment, questions: Sequence[Question], budget_s: flo
         measured = _measured_within(moment, asked, start + budget_s)
         n_measured = n_measured or len(measured)
         moved = set()
-        for at in sorted({each.band for each in measured}):
-            band = _band(at, [each for each in measured if each.band == at])
+        for at in sorted({each.band for _, each in measured}):
+            band = band_of_measured(at, [each for _, each in measured if each.band == at])
             is_tunable = band.n_exact < band.n_queries and band.target > 0.0
             if is_tunable and tuning.learn(at, band.recall, band.recall_low, band.target):
                 moved.add(at)
             bands[at] = replace(band, effort_factor=tuning.factors[at])
         if moved:
             moment.snapshot.plans.clear()
-        asked = [each.question for each in measured if each.band in moved and bands[each.band].is_below]
+        asked = [each for each, found in measured if found.band in moved and bands[found.band].is_below]
     ordered = tuple(bands[at] for at in sorted(bands))
     return RecallReport(ordered, len(questions), n_measured, time.process_time() - start)
 
 
-def _measured_within(moment: Moment, questions: Sequence[Question], until_s: float) -> list[_Measured]:
-    measured: list[_Measured] = []
+def _measured_within(
+    moment: Moment, questions: Sequence[Question], until_s: float
+) -> list[tuple[Question, Measured]]:
+    measured: list[tuple[Question, Measured]] = []
     for question in questions:
         if measured and time.process_time() > until_s:
             break
@@ -135,7 +138,7 @@ def _measured_within(moment: Moment, questions: Sequence[Question], until_s: flo
     return measured
 
 
-def _measure(moment: Moment, question: Question) -> _Measured | None:
+def _measure(moment: Moment, question: Question) -> tuple[Question, Measured] | None:
     """One question; None where nothing matches any more."""
     selection = moment.select(question.where)
     if not selection.count:
@@ -144,17 +147,19 @@ def _measure(moment: Moment, question: Question) -> _Measured | None:
     wanted = question.wanted
     plan, (distances, slots) = planned_slots(moment, question.query, question.k, question.where, wanted)
     kth = float(exact[0, -1])
-    slack = _TOLERANCE * (abs(kth) + 1e-30)
+    slack = TOLERANCE * (abs(kth) + 1e-30)
     is_l2 = moment.snapshot.view.metric == "l2"
     near = distances[0] <= kth + slack if is_l2 else distances[0] >= kth - slack
     n_right = int((near & (slots[0] >= 0)).sum())
     share = selection.count / selection.n
     target = 0.0 if wanted.is_explicit else (wanted.recall or DEFAULT_RECALL)
     recall = min(1.0, n_right / exact.shape[1])
-    return _Measured(question, band_of(share), recall, target, plan.path not in ("index", "codes"))
+    is_exact = plan.path not in ("index", "codes")
+    return question, Measured(band_of(share), recall, target, is_exact)
 
 
-def _band(at: int, measured: Sequence[_Measured]) -> Band:
+def band_of_measured(at: int, measured: Sequence[Measured]) -> Band:
+    """A band from the questions that belong to it."""
     recalls = [each.recall for each in measured]
     n = len(recalls)
     mean = sum(recalls) / n

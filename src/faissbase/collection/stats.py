@@ -14,6 +14,25 @@ from faissbase.types import Metric
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """What is open of a collection.
+
+    Attributes
+    ----------
+    memory_bytes : int
+        What its indexes keep in memory.
+    version : int or None
+        Of a dataset of shards, the one that is answered from; None of a collection in a folder.
+    age_s : float
+        How many seconds ago the store was asked for a newer version.
+    """
+
+    memory_bytes: int
+    version: int | None = None
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """Sizes and debts of a collection, for people and programs.
 

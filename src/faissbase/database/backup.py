@@ -118,6 +118,12 @@ def _add_live(tar: tarfile.TarFile, catalog: Catalog, tenant: str, config: Confi
 
 
 def _add_collection(tar: tarfile.TarFile, catalog: Catalog, tenant: str, config: Config) -> dict[str, Any]:
+    url = catalog.placement(config)
+    if url is not None:
+        raise InvalidInputError(
+            f"collection {config.name!r} is at {url}, and a backup holds what is in the folder: "
+            "faissbase demote brings it back"
+        )
     folder = catalog.folder(tenant, config)
     base = f"{tenant}/{config.uuid}"
     with tempfile.TemporaryDirectory(dir=Path(str(tar.name)).parent if tar.name else None) as scratch:

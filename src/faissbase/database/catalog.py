@@ -9,14 +9,20 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from faissbase.collection.folder import make_files
 from faissbase.collection.store import Config
-from faissbase.errors import AlreadyExistsError, CorruptionError, FaissbaseError, NotFoundError
+from faissbase.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    CorruptionError,
+    FaissbaseError,
+    NotFoundError,
+)
 from faissbase.storage import records, sqlite
 from faissbase.storage.files import alone_in, os_errors, publish, sync_folder
 from faissbase.storage.salvage import damaged_meta, readable_collections
@@ -44,7 +50,18 @@ CREATE TABLE collections(
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX live_names ON collections(tenant, name) WHERE NOT is_deleting;
 """
+# Made with the first collection that goes elsewhere: who never has one has the same file as ever.
+_PLACEMENTS = """
+CREATE TABLE IF NOT EXISTS placements(
+    uuid TEXT PRIMARY KEY,
+    url TEXT NOT NULL,
+    is_moving INTEGER NOT NULL
+) WITHOUT ROWID
+"""
 _COLUMNS = "uuid, name, dimension, metric, index_type"
+
+
+_TAKEN = "SELECT uuid FROM collections WHERE tenant = ? AND name = ? AND NOT is_deleting"
 
 
 class Catalog:
@@ -65,6 +82,7 @@ class Catalog:
         self._read_only = read_only
         self._n_changes = 0
         self._listed: dict[str, tuple[tuple[int, ...], list[Config]]] = {}
+        self._placed: tuple[tuple[int, ...], dict[str, str]] | None = None
         self._check_pages()
         if not read_only:
             self._finish_interrupted()
@@ -141,13 +159,104 @@ class Catalog:
         """What each collection of a tenant is, by name."""
         statement = f"SELECT {_COLUMNS} FROM collections WHERE tenant = ? AND NOT is_deleting ORDER BY name"
         with self._use() as connection:
-            changes_of_others = connection.pragma("data_version")
-            version = (os.getpid(), changes_of_others, self._n_changes)
+            version = self._version(connection)
             known = self._listed.get(tenant)
             if known is None or known[0] != version:
                 found = [Config(*row) for row in connection.execute(statement, (tenant,))]
                 known = self._listed[tenant] = (version, found)
             return list(known[1])
+
+    def _version(self, connection: Any) -> tuple[int, ...]:
+        """Another one after every change, whoever made it."""
+        return (os.getpid(), connection.pragma("data_version"), self._n_changes)
+
+    # ---- collections that are elsewhere ----------------------------------------------------------
+
+    def placement(self, config: Config) -> str | None:
+        """The URL where the records of a collection are; None of one in this folder."""
+        with self._use() as connection:
+            version = self._version(connection)
+            if self._placed is None or self._placed[0] != version:
+                self._placed = version, _placements(connection)
+            return self._placed[1].get(config.uuid)
+
+    def place(
+        self,
+        tenant: str,
+        config: Config,
+        url: str,
+        expected: records.State,
+        publish: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Have the records of a collection be at ``url`` from now on, and remove those in the folder.
+
+        Parameters
+        ----------
+        expected : State
+            In which the records were that ``url`` holds.
+        publish : callable
+            Called once nobody can write to the records in the folder any more, and before it is settled.
+
+        Raises
+        ------
+        ConflictError
+            Something was written since: nothing has changed.
+        """
+        values = "INSERT OR REPLACE INTO placements VALUES(?, ?, ?)"
+        with self._writing() as connection:  # tells whoever connects after a crash what was going on
+            _check_live(connection, config)
+            connection.execute(_PLACEMENTS)
+            connection.execute(values, (config.uuid, url, 1))
+        with self._writing() as connection:
+            _check_live(connection, config)
+            _end_records(self.folder(tenant, config), expected, publish)
+            connection.execute(values, (config.uuid, url, 0))
+        shutil.rmtree(self.folder(tenant, config), ignore_errors=True)
+
+    def bring(self, tenant: str, config: Config, folder: Path) -> None:
+        """Take the finished files of a collection in; one that was elsewhere is in the folder from now on.
+
+        Raises
+        ------
+        AlreadyExistsError
+            The name is another collection's.
+        """
+        target = self.folder(tenant, config)
+        with self._writing() as connection, os_errors(f"cannot write to {target}"):
+            is_placed = config.uuid in _placements(connection)
+            taken = connection.execute(_TAKEN, (tenant, config.name)).fetchone()
+            if taken is not None and taken != (config.uuid,):
+                raise AlreadyExistsError(f"collection {config.name!r} exists already")
+            if folder.exists():  # else a call that was interrupted has moved it
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(exist_ok=True)
+                os.rename(folder, target)
+                for level in (target.parent, target.parent.parent):
+                    sync_folder(level)
+            if is_placed:
+                connection.execute("DELETE FROM placements WHERE uuid = ?", (config.uuid,))
+            elif taken is None:
+                _insert(connection, tenant, config)
+
+    def _finish_moves(self) -> None:
+        """Finish what `place` and `bring` were at when they were interrupted."""
+        with self._use() as connection:
+            if not _has_placements(connection):
+                return
+        with self._writing() as connection:
+            found = connection.execute(
+                "SELECT tenant, placements.uuid, is_moving FROM placements JOIN collections USING(uuid)"
+            ).fetchall()
+            for tenant, uuid_text, is_moving in found:
+                folder = self.root / tenant / uuid_text
+                if not _has_ended(folder):
+                    if not is_moving:  # brought, and not settled
+                        connection.execute("DELETE FROM placements WHERE uuid = ?", (uuid_text,))
+                    continue  # else nothing has happened yet, or it is happening just now
+                connection.execute("UPDATE placements SET is_moving = 0 WHERE uuid = ?", (uuid_text,))
+                shutil.rmtree(folder, ignore_errors=True)
+
+    # ---- all of them -----------------------------------------------------------------------------
 
     def names(self, tenant: str) -> list[str]:
         statement = "SELECT name FROM collections WHERE tenant = ? AND NOT is_deleting ORDER BY name"
@@ -169,9 +278,8 @@ class Catalog:
             The name is taken.
         """
         folder = self.folder(tenant, config)
-        taken = "SELECT 1 FROM collections WHERE tenant = ? AND name = ? AND NOT is_deleting"
         with self._writing() as connection:
-            if connection.execute(taken, (tenant, config.name)).fetchone():
+            if connection.execute(_TAKEN, (tenant, config.name)).fetchone():
                 raise AlreadyExistsError(f"collection {config.name!r} exists already")
             self._check_not_lost(connection, tenant, config.name)
             make_folder(folder, tenant, config)
@@ -211,7 +319,8 @@ class Catalog:
             found = [text for (text,) in connection.execute("PRAGMA integrity_check")]
         problems = [Problem("catalog", FILE_NAME, text) for text in found if text != "ok"]
         for tenant, config in self.all_live():
-            if not self.folder(tenant, config).exists() and self.find(tenant, config.name) == config:
+            is_lost = not self.folder(tenant, config).exists() and self.placement(config) is None
+            if is_lost and self.find(tenant, config.name) == config:
                 where = f"{tenant}/{config.uuid}"
                 problems.append(Problem("catalog", where, f"the folder of {config.name!r} is missing"))
         return problems + self.lost_collections()
@@ -238,9 +347,12 @@ class Catalog:
             return
         with self._writing() as connection:
             connection.execute("DELETE FROM collections WHERE uuid = ?", (uuid_text,))
+            if _has_placements(connection):
+                connection.execute("DELETE FROM placements WHERE uuid = ?", (uuid_text,))
 
     def _finish_interrupted(self) -> None:
-        """Finish deletions and undo creations that a crash cut short."""
+        """Finish deletions and moves, and undo creations, that a crash cut short."""
+        self._finish_moves()
         with self._use() as connection:
             deleting = connection.execute("SELECT tenant, uuid FROM collections WHERE is_deleting").fetchall()
         for tenant, uuid_text in deleting:
@@ -333,6 +445,51 @@ def make_folder(folder: Path, tenant: str, config: Config) -> None:
 def _insert(connection: Any, tenant: str, config: Config) -> None:
     values = (config.uuid, tenant, config.name, config.dimension, config.metric, config.index_type)
     connection.execute("INSERT INTO collections VALUES(?, ?, ?, ?, ?, ?, 0)", values)
+
+
+def _has_placements(connection: Any) -> bool:
+    """Whether a collection was ever elsewhere."""
+    wanted = "SELECT 1 FROM sqlite_schema WHERE name = 'placements'"
+    return connection.execute(wanted).fetchone() is not None
+
+
+def _placements(connection: Any) -> dict[str, str]:
+    """The URL of each collection that is elsewhere, by its id."""
+    if not _has_placements(connection):
+        return {}
+    return dict(connection.execute("SELECT uuid, url FROM placements WHERE NOT is_moving"))
+
+
+def _check_live(connection: Any, config: Config) -> None:
+    found = connection.execute("SELECT is_deleting FROM collections WHERE uuid = ?", (config.uuid,))
+    if found.fetchone() != (0,):
+        raise NotFoundError(f"collection {config.name!r} was deleted")
+
+
+def _end_records(folder: Path, expected: records.State, publish: Callable[[], None]) -> None:
+    """Have nobody read or write the records in a folder again, unless somebody has since ``expected``."""
+    opened = records.Records(folder, synchronous="FULL")
+    try:
+        with opened.write_transaction() as transaction:
+            state = transaction.state()
+            if not state.is_deleted and _written(state) != _written(expected):
+                raise ConflictError(f"{folder} was written to meanwhile: nothing was changed")
+            publish()
+            transaction.set_meta("deleted", 1)
+    finally:
+        opened.close()
+
+
+def _written(state: records.State) -> tuple[int, int, int]:
+    """What every write changes."""
+    return state.generation, state.next_slot, state.last_seq
+
+
+def _has_ended(folder: Path) -> bool:
+    try:
+        return bool(records.read_meta(folder).get("deleted"))
+    except NotFoundError:
+        return True
 
 
 def _tell_other_processes(folder: Path) -> None:

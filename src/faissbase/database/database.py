@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -16,11 +17,13 @@ from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.folder import check_name, new_config
 from faissbase.collection.inputs import check_count
+from faissbase.collection.stats import Served
 from faissbase.collection.store import Config
 from faissbase.database.background import Background
 from faissbase.database.backup import open_backup, write_backup
 from faissbase.database.catalog import FILE_NAME, Catalog
 from faissbase.database.opened import Opened
+from faissbase.database.placements import Places, elsewhere
 from faissbase.errors import (
     AccessError,
     AlreadyExistsError,
@@ -31,11 +34,13 @@ from faissbase.errors import (
 )
 from faissbase.storage.files import os_errors
 from faissbase.storage.keys import FILE_NAME as KEYS_FILE
+from faissbase.storage.records import State
 from faissbase.storage.totals import Tally, Totals, count_stored
 from faissbase.types import (
     DURABILITIES,
     Durability,
     Metric,
+    Placement,
     Problem,
 )
 
@@ -53,6 +58,8 @@ def connect(
     read_only: bool = False,
     durability: Durability = "full",
     memory_budget: int | None = None,
+    tenant: str = DEFAULT_TENANT,
+    places: Places | None = None,
 ) -> Database:
     """Open a folder as a database, making it where there is none; see ``faissbase.connect``."""
     if durability not in DURABILITIES:
@@ -70,7 +77,14 @@ def connect(
         )
     root = Path(text)
     _check_root(root, read_only)
-    return Database(root, read_only=read_only, durability=durability, memory_budget=budget)
+    return Database(
+        root,
+        read_only=read_only,
+        durability=durability,
+        tenant=tenant,
+        memory_budget=budget,
+        places=places,
+    )
 
 
 def _check_root(root: Path, read_only: bool) -> None:
@@ -148,6 +162,7 @@ class Database:
         memory_budget: int | None = None,
         temporary_lock: int | None = None,
         bounds: Bounds = UNBOUNDED,
+        places: Places | None = None,
     ) -> None:
         self.path = root
         self.tenant = check_name(tenant, "tenant")
@@ -155,6 +170,7 @@ class Database:
         self._durability: Durability = durability
         self._memory_budget = memory_budget
         self._bounds = bounds
+        self._places = places
         self._background = Background()
         self._catalog = Catalog(root, read_only=read_only)
         self._lock = threading.Lock()
@@ -258,12 +274,58 @@ class Database:
     def totals(self, config: Config, *, is_fresh: bool = False) -> Totals:
         """What a collection holds; its indexes are not opened for it. See `Tally.of`."""
         self._check_open()
+        url = self._catalog.placement(config)
+        if url is not None:
+            return self._elsewhere(config, url).totals(url)
         return _tally.of(self._catalog.folder(self.tenant, config), is_fresh=is_fresh)
 
     def count_stored(self, config: Config, ids: list[str]) -> int:
         """How many of these ids a collection holds."""
         self._check_open()
+        url = self._catalog.placement(config)
+        if url is not None:
+            return self._elsewhere(config, url).count_stored(url, ids)
         return count_stored(self._catalog.folder(self.tenant, config), ids)
+
+    def placement(self, config: Config) -> Placement:
+        """Where the records of a collection are: ``"folder"`` or ``"sharded"``."""
+        self._check_open()
+        return "folder" if self._catalog.placement(config) is None else "sharded"
+
+    def url(self, config: Config) -> str | None:
+        """Where the records of a collection are; None of one in this folder."""
+        self._check_open()
+        return self._catalog.placement(config)
+
+    def place(
+        self, config: Config, url: str, expected: State, publish: Callable[[], None] = lambda: None
+    ) -> None:
+        """Have the records of a collection be at a URL from now on; see `Catalog.place`."""
+        self._check_writable()
+        self._catalog.place(self.tenant, config, url, expected, publish)
+        self._forget(config)
+
+    def bring(self, config: Config, folder: Path) -> None:
+        """Take the finished files of a collection into this folder; see `Catalog.bring`."""
+        self._check_writable()
+        self._catalog.bring(self.tenant, config, folder)
+
+    def folder(self, config: Config) -> Path:
+        """Where the files of a collection are that is in this folder."""
+        return self._catalog.folder(self.tenant, config)
+
+    def served(self, config: Config) -> Served | None:
+        """What is open of a collection; None where nothing is."""
+        url = self._catalog.placement(config)
+        if url is not None:
+            return self._elsewhere(config, url).served(url)
+        with self._lock:
+            found = self._collections.get(config.uuid)
+        return Served(found.stats().memory_bytes) if found is not None and found.is_open else None
+
+    def oldest_s(self) -> float | None:
+        """For how long news of collections that are elsewhere may have been missed; None where none is."""
+        return None if self._places is None else self._places.oldest_s()
 
     def open(self, config: Config) -> LocalCollection:
         """The collection that `describe` has found."""
@@ -272,11 +334,23 @@ class Database:
     def delete_collection(self, name: str) -> None:
         """Delete a collection and all its files. `NotFoundError` where there is none."""
         self._check_writable()
-        config = self._catalog.delete(self.tenant, check_name(name))
+        found = self._catalog.find(self.tenant, check_name(name))
+        url = None if found is None else self._catalog.placement(found)
+        if found is not None and url is not None:
+            self._elsewhere(found, url).delete(url)
+        self._forget(self._catalog.delete(self.tenant, name))
+
+    def _forget(self, config: Config) -> None:
         with self._lock:
             collection = self._collections.pop(config.uuid, None)
         if collection is not None:
             collection.close()
+
+    def _elsewhere(self, config: Config, url: str) -> Places:
+        """What opens a collection that is not in this folder."""
+        if self._places is None:
+            raise elsewhere(config.name, url)
+        return self._places
 
     def verify_catalog(self) -> list[Problem]:
         """What is wrong with the list of collections itself; see ``verify`` of each for their contents.
@@ -314,10 +388,17 @@ class Database:
         for collection in collections:
             collection.close()
         self._catalog.close()
+        if self._places is not None:
+            self._places.close()
         if hasattr(self, "_remover"):
             self._remover()
 
     def _collection(self, config: Config) -> LocalCollection:
+        url = self._catalog.placement(config)
+        if url is not None:
+            self._forget(config)  # another process may have moved it while it was open here
+            opened: LocalCollection = self._elsewhere(config, url).open(url, read_only=self.read_only)
+            return opened  # it has the same interface, and its class is not known here
         with self._lock:
             if config.uuid not in self._collections:
                 self._collections[config.uuid] = LocalCollection(

@@ -178,7 +178,7 @@ class Server:
             more.append((b"connection", b"close"))
         if isinstance(ours, TooMany | QuotaExceeded):
             more.append((b"retry-after", str(math.ceil(ours.retry_after_s)).encode()))
-        body = body_of(ours, story.request_id, str(self._tenants.folder))
+        body = body_of(ours, story.request_id, self._tenants.tidy)
         await _send(send, story, status, body, JSON, more)
 
     def _tell(self, story: _Story, scope: Scope) -> None:
@@ -204,7 +204,7 @@ class Server:
         story.route = op.path
         if scope["method"] not in ("GET", "HEAD"):
             raise WrongMethod(scope["method"], op.methods)
-        health = op.run(self.is_stopping)
+        health = op.run(self)
         status = 503 if op.path.endswith("/ready") and not health.ready else 200
         await _send(send, story, status, msgspec.json.encode(health), JSON)
 
@@ -273,6 +273,11 @@ class Server:
             raise WrongMedia(f"send the header content-type: {MEDIA}")
         if self.is_stopping:
             raise UnavailableError("the server is stopping")
+        if not self._tenants.has_faiss:
+            raise InvalidInputError(
+                "this server serves shards from object storage, and no indexes of FAISS's own: faissbase "
+                "serve on a folder does"
+            )
         announced = heads.get(b"content-length", b"").decode("latin-1")
         begin = partial(_begin, send, story, 200, media=MEDIA, more=[])
         await self._dropin.serve(key, announced, receive, lambda n_bytes: begin(n_bytes=n_bytes), send)
@@ -323,6 +328,10 @@ class Server:
         self._answered.end(call.key.id, what, status, content)
         return status, content
 
+    def age_s(self) -> float | None:
+        """See `Tenants.age_s`."""
+        return self._tenants.age_s()
+
     def close(self) -> None:
         """Wait for what runs, then checkpoint and close all files."""
         self.is_stopping = True
@@ -340,7 +349,7 @@ def _is_here() -> bool:
 def _answer_of(op: Operation, call: Call) -> Answer:
     """Decode, run, encode: all that takes time, in one thread."""
     op.decode(call)
-    return op.status, op.encode(op.run(call))
+    return op.status, op.encode(op.serve(call))
 
 
 async def _send(

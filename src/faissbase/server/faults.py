@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -90,12 +90,7 @@ def as_ours(error: Exception) -> FaissbaseError:
     return InternalError(_HIDDEN)
 
 
-def without_folder(text: str, folder: str) -> str:
-    """``text`` with paths in the data folder told from there: where that lies is nobody's business."""
-    return text.replace(f"{folder}/", "").replace(folder, "the data folder")
-
-
-def body_of(error: FaissbaseError, request_id: str, folder: str) -> bytes:
-    """The answer's body; ``folder`` is the data folder, absolute."""
-    fault = Fault(error.kind, without_folder(str(error), folder), request_id)
+def body_of(error: FaissbaseError, request_id: str, tidy: Callable[[str], str]) -> bytes:
+    """The answer's body; ``tidy`` takes out of a text what is nobody's business."""
+    fault = Fault(error.kind, tidy(str(error)), request_id)
     return msgspec.json.encode(FaultBody(fault))

@@ -16,7 +16,6 @@ from faissbase.errors import (
     UnavailableError,
 )
 from faissbase.server import named
-from faissbase.server.faults import without_folder
 from faissbase.server.operations import Call, Operation, matrix
 from faissbase.types import Problem
 from faissbase.wire import CreateIndex, Deleted, Empty, IndexInfo, IndexList, Ntotal, Train
@@ -33,6 +32,7 @@ def _info(call: Call, config: Config, ntotal: int | None) -> IndexInfo:
         config.metric,
         config.index_type,
         ntotal,
+        placement=call.tenants.database(call.key.tenant).placement(config),
     )
 
 
@@ -68,7 +68,7 @@ def describe(call: Call) -> IndexInfo:
     if _is_faiss(call):
         return named.describe(call, call.path["index"])
     config = call.tenants.find(call.key, call.path["index"])
-    return _info(call, config, call.tenants.database(call.key.tenant).open(config).ntotal)
+    return _info(call, config, call.collection().ntotal)
 
 
 def delete(call: Call) -> None:
@@ -116,20 +116,18 @@ def optimize(call: Call) -> dict[str, Any]:
 
 def stats(call: Call) -> dict[str, Any]:
     found = asdict(call.collection().stats())
-    del found["path"]
-    folder = str(call.tenants.folder)
-    damaged = found["damaged_segments"].items()
-    found["damaged_segments"] = {name: without_folder(text, folder) for name, text in damaged}
+    for where in ("path", "url"):
+        found.pop(where, None)
+    for reasons in ("damaged_segments", "shards_missing"):
+        if reasons in found:
+            found[reasons] = {name: call.tenants.tidy(text) for name, text in found[reasons].items()}
     return found
 
 
 def verify(call: Call) -> dict[str, Any]:
     report = call.collection().verify()
-    folder = str(call.tenants.folder)
-    problems = [
-        Problem(each.kind, without_folder(each.where, folder), without_folder(each.message, folder))
-        for each in report.problems
-    ]
+    tidy = call.tenants.tidy
+    problems = [Problem(each.kind, tidy(each.where), tidy(each.message)) for each in report.problems]
     return {"ok": report.ok, "rows_checked": report.rows_checked, "problems": problems}
 
 

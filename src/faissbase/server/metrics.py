@@ -23,6 +23,8 @@ PER_INDEX = (
     ("faissbase_index_tombstones", "Slots of deleted records that compaction would free.", "tombstones"),
     ("faissbase_index_unindexed", "Slots that no index covers yet.", "unindexed"),
     ("faissbase_index_memory_bytes", "Memory that the indexes keep busy.", "memory_bytes"),
+    ("faissbase_index_version", "Of open shards, the version that is served.", "version"),
+    ("faissbase_index_age_seconds", "Of open shards, since the store was asked for a newer one.", "age_s"),
 )
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -30,13 +32,15 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What is told of one index; ``memory_bytes`` is 0 while its files are not open."""
+    """What is told of one index, but for what is None; ``memory_bytes`` is 0 while its files are not open."""
 
     name: str
     records: int
     tombstones: int
     unindexed: int
     memory_bytes: int
+    version: int | None = None
+    age_s: float | None = None
 
 
 class Metrics:
@@ -77,5 +81,6 @@ class Metrics:
         lines = []
         for name, about, field in PER_INDEX:
             lines += [f"# HELP {name} {about}", f"# TYPE {name} gauge"]
-            lines += [f'{name}{{index="{each.name}"}} {getattr(each, field)}' for each in indexes]
+            values = ((each.name, getattr(each, field)) for each in indexes)
+            lines += [f'{name}{{index="{index}"}} {value}' for index, value in values if value is not None]
         return bytes(generate_latest(self._registry)) + "\n".join([*lines, ""]).encode()

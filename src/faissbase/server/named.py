@@ -30,7 +30,8 @@ _MOST_HITS = 200_000
 
 def is_there(call: Call, name: str) -> bool:
     """Whether there is a FAISS index of that name which the key is good for."""
-    return is_name(name) and call.key.may_use((name,)) and is_named(_folder(call) / name)
+    is_open = call.tenants.has_faiss and is_name(name) and call.key.may_use((name,))
+    return is_open and is_named(_folder(call) / name)
 
 
 def _folder(call: Call) -> Path:
@@ -44,8 +45,8 @@ def _info(call: Call, name: str, facts: Facts, ntotal: int | None) -> IndexInfo:
 
 def list_all(call: Call) -> list[IndexInfo]:
     """All that the key is good for, by their files; ``ntotal`` is told where one is asked for by name."""
-    found = []
-    for name in names_in(_folder(call)):
+    found: list[IndexInfo] = []
+    for name in names_in(_folder(call)) if call.tenants.has_faiss else ():
         if call.key.may_use((name,)):
             try:
                 facts = read_facts(_folder(call) / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -14,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from faissbase.collection.bounds import TooLarge
-from faissbase.collection.collection import LocalCollection
 from faissbase.dropin.facts import FOLDER, is_named
-from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
+from faissbase.errors import ConflictError, InvalidInputError, NotFoundError, NotReadyError
 from faissbase.server.bodies import ARROW, JSON, check_arrow, decoded, media_of, unpacked
+from faissbase.server.databases import ServedCollection
 from faissbase.server.downloads import Download
 from faissbase.server.keys import Key, Keys
 from faissbase.server.metrics import Metrics
 from faissbase.server.settings import Settings
-from faissbase.server.tenants import Tenants
+from faissbase.server.tenants import Tenants, is_there
 from faissbase.types import is_name
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 Scope = Literal["read", "write", "admin"]
 Float64: TypeAlias = npt.NDArray[np.float64]
 _SHOWN = 80
+_MOVING_S, _PAUSE_S = 10.0, 0.01
 _NUMBER_BYTES = 4
 _VALUES_STORED, _VALUES_ASKED = 20_000_000, 2_000_000
 
@@ -69,8 +71,9 @@ class Call:
     accept: str = ""
     media: str | None = JSON
     faiss: DropIn | None = None
+    used: ServedCollection | None = None
 
-    def collection(self) -> LocalCollection:
+    def collection(self) -> ServedCollection:
         """The index that the path names.
 
         Raises
@@ -80,10 +83,11 @@ class Call:
         """
         name = self.path["index"]
         try:
-            return self.tenants.collection(self.key, name)
+            self.used = self.tenants.collection(self.key, name)
+            return self.used
         except NotFoundError:
             folder = self.tenants.folder / self.key.tenant / FOLDER / name
-            if is_name(name) and self.key.may_use((name,)) and is_named(folder):
+            if self.tenants.has_faiss and is_name(name) and self.key.may_use((name,)) and is_named(folder):
                 raise IsFaiss(
                     f"{name!r} is a FAISS index: it can be listed, searched and deleted here"
                 ) from None
@@ -102,6 +106,15 @@ class Call:
             return database.count_stored(self.tenants.find(self.key, self.path["index"]), list(ids))
 
         return self.tenants.usage(self.key.tenant).room_for(self.settings, len(ids), n_bytes, n_stored)
+
+    def is_moving(self) -> bool:
+        """Whether the index goes on elsewhere than where it was just used, as in `faissbase promote`."""
+        if self.used is None or is_there(self.used):
+            return False
+        try:
+            return bool(self.tenants.find(self.key, self.path["index"]))
+        except NotFoundError:
+            return False
 
     def whole(self, name: str, default: int, most: int) -> int:
         """A whole number of 1 or more from the query string."""
@@ -198,6 +211,17 @@ class Operation:
             if len(raw) > most and raw.count(b",") > most:  # decoding them would hold up everybody
                 raise TooLarge(f"the body holds more than {most:,} values: send them in pieces")
             call.body = decoded(raw, content_type, self._decoder, call.key.tenant)
+
+    def serve(self, call: Call) -> Any:
+        """What `run` gives; again where the index has just moved elsewhere, so that nothing was done."""
+        until_s = time.monotonic() + _MOVING_S
+        while True:
+            try:
+                return self.run(call)
+            except (NotFoundError, NotReadyError):
+                if not call.is_moving() or time.monotonic() > until_s:
+                    raise
+                time.sleep(_PAUSE_S)
 
     def encode(self, answer: Any) -> Any:
         """An answer as it is sent: bytes, or a `Download` that sends itself."""

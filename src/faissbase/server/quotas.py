@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
-from faissbase.database.database import Database
-from faissbase.dropin.facts import FOLDER, names_in, size_bytes
+from faissbase.dropin.facts import names_in, size_bytes
 from faissbase.errors import AccessError, CorruptionError, NotFoundError, UnavailableError
+from faissbase.server.databases import ServedDatabase
 from faissbase.server.settings import Settings
 
 _PATIENCE_S = 30.0
@@ -40,14 +41,21 @@ class _Amount:
 class Usage:
     """What one tenant holds, and what the writes that run now may add to it. Thread-safe.
 
+    ``faiss`` is the folder of its named FAISS indexes, which count too.
+
     All is counted once a second at most, and always before a write is refused. Between counts a write adds
     as if all of it were new. Where that would be too much, the writes that run are waited for, everything is
     counted, and what the write replaces is looked up.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        database: ServedDatabase,
+        faiss: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._database = database
-        self._faiss = database.path / database.tenant / FOLDER
+        self._faiss = faiss
         self._clock = clock
         self._ended = threading.Condition()
         self._n_running = 0
@@ -59,7 +67,7 @@ class Usage:
         """Make one index more in the block, or `QuotaExceeded`."""
         with self._ended:
             most = settings.max_indexes
-            if most and len(self._database.list_collections()) + len(names_in(self._faiss)) >= most:
+            if most and len(self._database.list_collections()) + self._n_faiss() >= most:
                 raise QuotaExceeded(f"this tenant has {most:,} indexes, and may have no more")
             if settings.max_tenant_bytes:
                 self._count(settings)
@@ -108,6 +116,9 @@ class Usage:
             self._finished += _Amount(bytes=n_bytes)
             return left
 
+    def _n_faiss(self) -> int:
+        return 0 if self._faiss is None else len(names_in(self._faiss))
+
     def _left(self, settings: Settings) -> int:
         has = self._counted + self._finished + self._running
         return settings.max_tenant_bytes - has.bytes
@@ -130,5 +141,6 @@ class Usage:
             with suppress(NotFoundError, CorruptionError, UnavailableError):
                 totals = self._database.totals(config, is_fresh=bool(settings.max_tenant_bytes))
                 counted += _Amount(totals.records, totals.size_bytes)
-        counted += _Amount(bytes=size_bytes(self._faiss))
+        if self._faiss is not None:
+            counted += _Amount(bytes=size_bytes(self._faiss))
         self._counted, self._finished, self._counted_at_s = counted, _Amount(), self._clock()

@@ -25,10 +25,12 @@ from faissbase.errors import AccessError, InvalidInputError, NotReadyError, Unav
 from faissbase.server import logs
 from faissbase.server.app import Server
 from faissbase.server.cors import with_cors
+from faissbase.server.databases import OpenDatabase, folder_databases, sharded_databases
 from faissbase.server.keys import Keys
 from faissbase.server.protocol import Protocol
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
+from faissbase.sharded.bucket import open_bucket
 from faissbase.storage.files import remove_drafts
 from faissbase.storage.malloc import share_freed_memory
 from faissbase.types import Durability
@@ -36,6 +38,7 @@ from faissbase.types import Durability
 _BACKLOG = 2048
 _YOUNG, _YOUNGER, _OLD = 700, 10, 1000  # of gc.set_threshold
 _IDLE_S = 75  # longer than clients keep a connection, so that no request meets its end
+SHARDS_FOLDER = ".shards"
 _TICKS_A_LOOK = 20  # of a tenth of a second
 
 
@@ -113,12 +116,7 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
         settings = _with_certificate(settings, folder)
     with _tracing(settings.otel_endpoint) as traced:
         keys = Keys(folder)
-        tenants = Tenants(
-            folder,
-            durability=cast("Durability", settings.durability),
-            memory_budget=settings.memory_budget or None,
-            bounds=Bounds(settings.max_metadata_bytes, settings.max_answer_bytes),
-        )
+        tenants = Tenants(folder, _databases(settings, folder), _store(settings))
         lines = logs.begin(settings.log_format)
         server = Server(settings, keys, tenants, lines.tell)
         try:
@@ -133,6 +131,35 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
         finally:
             server.close()
             lines.close()
+
+
+def _store(settings: Settings) -> str | None:
+    """The URL that is served, as messages have it; says what is wrong with it."""
+    return None if settings.url is None else open_bucket(settings.url).url
+
+
+def _databases(settings: Settings, folder: Path) -> OpenDatabase:
+    """What opens the database of a tenant."""
+    cache = Path(settings.shard_cache).absolute() if settings.shard_cache else folder / SHARDS_FOLDER
+    budget = settings.memory_budget or None
+    bounds = Bounds(settings.max_metadata_bytes, settings.max_answer_bytes)
+    if settings.url is not None:
+        return sharded_databases(
+            settings.url,
+            cache,
+            read_only=bool(settings.follow),
+            memory_budget=budget,
+            bounds=bounds,
+            refresh_s=settings.refresh_s,
+        )
+    return folder_databases(
+        folder,
+        durability=cast("Durability", settings.durability),
+        memory_budget=budget,
+        bounds=bounds,
+        refresh_s=settings.refresh_s,
+        cache=cache,
+    )
 
 
 def _shorten_pauses() -> None:

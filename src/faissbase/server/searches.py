@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 
 from faissbase.ann.flat import one_thread_a_batch
-from faissbase.collection.answers import Explanation
 from faissbase.collection.bounds import NUMBER_BYTES, RECORD_BYTES, Bounds, TooLarge
-from faissbase.collection.collection import LocalCollection
 from faissbase.errors import AccessError, InvalidInputError, NotFoundError
 from faissbase.server import named
 from faissbase.server.bodies import ARROW, decoded, media_of
+from faissbase.server.databases import ServedCollection
 from faissbase.server.operations import Call, IsFaiss, Operation, matrix
+from faissbase.sharded.reports import ShardedExplanation
 from faissbase.types import Float32, Hit
 from faissbase.wire import (
     Batch,
@@ -43,7 +43,7 @@ class _Queries:
 class _Answer:
     """What hits of one collection are sent as, as long as the bytes of one answer last."""
 
-    def __init__(self, call: Call, collection: LocalCollection) -> None:
+    def __init__(self, call: Call, collection: ServedCollection) -> None:
         self._collection = collection
         self._bounds = Bounds(answer_bytes=call.settings.max_answer_bytes)
         self._n_bytes = 0
@@ -90,7 +90,7 @@ def search(call: Call) -> Results | ManyResults | bytes:
 
 
 def _answered(
-    call: Call, collection: LocalCollection, body: Search, answer: _Answer
+    call: Call, collection: ServedCollection, body: Search, answer: _Answer
 ) -> Results | ManyResults:
     call.check_k(body.k)
     if body.vector is not None and body.vectors is not None:
@@ -138,7 +138,7 @@ def _answer_columns(call: Call, asked: Search, queries: Float32) -> ManyResults 
     return arrow.hits(found, asked.include, vectors)
 
 
-def _vectors_of(collection: LocalCollection, found: Sequence[Sequence[Hit]]) -> Float32:
+def _vectors_of(collection: ServedCollection, found: Sequence[Sequence[Hit]]) -> Float32:
     """The vectors of all hits, ``float32[n, d]``; zero where a record was deleted meanwhile."""
     ids = [hit.id for hits in found for hit in hits]
     records = collection.get(list(dict.fromkeys(ids)), include_vectors=True)
@@ -174,7 +174,7 @@ def search_together(calls: list[Call]) -> list[Results]:
     return [Results(_Answer(first, collection).hits(hits, body.include)) for hits in found]
 
 
-def _queries(call: Call, collection: LocalCollection, body: Search) -> Any:
+def _queries(call: Call, collection: ServedCollection, body: Search) -> Any:
     """``float32[d]`` for one vector, else ``float32[nq, d]``."""
     rows = body.vectors if body.vector is None else [body.vector]
     assert rows is not None
@@ -204,7 +204,7 @@ def _knobs(call: Call, body: Search) -> dict[str, Any]:
     return {"recall": body.recall, **knobs}
 
 
-def _by_text(collection: LocalCollection, body: Search, answer: _Answer) -> Results:
+def _by_text(collection: ServedCollection, body: Search, answer: _Answer) -> Results:
     if body.explain or any(
         each is not None for each in (body.recall, body.nprobe, body.ef_search, body.rerank)
     ):
@@ -222,18 +222,23 @@ def _by_text(collection: LocalCollection, body: Search, answer: _Answer) -> Resu
 
 
 def _explained(
-    collection: LocalCollection, queries: Float32, body: Search, knobs: dict[str, Any], answer: _Answer
+    collection: ServedCollection, queries: Float32, body: Search, knobs: dict[str, Any], answer: _Answer
 ) -> Results | ManyResults:
     explanation = collection.explain(queries, body.k, body.filter, **knobs)
     plan, hits = _plan(explanation), [answer.hits(each, body.include) for each in explanation.result]
     return Results(hits[0], plan) if body.vector is not None else ManyResults(hits, plan)
 
 
-def _plan(explanation: Explanation) -> PlanOut:
+def _plan(explanation: Any) -> PlanOut:
+    """How a search was run; of shards all together, and each."""
     plan = explanation.plan
-    return PlanOut(
+    told = PlanOut(
         plan.path, plan.n_slots, plan.n_matching, plan.predicted_ms, explanation.times_ms, plan.target
     )
+    if isinstance(explanation, ShardedExplanation):
+        told.version = explanation.version
+        told.shards = {name: _plan(each) for name, each in explanation.shards.items()}
+    return told
 
 
 # ---- the special ones ----------------------------------------------------------------------------
@@ -282,7 +287,7 @@ def _check_fields(body: SpecializedSearch) -> None:
             raise InvalidInputError(f"a search of type {body.type!r} needs {name!r}")
 
 
-def _batch(call: Call, collection: LocalCollection, bodies: Sequence[Search], answer: _Answer) -> Batch:
+def _batch(call: Call, collection: ServedCollection, bodies: Sequence[Search], answer: _Answer) -> Batch:
     call.check_many(len(bodies), "searches")
     if sum(max(0, body.k) for body in bodies) > _MOST_HITS:
         raise TooLarge(f"the searches of this batch ask for more than {_MOST_HITS:,} hits")
@@ -297,7 +302,7 @@ def _batch(call: Call, collection: LocalCollection, bodies: Sequence[Search], an
     return Batch(answers)
 
 
-def _within(call: Call, collection: LocalCollection, body: SpecializedSearch) -> list[Hit]:
+def _within(call: Call, collection: ServedCollection, body: SpecializedSearch) -> list[Hit]:
     query = matrix([body.vector or []], collection.dimension, lambda _: "vector")[0]
     assert body.radius is not None
     most = call.settings.max_k
@@ -308,7 +313,9 @@ def _within(call: Call, collection: LocalCollection, body: SpecializedSearch) ->
     return found
 
 
-def _by_example(call: Call, collection: LocalCollection, body: SpecializedSearch) -> tuple[Float32, set[str]]:
+def _by_example(
+    call: Call, collection: ServedCollection, body: SpecializedSearch
+) -> tuple[Float32, set[str]]:
     """The query that stored records make, and their ids: towards the positive ones, away from the negative.
 
     **Source**: J. J. Rocchio, Relevance feedback in information retrieval, 1971, its three weights 1.

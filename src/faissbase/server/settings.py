@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from faissbase.errors import InvalidInputError
+from faissbase.sharded.bucket import is_url
 from faissbase.types import DURABILITIES
 
 ENVIRONMENT_PREFIX = "FAISSBASE_"
@@ -38,6 +39,10 @@ class Settings:
     insecure: bool = _setting(False, "listen on a public address without keys or without TLS all the same")
     cors_origins: str = _setting("", "origins whose pages a browser lets ask, with commas between; or *")
     durability: str = _setting("full", "full, or relaxed: a crash of the machine may lose the last writes")
+    shards: str = _setting("", "URL of object storage whose datasets are served, instead of the folder's")
+    follow: str = _setting("", "URL of object storage whose published versions are served, read-only")
+    refresh_s: float = _setting(1.0, "seconds between two looks for newer versions of shards")
+    shard_cache: str = _setting("", "folder for copies of shards; .shards in the data folder otherwise")
     memory_budget: int = _setting(0, "bytes that the indexes of one collection may take; 0 is no limit")
     threads: int = _setting(32, "threads for what is no search: so many writes can share a commit")
     max_body_bytes: int = _setting(64 << 20, "longest body of a request, also after decompression")
@@ -58,6 +63,11 @@ class Settings:
     shutdown_timeout_s: float = _setting(30.0, "seconds that running requests have when the server stops")
     log_format: str = _setting("auto", "json, text, or auto: text on a terminal")
     otel_endpoint: str = _setting("", "address of an OpenTelemetry collector (OTLP over HTTP)")
+
+    @property
+    def url(self) -> str | None:
+        """The object storage that is served, where it is not the folder."""
+        return self.shards or self.follow or None
 
     @property
     def is_public(self) -> bool:
@@ -92,6 +102,7 @@ ABOUT: Mapping[str, str] = {each.name: each.metadata["about"] for each in fields
 DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(Settings)}
 _LEAST = {
     "port": 0,
+    "refresh_s": 0.01,
     "memory_budget": 0,
     "threads": 1,
     "max_held_bytes": 1024,
@@ -202,7 +213,17 @@ def _converted(value: Any, wanted: type) -> Any:
     return value
 
 
+def _check_urls(settings: Settings) -> None:
+    if settings.shards and settings.follow:
+        raise InvalidInputError("shards serves a store, follow a read-only copy of one: give one of both")
+    for name in ("shards", "follow"):
+        url = getattr(settings, name)
+        if url and not is_url(url):
+            raise InvalidInputError(f"{name} must be a URL such as s3://bucket/prefix, got {url!r}")
+
+
 def _check_together(settings: Settings) -> None:
+    _check_urls(settings)
     if settings.tls_self_signed and (settings.tls_cert or settings.tls_key):
         raise InvalidInputError(
             "tls_self_signed makes a certificate: give it, or tls_cert and tls_key, not both"

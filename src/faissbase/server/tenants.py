@@ -1,46 +1,64 @@
-"""The data folder as tenants see it: each its own collections, and nothing of the others."""
+"""What the server holds as tenants see it: each its own collections, and nothing of the others."""
 
 from __future__ import annotations
 
 import threading
 from pathlib import Path
 
-from faissbase.collection.bounds import UNBOUNDED, Bounds
-from faissbase.collection.collection import LocalCollection
 from faissbase.collection.store import Config
-from faissbase.database.database import Database
+from faissbase.dropin.facts import FOLDER
 from faissbase.errors import FaissbaseError, NotFoundError, NotReadyError
 from faissbase.server.claims import Claims
+from faissbase.server.databases import OpenDatabase, ServedCollection, ServedDatabase
 from faissbase.server.keys import Key
 from faissbase.server.quotas import Usage
-from faissbase.types import Durability
 
 _KNOWN = 4096
 
 
 class Tenants:
-    """A `Database` for each tenant, opened when first used. Thread-safe."""
+    """A database for each tenant, opened when first used. Thread-safe.
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        durability: Durability,
-        memory_budget: int | None,
-        bounds: Bounds = UNBOUNDED,
-    ) -> None:
+    Parameters
+    ----------
+    folder : Path
+        The data folder, with the keys.
+    opener : callable
+        From a tenant to its database.
+    url : str, optional
+        Of the object storage that the databases are in, where it is not the folder.
+    """
+
+    def __init__(self, folder: Path, opener: OpenDatabase, url: str | None = None) -> None:
         self.folder = folder
+        self.url = url
         self.claims = Claims()
-        self._durability: Durability = durability
-        self._memory_budget = memory_budget
-        self._bounds = bounds
+        self._opener = opener
         self._lock = threading.Lock()
-        self._databases: dict[str, Database] = {}
+        self._databases: dict[str, ServedDatabase] = {}
         self._usages: dict[str, Usage] = {}
-        self._known: dict[tuple[str, str], LocalCollection] = {}
+        self._known: dict[tuple[str, str], ServedCollection] = {}
         self._is_closed = False
 
-    def database(self, tenant: str) -> Database:
+    @property
+    def has_faiss(self) -> bool:
+        """Whether FAISS's own indexes are kept here too, which are files of the folder."""
+        return self.url is None
+
+    def tidy(self, text: str) -> str:
+        """A text without where the data are: that is nobody's business."""
+        if self.url is not None:
+            text = text.replace(self.url, "the store")
+        return without_folder(text, str(self.folder))
+
+    def age_s(self) -> float | None:
+        """For how long news of what is served from object storage may have been missed; None of nothing."""
+        with self._lock:
+            databases = list(self._databases.values())
+        ages = [age for age in (database.oldest_s() for database in databases) if age is not None]
+        return max(ages, default=None)
+
+    def database(self, tenant: str) -> ServedDatabase:
         found = self._databases.get(tenant)
         if found is not None:
             return found
@@ -48,20 +66,16 @@ class Tenants:
             if self._is_closed:
                 raise NotReadyError("the server is stopping")
             if tenant not in self._databases:
-                self._databases[tenant] = Database(
-                    self.folder,
-                    read_only=False,
-                    durability=self._durability,
-                    tenant=tenant,
-                    memory_budget=self._memory_budget,
-                    bounds=self._bounds,
-                )
+                self._databases[tenant] = self._opener(tenant)
             return self._databases[tenant]
 
     def usage(self, tenant: str) -> Usage:
         """What the tenant holds, against its quotas."""
         found = self._usages.get(tenant)
-        return found or self._usages.setdefault(tenant, Usage(self.database(tenant)))
+        if found is not None:
+            return found
+        faiss = self.folder / tenant / FOLDER if self.has_faiss else None
+        return self._usages.setdefault(tenant, Usage(self.database(tenant), faiss))
 
     def find(self, key: Key, index: str) -> Config:
         """The index of that id or name which the key is good for.
@@ -76,12 +90,12 @@ class Tenants:
             raise NotFoundError(f"no index {index!r}")
         return config
 
-    def collection(self, key: Key, index: str) -> LocalCollection:
+    def collection(self, key: Key, index: str) -> ServedCollection:
         """`find`, open for use. What was found before and is there yet is not looked up again."""
         known = self._known.get((key.tenant, index))
-        if known is not None and key.indexes is None and _is_there(known):
+        if known is not None and key.indexes is None and is_there(known):
             return known
-        found = self.database(key.tenant).open(self.find(key, index))
+        found: ServedCollection = self.database(key.tenant).open(self.find(key, index))
         if len(self._known) >= _KNOWN:
             self._known = {}
         self._known[key.tenant, index] = found
@@ -96,7 +110,12 @@ class Tenants:
             database.close()
 
 
-def _is_there(collection: LocalCollection) -> bool:
+def without_folder(text: str, folder: str) -> str:
+    """``text`` with paths in the data folder told from there."""
+    return text.replace(f"{folder}/", "").replace(folder, "the data folder")
+
+
+def is_there(collection: ServedCollection) -> bool:
     """Whether nobody has deleted a collection, which it notices by a look at shared memory."""
     try:
         return len(collection) >= 0

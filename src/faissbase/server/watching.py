@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
+from faissbase.collection.stats import Served
 from faissbase.collection.store import Config
-from faissbase.database.database import Database
 from faissbase.errors import CorruptionError, NotFoundError, UnavailableError
 from faissbase.server import access, backups, indexes, searches, vectors
+from faissbase.server.databases import ServedDatabase
 from faissbase.server.metrics import Gauges
 from faissbase.server.openapi import document
 from faissbase.server.operations import Call, Operation
 from faissbase.wire import Health
 
 
-def health(is_stopping: bool) -> Health:
-    return Health("stopping" if is_stopping else "ok", live=True, ready=not is_stopping)
+class Watched(Protocol):
+    """What tells how a server is."""
+
+    @property
+    def is_stopping(self) -> bool: ...
+
+    def age_s(self) -> float | None: ...
+
+
+def health(server: Watched) -> Health:
+    is_stopping, age_s = server.is_stopping, server.age_s()
+    told_s = None if age_s is None else round(age_s, 3)
+    return Health("stopping" if is_stopping else "ok", live=True, ready=not is_stopping, age_s=told_s)
 
 
 def metrics(call: Call) -> bytes:
@@ -31,10 +43,20 @@ def metrics(call: Call) -> bytes:
     return call.metrics.text(found)
 
 
-def _gauges(database: Database, config: Config) -> Gauges:
-    totals, collection = database.totals(config), database.open(config)
-    memory_bytes = collection.stats().memory_bytes if collection.is_open else 0
-    return Gauges(config.name, totals.records, totals.tombstones, totals.unindexed, memory_bytes)
+def _gauges(database: ServedDatabase, config: Config) -> Gauges:
+    totals, served = database.totals(config), database.served(config) or _NOTHING_OPEN
+    return Gauges(
+        config.name,
+        totals.records,
+        totals.tombstones,
+        totals.unindexed,
+        served.memory_bytes,
+        served.version,
+        None if served.version is None else round(served.age_s, 3),
+    )
+
+
+_NOTHING_OPEN = Served(memory_bytes=0)
 
 
 def openapi(_: Call) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def _alone(job: Job) -> Answer | Exception:
     operation = job.operation
     try:
         if job.is_decoded:
-            return operation.status, operation.encode(operation.run(job.call))
+            return operation.status, operation.encode(operation.serve(job.call))
         return job.serve(operation, job.call)
     except Exception as error:  # noqa: BLE001  # it is the answer
         return error

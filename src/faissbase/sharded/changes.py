@@ -73,6 +73,13 @@ class Changes:
         """Store records, all or none; how many."""
         base = self.newest()
         rows = inputs.rows_from_input(ids, vectors, metadatas, documents, base.dimension, base.metric)
+        return self._put(rows, base, refuse_existing=refuse_existing)
+
+    def put_stored(self, rows: Rows) -> int:
+        """Store records that were checked before, replacing those whose ids exist; how many."""
+        return self._put(rows, self.newest(), refuse_existing=False)
+
+    def _put(self, rows: Rows, base: Manifest, *, refuse_existing: bool) -> int:
         if not len(rows):
             return 0
         if refuse_existing:  # before the shard is made, too

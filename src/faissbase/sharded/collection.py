@@ -17,7 +17,11 @@ from typing import Any, TypeVar
 
 from faissbase.collection import inputs
 from faissbase.collection.answers import fusion_depth
+from faissbase.collection.bounds import UNBOUNDED, Bounds
+from faissbase.collection.frozen import FrozenCollection
 from faissbase.collection.planner import wanted_from
+from faissbase.collection.recall import RecallReport
+from faissbase.collection.store import Config
 from faissbase.collection.transfer import LoadReport, Source
 from faissbase.errors import AccessError, InvalidInputError, NotFoundError, NotReadyError
 from faissbase.filters.tree import Everything, parse
@@ -30,6 +34,7 @@ from faissbase.sharded.group import ShardGroup, open_group
 from faissbase.sharded.manifest import Manifest
 from faissbase.sharded.merging import ShardHits, ShardResult
 from faissbase.sharded.paging import page_of, pages_of
+from faissbase.sharded.recall import Questions, measured_recall
 from faissbase.sharded.reports import ShardedExplanation, ShardedOptimizeReport, ShardedStats
 from faissbase.sharded.transfer import export, load
 from faissbase.sharded.upkeep import Upkeep
@@ -54,6 +59,8 @@ class ShardedCollection:
         that is an error.
     memory_budget : int, optional
         Bytes that the index of a shard that is made here may take in memory.
+    bounds : Bounds
+        How much one shard may bring to an answer.
     """
 
     def __init__(
@@ -64,12 +71,16 @@ class ShardedCollection:
         read_only: bool = False,
         allow_partial: bool = False,
         memory_budget: int | None = None,
+        bounds: Bounds = UNBOUNDED,
     ) -> None:
         self._dataset = dataset
         self._cache = cache
         self._read_only = read_only
         self._allow_partial = allow_partial
         self._memory_budget = memory_budget
+        self._bounds = bounds
+        self._is_gone = False
+        self._questions = Questions()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="faissbase-shards")
         self._opening = threading.Lock()
         self._use = Sharing()
@@ -84,6 +95,27 @@ class ShardedCollection:
             f"<collection {self.name!r}: d={self.dimension}, {self.metric}, "
             f"{len(self._manifest.shards)} shards at {self._dataset.bucket.url}>"
         )
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is answered from."""
+        with self._now() as (manifest, _):
+            return manifest
+
+    @property
+    def config(self) -> Config:
+        """What the collection is."""
+        return self._manifest.config
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be asked."""
+        return not self._is_closed
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the dataset was found deleted, or another to have taken its name."""
+        return self._is_gone
 
     @property
     def name(self) -> str:
@@ -128,10 +160,9 @@ class ShardedCollection:
             The store or a shard cannot be reached: the version that is open goes on serving.
         """
         newer = self._dataset.latest(after=self._manifest.version)
-        if newer is not None and newer.is_deleted:
-            newer = self._dataset.newest()
-        if newer is not None and newer.uuid != self._manifest.uuid:
-            raise NotFoundError(f"collection {self.name!r} was deleted, and made anew: get it again")
+        if newer is not None and (newer.is_deleted or newer.uuid != self._manifest.uuid):
+            self._is_gone = True
+            raise NotFoundError(f"collection {self.name!r} was deleted")
         manifest, group = self._current
         if newer is not None or group.missing:
             self._at(newer or manifest)
@@ -161,6 +192,7 @@ class ShardedCollection:
             before=before,
             allow_missing=self._allow_partial,
             memory_budget=self._memory_budget,
+            bounds=self._bounds,
         )
 
     @property
@@ -175,6 +207,8 @@ class ShardedCollection:
             yield self._current
 
     def _check_open(self) -> None:
+        if self._is_closed and self._is_gone:
+            raise NotFoundError(f"collection {self.name!r} was deleted")
         if self._is_closed:
             raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
 
@@ -186,6 +220,10 @@ class ShardedCollection:
                 self._is_closed = True
                 self._current[1].close()
                 self._threads.shutdown()
+
+    def frozen_shards(self) -> list[FrozenCollection]:
+        """The shards of the version that is answered from, where they are open in this process."""
+        return [each.collection for each in self._current[1].shards]
 
     # ---- searching -------------------------------------------------------------------------------
 
@@ -212,6 +250,7 @@ class ShardedCollection:
         queries, is_single = self._queries(xq)
         n_hits, knobs = inputs.check_k(k, len(queries)), _knobs(recall, nprobe, ef_search, rerank)
         parse(where)
+        self._questions.note(queries, n_hits, where, knobs)
         with self._now() as (_, group):
             if is_single:
                 return ShardHits(group.search_one(queries[0], n_hits, where, knobs), tuple(group.missing))
@@ -270,7 +309,10 @@ class ShardedCollection:
         parse(where)
         with self._now() as (manifest, group):
             explained = group.explain(queries, n_hits, where, knobs)
-            return ShardedExplanation(manifest.version, explained, group.missing)
+        found = [each.result for each in explained.values()]
+        merged = merging.nearest_results(found, n_hits, self.metric) if found else None
+        result = merged or merging.nothing(len(queries), n_hits, self.metric)
+        return ShardedExplanation(manifest.version, explained, group.missing, result)
 
     def _queries(self, xq: Any) -> tuple[Any, bool]:
         return inputs.check_queries(xq, self.dimension, self.metric)
@@ -339,6 +381,10 @@ class ShardedCollection:
         return self._write(
             lambda changes: changes.put(ids, vectors, metadatas, documents, refuse_existing=False)
         )
+
+    def put_stored(self, rows: inputs.Rows) -> int:
+        """Store records as another collection has them stored, replacing those whose ids exist."""
+        return self._write(lambda changes: changes.put_stored(rows))
 
     def update(
         self,
@@ -458,6 +504,16 @@ class ShardedCollection:
         """Versions, shards and their sizes."""
         with self._now() as (manifest, group):
             return ShardedStats.of(manifest, self._dataset.bucket.url, group)
+
+    def recall_report(self, *, budget_s: float = 5.0) -> RecallReport:
+        """Ask recent questions of this process again, exactly; see `LocalCollection.recall_report`.
+
+        Tells only: the efforts that shards were measured for stay as they are.
+        """
+        budget = inputs.check_positive(budget_s, "budget_s")
+        with self._now() as (manifest, group):
+            is_exact = all(shard.index == "Flat" for shard in manifest.shards)
+            return measured_recall(group, self.metric, self._questions.sample(), budget, is_exact=is_exact)
 
     def verify(self) -> VerifyReport:
         """Read every byte of every shard on this machine and check every checksum."""

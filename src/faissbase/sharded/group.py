@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from faissbase.collection.answers import Explanation
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.frozen import FrozenCollection
 from faissbase.collection.inputs import Rows
 from faissbase.collection.stats import Stats
@@ -168,6 +169,7 @@ def open_group(
     before: ShardGroup | None = None,
     allow_missing: bool = False,
     memory_budget: int | None = None,
+    bounds: Bounds = UNBOUNDED,
 ) -> ShardGroup:
     """Open the shards of a version, or those of ``names``, taking over what ``before`` has open.
 
@@ -182,7 +184,7 @@ def open_group(
     missing: dict[str, str] = {}
     for shard in wanted:
         try:
-            opened.append(open_shard(shard, manifest, cache, known.get(shard.name), memory_budget))
+            opened.append(open_shard(shard, manifest, cache, known.get(shard.name), memory_budget, bounds))
         except FaissbaseError as error:
             if not allow_missing:
                 raise
@@ -191,7 +193,12 @@ def open_group(
 
 
 def open_shard(
-    shard: Shard, manifest: Manifest, cache: Cache, known: OpenShard | None, memory_budget: int | None
+    shard: Shard,
+    manifest: Manifest,
+    cache: Cache,
+    known: OpenShard | None,
+    memory_budget: int | None,
+    bounds: Bounds = UNBOUNDED,
 ) -> OpenShard:
     """A shard, ready to be searched; its files are shared with ``known``, the same in another version."""
     if known is not None and known.shard == shard:
@@ -204,15 +211,17 @@ def open_shard(
     config = Config(shard.name, manifest.name, manifest.dimension, manifest.metric, manifest.index_type)
     for _ in range(_OPEN_TRIES):
         try:
-            return OpenShard(shard, _opened(cache.shard(shard), config, hidden, memory_budget))
+            return OpenShard(shard, _opened(cache.shard(shard), config, hidden, memory_budget, bounds))
         except FaissbaseError as error:
             if not _is_worth_trying(error, shard, cache):
                 raise
-    return OpenShard(shard, _opened(cache.shard(shard), config, hidden, memory_budget))
+    return OpenShard(shard, _opened(cache.shard(shard), config, hidden, memory_budget, bounds))
 
 
-def _opened(folder: Path, config: Config, hidden: Slots, memory_budget: int | None) -> FrozenCollection:
-    collection = FrozenCollection(folder, config, hidden, memory_budget=memory_budget)
+def _opened(
+    folder: Path, config: Config, hidden: Slots, memory_budget: int | None, bounds: Bounds
+) -> FrozenCollection:
+    collection = FrozenCollection(folder, config, hidden, memory_budget=memory_budget, bounds=bounds)
     try:
         collection.count()  # opened now, so that what is wrong is told now
     except BaseException:

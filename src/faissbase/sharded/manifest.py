@@ -11,8 +11,10 @@ from typing import Any
 
 import orjson
 
+from faissbase.collection.store import Config
 from faissbase.errors import CorruptionError
 from faissbase.sharded.bucket import File
+from faissbase.storage.totals import Totals
 from faissbase.types import METRICS, Metric
 
 FORMAT = 1
@@ -99,6 +101,18 @@ class Manifest:
     @property
     def n_alive(self) -> int:
         return sum(shard.n_alive for shard in self.shards)
+
+    @property
+    def config(self) -> Config:
+        """The dataset as a collection."""
+        return Config(self.uuid, self.name, self.dimension, self.metric, self.index_type)
+
+    @property
+    def totals(self) -> Totals:
+        """What the dataset holds."""
+        dead = sum(shard.n_hidden for shard in self.shards)
+        unindexed = sum(shard.rows for shard in self.shards if shard.index == "Flat")
+        return Totals(self.n_alive, dead, unindexed, sum(shard.size_bytes for shard in self.shards))
 
     def shard(self, name: str) -> Shard | None:
         return next((shard for shard in self.shards if shard.name == name), None)

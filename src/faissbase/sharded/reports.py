@@ -10,7 +10,9 @@ from faissbase.collection.answers import Explanation
 from faissbase.sharded.compaction import Merged
 from faissbase.sharded.group import ShardGroup
 from faissbase.sharded.manifest import Manifest
-from faissbase.types import Metric
+from faissbase.types import Metric, SearchResult
+
+_FLAT = "Flat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,12 @@ class ShardedStats:
         That is answered from.
     placement : str
         ``"sharded"``.
+    slots, tombstones : int
+        Rows of all shards, and how many of them count no more.
+    index : str
+        FAISS's factory strings, or ``"exact"`` while no shard has an index.
+    slots_indexed : int
+        Rows of the shards that have one.
     shards : tuple of ShardStats
     shards_missing : dict of str to str
         Shards that could not be opened, and why.
@@ -55,7 +63,10 @@ class ShardedStats:
     measured_recall: float | None
     shards: tuple[ShardStats, ...]
     shards_missing: dict[str, str]
+    slots: int
     tombstones: int
+    index: str
+    slots_indexed: int
     size_bytes: int
     memory_bytes: int
     placement: str = field(default="sharded")
@@ -66,6 +77,7 @@ class ShardedStats:
             ShardStats(shard.name, shard.rows, shard.n_hidden, shard.index, shard.recall, shard.size_bytes)
             for shard in manifest.shards
         )
+        kinds = dict.fromkeys(shard.index for shard in shards if shard.index != _FLAT)
         return ShardedStats(
             manifest.name,
             manifest.dimension,
@@ -78,13 +90,41 @@ class ShardedStats:
             manifest.measured_recall,
             shards,
             dict(group.missing),
-            sum(shard.hidden for shard in shards),
-            sum(shard.size_bytes for shard in shards),
-            sum(stats.memory_bytes for stats in group.stats().values()),
+            slots=sum(shard.rows for shard in shards),
+            tombstones=sum(shard.hidden for shard in shards),
+            index="; ".join(kinds) or "exact",
+            slots_indexed=sum(shard.rows for shard in shards if shard.index != _FLAT),
+            size_bytes=sum(shard.size_bytes for shard in shards),
+            memory_bytes=sum(stats.memory_bytes for stats in group.stats().values()),
         )
+
+    @staticmethod
+    def of_dict(facts: Mapping[str, Any]) -> ShardedStats:
+        """What `as_dict` has made."""
+        shards = tuple(ShardStats(**each) for each in facts["shards"])
+        return ShardedStats(**{**facts, "shards": shards})
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+SEVERAL = "several"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardedPlan:
+    """The plans of all shards as one: ``path`` is ``"several"`` where they differ."""
+
+    path: str
+    n_slots: int
+    n_matching: int
+    predicted_ms: dict[str, float]
+    target: float
+
+
+def _summed(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0.0) for part in parts) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +135,8 @@ class ShardedOptimizeReport:
     ----------
     version : int
         The newest that was seen at its end.
+    slots_before, slots_after : int
+        Rows of all shards, hidden ones included.
     shards_before, shards_after : int
     rows_rewritten : int
         Records that were read and written again.
@@ -105,6 +147,8 @@ class ShardedOptimizeReport:
     """
 
     version: int
+    slots_before: int
+    slots_after: int
     shards_before: int
     shards_after: int
     rows_rewritten: int
@@ -115,6 +159,8 @@ class ShardedOptimizeReport:
     def of(before: Manifest, after: Manifest, merged: Sequence[Merged]) -> ShardedOptimizeReport:
         return ShardedOptimizeReport(
             after.version,
+            sum(shard.rows for shard in before.shards),
+            sum(shard.rows for shard in after.shards),
             len(before.shards),
             len(after.shards),
             sum(each.rows for each in merged),
@@ -135,11 +181,32 @@ class ShardedExplanation:
     version : int
     shards : dict of str to Explanation
     shards_missing : dict of str to str
+    result : SearchResult
+        The answer, of all shards.
     """
 
     version: int
     shards: Mapping[str, Explanation]
     shards_missing: Mapping[str, str]
+    result: SearchResult = field(repr=False)
+
+    @property
+    def plan(self) -> ShardedPlan:
+        """All shards together."""
+        plans = [each.plan for each in self.shards.values()]
+        paths = {plan.path for plan in plans}
+        return ShardedPlan(
+            paths.pop() if len(paths) == 1 else SEVERAL if paths else "none",
+            sum(plan.n_slots for plan in plans),
+            sum(plan.n_matching for plan in plans),
+            _summed([plan.predicted_ms for plan in plans]),
+            max((plan.target for plan in plans), default=1.0),
+        )
+
+    @property
+    def times_ms(self) -> dict[str, float]:
+        """Of each step, the times of all shards together."""
+        return _summed([each.times_ms for each in self.shards.values()])
 
     def __str__(self) -> str:
         lines = [f"version {self.version}, {len(self.shards)} shards"]

@@ -74,6 +74,17 @@ def publish(temporary: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a small file, or leave the one that is there; durable when this returns."""
+    draft = path.with_name(f"{path.name}.draft")
+    with os_errors(f"cannot write {path}"):
+        with open(draft, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(draft, path)
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Let one process at a time into the block; the lock goes with the process that holds it."""

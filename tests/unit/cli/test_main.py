@@ -33,6 +33,8 @@ COMMANDS = [
     "serve",
     "keys",
     "shards",
+    "promote",
+    "demote",
 ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from faissbase.server.app import Server
+from faissbase.server.databases import folder_databases
 from faissbase.server.keys import Keys
 from faissbase.server.run import _config, _listening, _Uvicorn
 from faissbase.server.settings import Settings
@@ -31,7 +32,7 @@ class Serving:
 def serving(folder: Path, **more: Any) -> Iterator[Serving]:
     """A server over ``folder`` with these settings; it has stopped when this ends."""
     settings = Settings(port=0, shutdown_timeout_s=1, **more)
-    server = Server(settings, Keys(folder), Tenants(folder, durability="full", memory_budget=None))
+    server = Server(settings, Keys(folder), Tenants(folder, folder_databases(folder)))
     runner = _Uvicorn(_config(settings, server), server)
     listening = _listening(runner.config)
     thread = threading.Thread(target=runner.run, kwargs={"sockets": [listening]})

@@ -16,6 +16,7 @@ from tests.unit.server.conftest import Clock
 
 from faissbase.server import bodies, operations
 from faissbase.server.app import Server
+from faissbase.server.databases import folder_databases
 from faissbase.server.keys import Keys
 from faissbase.server.limits import Rates
 from faissbase.server.settings import Settings
@@ -31,7 +32,7 @@ def keys(folder: Path) -> Keys:
 
 @pytest.fixture
 def server(folder: Path, keys: Keys, clock: Clock) -> Iterator[Server]:
-    tenants = Tenants(folder, durability="full", memory_budget=None)
+    tenants = Tenants(folder, folder_databases(folder))
     found = Server(Settings(), keys, tenants)
     found._rates = Rates(RATE, clock)
     yield found

@@ -24,7 +24,7 @@ def database(folder: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def usage(database: Database, clock: Clock) -> Usage:
-    return Usage(database, clock)
+    return Usage(database, clock=clock)
 
 
 def write(usage: Usage, n: int, n_stored: int = 0) -> None:

@@ -18,6 +18,7 @@ from tests.unit.server.serving import PATIENCE_S, Serving, serving, wait_until
 
 from faissbase.server import logs, run
 from faissbase.server.app import Server
+from faissbase.server.databases import folder_databases
 from faissbase.server.keys import Keys
 from faissbase.server.run import _config, _listening
 from faissbase.server.settings import Settings
@@ -25,9 +26,7 @@ from faissbase.server.tenants import Tenants
 
 
 def config_of(folder: Path, **more: Any) -> uvicorn.Config:
-    server = Server(
-        Settings(port=0, **more), Keys(folder), Tenants(folder, durability="full", memory_budget=None)
-    )
+    server = Server(Settings(port=0, **more), Keys(folder), Tenants(folder, folder_databases(folder)))
     server.close()
     return _config(server.settings, server)
 

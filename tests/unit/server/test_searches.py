@@ -10,6 +10,7 @@ import pytest
 
 from faissbase.database.database import Database, connect
 from faissbase.errors import FaissbaseError
+from faissbase.server.databases import folder_databases
 from faissbase.server.keys import Key
 from faissbase.server.metrics import Metrics
 from faissbase.server.operations import Call
@@ -32,7 +33,7 @@ def tenants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
             db.create_collection(name, 2, "l2").add(
                 ids, [[i, i % 7] for i in range(50)], [{"n": i % 3} for i in range(50)]
             )
-    found = Tenants(folder, durability="full", memory_budget=None)
+    found = Tenants(folder, folder_databases(folder))
     yield found
     found.close()
 
