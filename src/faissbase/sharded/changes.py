@@ -16,12 +16,12 @@ from faissbase.collection.inputs import Rows
 from faissbase.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.dataset import Dataset
-from faissbase.sharded.group import ShardGroup
+from faissbase.sharded.group import Group
 from faissbase.sharded.making import shard_of, slots_by_shard, with_hidden
 from faissbase.sharded.manifest import Manifest, Shard
 from faissbase.types import Record, Slots, Where
 
-At = Callable[[Manifest], ShardGroup]
+At = Callable[[Manifest], Group]
 
 
 class Changes:
@@ -95,7 +95,7 @@ class Changes:
         self._commit(change)
         return n_removed
 
-    def _hide(self, chosen: Callable[[ShardGroup], dict[str, Slots]]) -> int:
+    def _hide(self, chosen: Callable[[Group], dict[str, Slots]]) -> int:
         n_hidden = 0
 
         def change(newest: Manifest) -> Manifest | None:

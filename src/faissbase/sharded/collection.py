@@ -19,11 +19,11 @@ from faissbase.sharded import merging
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.changes import Changes
 from faissbase.sharded.dataset import Dataset
-from faissbase.sharded.group import ShardGroup, open_group
+from faissbase.sharded.group import Group, OpenGroup, ShardGroup, open_group
 from faissbase.sharded.manifest import Manifest
 from faissbase.sharded.merging import ShardHits, ShardResult
 from faissbase.sharded.reports import ShardedExplanation, ShardedStats
-from faissbase.types import Hit, Metric, Page, Problem, Record, VerifyReport, Where
+from faissbase.types import Hit, Metric, Page, Problem, Record, SearchResult, VerifyReport, Where
 
 T = TypeVar("T")
 _THREADS = 8
@@ -43,6 +43,8 @@ class ShardedCollection:
         that is an error.
     memory_budget : int, optional
         Bytes that the index of a shard that is made here may take in memory.
+    groups : callable, optional
+        What opens the shards of a version; in this process where nothing is said.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class ShardedCollection:
         read_only: bool = False,
         allow_partial: bool = False,
         memory_budget: int | None = None,
+        groups: OpenGroup | None = None,
     ) -> None:
         self._dataset = dataset
         self._cache = cache
@@ -62,8 +65,9 @@ class ShardedCollection:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="faissbase-shards")
         self._switching = threading.Lock()
         self._is_closed = False
+        self._opened = self._opened_here if groups is None else groups
         self._manifest = dataset.newest()
-        self._group = self._opened(self._manifest, None)
+        self._group: Group = self._opened(self._manifest, None)
         self._changes = Changes(dataset, cache, self._at, memory_budget)
 
     def __repr__(self) -> str:
@@ -118,7 +122,7 @@ class ShardedCollection:
             self._at(newer if not newer.is_deleted else self._dataset.newest())
         return self._manifest.version
 
-    def _at(self, manifest: Manifest) -> ShardGroup:
+    def _at(self, manifest: Manifest) -> Group:
         """The open shards of a version; the newest seen is what is answered from."""
         with self._switching:
             if manifest.version == self._manifest.version and manifest.uuid == self._manifest.uuid:
@@ -131,7 +135,8 @@ class ShardedCollection:
                 self._cache.keep_only(shard.name for shard in manifest.shards)
             return group
 
-    def _opened(self, manifest: Manifest, before: ShardGroup | None) -> ShardGroup:
+    def _opened_here(self, manifest: Manifest, before: Group | None) -> Group:
+        assert before is None or isinstance(before, ShardGroup)
         return open_group(
             manifest,
             self._cache,
@@ -141,7 +146,7 @@ class ShardedCollection:
             memory_budget=self._memory_budget,
         )
 
-    def _now(self) -> tuple[Manifest, ShardGroup]:
+    def _now(self) -> tuple[Manifest, Group]:
         """What is answered from."""
         if self._is_closed:
             raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
@@ -183,7 +188,7 @@ class ShardedCollection:
         parse(where)
         group = self._now()[1]
         if is_single:
-            return ShardHits(group.search_one(queries[0], n_hits, where, knobs), tuple(group.missing))
+            return _flagged_hits(group.search_one(queries[0], n_hits, where, knobs), group)
         return _flagged(group.search_many(queries, n_hits, where, knobs), group)
 
     def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
@@ -197,7 +202,7 @@ class ShardedCollection:
         parse(where)
         group = self._now()[1]
         result = _flagged(group.within(queries, limit, where, k), group)
-        return ShardHits(result[0], tuple(group.missing)) if is_single else result
+        return ShardHits(result[0], result.shards_missing) if is_single else result
 
     def text_search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]:
         """The k matching records whose documents rank highest (BM25, any word).
@@ -207,7 +212,7 @@ class ShardedCollection:
         text, n_hits = inputs.check_text(query), inputs.check_k(k)
         parse(where)
         group = self._now()[1]
-        return ShardHits(group.text_search(text, n_hits, where), tuple(group.missing))
+        return _flagged_hits(group.text_search(text, n_hits, where), group)
 
     def hybrid_search(self, text: str, vector: Any, k: int = 10, where: Where | None = None) -> list[Hit]:
         """The k best by text and vector together, by reciprocal rank fusion of both rankings."""
@@ -219,7 +224,8 @@ class ShardedCollection:
         group, depth = self._now()[1], fusion_depth(n_hits)
         by_text = group.text_search(words, depth, where)
         near = group.search_one(queries[0], depth, where, {})
-        return ShardHits(merging.fused(by_text, near, n_hits), tuple(group.missing))
+        missing = (*group.missing, *merging.missing_in(by_text), *merging.missing_in(near))
+        return ShardHits(merging.fused(by_text, near, n_hits), tuple(dict.fromkeys(missing)))
 
     def explain(
         self,
@@ -238,7 +244,8 @@ class ShardedCollection:
         parse(where)
         manifest, group = self._now()
         explained = group.explain(queries, n_hits, where, knobs)
-        return ShardedExplanation(manifest.version, explained, group.missing)
+        silent = {name: "it did not answer" for name in group.names if name not in explained}
+        return ShardedExplanation(manifest.version, explained, {**silent, **group.missing})
 
     def _queries(self, xq: Any) -> tuple[Any, bool]:
         return inputs.check_queries(xq, self.dimension, self.metric)
@@ -297,7 +304,7 @@ class ShardedCollection:
         parse(where)
         wanted = inputs.check_count(limit, "limit")
         manifest, group = self._now()
-        names = [each.shard.name for each in group.shards]
+        names = group.names
         shard, inner = _parsed_cursor(cursor)
         if shard is not None and shard not in names:
             raise ConflictError(f"shard {shard} is not part of version {manifest.version}: start again")
@@ -386,8 +393,13 @@ def _knobs(
     return {"recall": recall, "nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
 
 
-def _flagged(result: Any, group: ShardGroup) -> ShardResult:
-    return ShardResult(result.slots, result.distances, result.metric, dict(result.rows), tuple(group.missing))
+def _flagged(result: SearchResult, group: Group) -> ShardResult:
+    missing = (*group.missing, *merging.missing_in(result))
+    return ShardResult(result.slots, result.distances, result.metric, dict(result.rows), missing)
+
+
+def _flagged_hits(hits: list[Hit], group: Group) -> ShardHits:
+    return ShardHits(hits, (*group.missing, *merging.missing_in(hits)))
 
 
 def _parsed_cursor(cursor: str | None) -> tuple[str | None, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +21,11 @@ from faissbase.sharded.bucket import Bucket, open_bucket
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.dataset import Dataset
+from faissbase.sharded.group import OpenGroup
 from faissbase.types import Metric, is_name
 
 REFRESH_S = 1.0
+GroupsOf = Callable[[str], OpenGroup]
 
 
 class ShardedDatabase:
@@ -40,6 +42,8 @@ class ShardedDatabase:
     memory_budget : int, optional
     refresh_s : float
         How often open collections look for a newer version, in seconds; 0 for never, then call `refresh`.
+    groups : callable, optional
+        From the name of a dataset to what opens its versions; in this process where nothing is said.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class ShardedDatabase:
         allow_partial: bool = False,
         memory_budget: int | None = None,
         refresh_s: float = REFRESH_S,
+        groups: GroupsOf | None = None,
     ) -> None:
         self.bucket = bucket
         self.url = bucket.url
@@ -62,6 +67,7 @@ class ShardedDatabase:
         self._open: dict[str, ShardedCollection] = {}
         self._closing = threading.Event()
         self._refresh_s = refresh_s
+        self._groups = groups
         self._refresher: threading.Thread | None = None
 
     def __repr__(self) -> str:
@@ -102,6 +108,7 @@ class ShardedDatabase:
                 read_only=self.read_only,
                 allow_partial=self._allow_partial,
                 memory_budget=self._memory_budget,
+                groups=None if self._groups is None else self._groups(name),
             )
             self._open[name] = opened
             self._start_refreshing()

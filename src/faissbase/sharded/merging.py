@@ -53,6 +53,11 @@ class ShardResult(SearchResult):
         return not self.shards_missing
 
 
+def missing_in(answer: object) -> tuple[str, ...]:
+    """The shards that have not taken part in an answer."""
+    return answer.shards_missing if isinstance(answer, ShardHits | ShardResult) else ()
+
+
 def nearest_hits(parts: Sequence[Sequence[Hit]], k: int | None, metric: Metric) -> list[Hit]:
     """The k nearest of several answers to one query, by (distance, id)."""
     sign = 1.0 if metric == "l2" else -1.0
