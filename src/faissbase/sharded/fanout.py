@@ -1,8 +1,8 @@
 """One question to many workers: each shard answers once, from whichever replica is there.
 
 A worker that takes longer than 19 of 20 of its answers did is helped by another (a hedge, for one call in ten
-at most); one that is gone, damaged or talks nonsense is replaced; one that says nothing for long is passed over
-by the calls that follow. Knows calls and futures, and no transport; the clock is passed in.
+at most); one that is gone, damaged or talks nonsense is replaced; one that says nothing for long is passed
+over by the calls that follow. Knows calls and futures, and no transport; the clock is passed in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which worker holds which shards. Pure: knows names and sizes, no files, no processes.
 
 Every shard is held by as many workers as there are to be replicas, on different nodes where there are
-several; the bytes are spread evenly; and what a worker holds already stays where it is, unless it has far too much.
+several; the bytes are spread evenly; and what a worker holds already stays where it is, unless it has far too
+much.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ class RoutedGroup:
         allow_partial: bool = False,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
+        self.dataset = manifest.name
         self.version = manifest.version
         self.metric = manifest.metric
         self.names = tuple(shard.name for shard in manifest.shards)
