@@ -69,7 +69,14 @@ def one_thread_a_batch() -> Iterator[None]:
 
     OpenMP's threads wait by turning round: a batch on two takes half as much processor time again.
     """
-    _batches.threads = 1
+    with threads_a_batch(1):
+        yield
+
+
+@contextmanager
+def threads_a_batch(n: int) -> Iterator[None]:
+    """What this thread searches meanwhile takes ``n`` OpenMP threads, for the other cores are others'."""
+    _batches.threads = n
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
@@ -20,6 +21,9 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 Run: TypeAlias = Callable[[argparse.Namespace, Console], Answer]
 
 T = TypeVar("T")
+
+_AMOUNTS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+_AMOUNT_MAX = 10**18
 
 DATA_VARIABLE = "FAISSBASE_DATA"
 DEFAULT_DATA = "./data"
@@ -170,3 +174,17 @@ def whole(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) >= 1):
         raise InvalidInputError(f"expected a whole number of 1 or more, got {text!r}")
     return int(text)
+
+
+@option_type
+def amount(text: str) -> int:
+    """A whole number of 1 or more, also as ``1e9``, ``2.5M``, ``1_000_000`` or ``1,000,000``."""
+    words = text.strip().replace("_", "").replace(",", "").lower()
+    unit = words[-1:] if words[-1:].isalpha() else ""
+    try:
+        value = Decimal(words.removesuffix(unit)) * _AMOUNTS[unit]
+    except (ArithmeticError, KeyError):
+        value = Decimal(0)
+    if not (value.is_finite() and 1 <= value < _AMOUNT_MAX and value == value.to_integral_value()):
+        raise InvalidInputError(f"expected a whole number such as 1000000, 1e6 or 1M, got {text!r}")
+    return int(value)

@@ -26,12 +26,15 @@ from faissbase.cli.arguments import (
     open_database,
     whole,
 )
+from faissbase.cli.calibrate import WORD, run_calibrate
 from faissbase.cli.console import Answer, Console
+from faissbase.cli.costs import COSTS_VARIABLE, DEFAULT_COSTS_FILE
 from faissbase.cli.measure import Sample, Times, Writes
 from faissbase.collection.collection import LocalCollection
 from faissbase.database.database import connect
 from faissbase.demo import run as demo_steps
 from faissbase.demo.dataset import load_queries
+from faissbase.errors import InvalidInputError
 from faissbase.types import Float32
 
 _SINGLES_S = 2.5
@@ -50,7 +53,11 @@ collection itself is only read. About 15 seconds.
 Without COLLECTION: the demo's records, in a temporary folder.
 
 faissbase's times include ids, metadata and documents of the hits; raw FAISS
-gives row numbers."""
+gives row numbers.
+
+`bench calibrate` measures this machine instead: what it costs to train, assign,
+encode, scan and re-rank vectors and to store records, on one thread, in about a
+minute. `faissbase plan` counts with the result from then on."""
 
 
 def add(commands: Commands) -> None:
@@ -63,18 +70,27 @@ def add(commands: Commands) -> None:
         examples=[
             "faissbase bench",
             "faissbase bench docs -k 100",
+            "faissbase bench calibrate",
             """faissbase bench debian --data ./demo-data --where '{"section": "python"}'""",
         ],
         exit_codes="0 measured; 2 nothing to measure, or a wrong filter; 3 no such collection",
     )
     parser.add_argument(
-        "collection", metavar="COLLECTION", nargs="?", help="what to measure (default: demo data)"
+        "collection",
+        metavar="COLLECTION",
+        nargs="?",
+        help="what to measure (default: demo data), or the word calibrate",
     )
     add_data_option(parser)
     parser.add_argument("-k", type=whole, default=10, metavar="N", help="hits a query (default: 10)")
     parser.add_argument(
         "--where", type=as_filter, metavar="JSON", help=f"measure filtered search too; {WHERE_HELP}"
     )
+    group = parser.add_argument_group("calibrate")
+    about = f"where to write the costs (default: ${COSTS_VARIABLE}, else {DEFAULT_COSTS_FILE})"
+    group.add_argument("--out", type=Path, metavar="FILE", help=about)
+    about = "vectors to measure on; fewer are quicker and rougher (default: 12000)"
+    group.add_argument("--rows", type=whole, metavar="N", help=about)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +125,10 @@ class Report:
 
 
 def run(args: argparse.Namespace, console: Console) -> Answer:
+    if args.collection == WORD:
+        return run_calibrate(args, console)
+    if args.out is not None or args.rows is not None:
+        raise InvalidInputError("--out and --rows are for faissbase bench calibrate")
     load_before = os.getloadavg()[0]
     with _subject(args, console) as subject:
         report = _measure(subject, args, console)

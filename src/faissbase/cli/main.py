@@ -54,6 +54,7 @@ Errors are one line on stderr; with --json also {"error": {"code", "message"}} o
 
 environment:
   FAISSBASE_DATA    the database's folder where --data is not given
+  FAISSBASE_COSTS   the file of `faissbase bench calibrate` that `faissbase plan` counts with
   FAISSBASE_DEBUG   1 shows the traceback of an error"""
 
 

@@ -1,21 +1,25 @@
-"""``faissbase plan``: which index for how many vectors, what it will cost, and what it does cost."""
+"""``faissbase plan``: which index for how many vectors, what it will cost, and what it does cost.
+
+Shards over machines: `faissbase.cli.plan_dataset`.
+"""
 
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from faissbase.ann.advisor import Proposal, needed_bytes, propose
-from faissbase.cli import text
+from faissbase.cli import plan_dataset, text
 from faissbase.cli.arguments import (
     Commands,
     add_command,
     add_data_option,
+    amount,
     fraction,
     open_database,
     option_type,
-    whole,
 )
 from faissbase.cli.console import Answer, Console
 from faissbase.collection.planner import DEFAULT_RECALL
@@ -40,29 +44,45 @@ def _bytes(words: str) -> int:
     return int(value)
 
 
+_ABOUT = """\
+Say which index `auto` would build for so many vectors, and forecast its memory, size,
+build time and latency. With COLLECTION: for what that holds, and, once its index is
+built, what was measured beside the forecast. Changes nothing.
+
+With --machines, --replicas, --shards, --rows-per-shard or --cores, or where one machine
+does not hold it: a plan of shards over machines. A shard is a collection that no longer
+changes; its codes are in memory, and the true vectors re-rank what they find. --ram is
+then what each machine has, and four fifths of it are planned for. CPU seconds come from
+costs that were measured: on this machine if `faissbase bench calibrate` ran on it, else
+on ours; the last line says which. A query is forecast for two kinds of data, because
+text embeddings want about four times as many lists as SIFT."""
+
+
 def add(commands: Commands) -> None:
     parser = add_command(
         commands,
         "plan",
         run_plan,
         summary="which index for how many vectors, and what it costs",
-        about="Say which index `auto` would build for so many vectors, and forecast its memory, size,\n"
-        "build time and latency. With COLLECTION: for what that holds, and, once its index is\n"
-        "built, what was measured beside the forecast. Changes nothing.",
+        about=_ABOUT,
         examples=[
             "faissbase plan --n 1000000 --d 768",
             "faissbase plan --n 50000000 --d 384 --ram 8GB --recall 0.9",
             "faissbase plan docs --json",
+            "faissbase plan --n 1e9 --d 768 --ram 64G --machines 6 --recall 0.95",
+            "faissbase plan --n 1e9 --d 128 --ram 64G           # the fewest machines",
+            "faissbase plan --n 200M --d 384 --ram 32G --rows-per-shard 25M --replicas 3",
         ],
         exit_codes="0 here it is; 2 nothing fits that memory; 3 no such collection",
     )
     parser.add_argument("collection", metavar="COLLECTION", nargs="?", help="plan for what it holds")
-    parser.add_argument("--n", type=whole, metavar="N", help="number of vectors")
-    parser.add_argument("--d", type=whole, metavar="D", help="their dimension")
+    parser.add_argument("--n", type=amount, metavar="N", help="number of vectors, also as 1e9 or 50M")
+    parser.add_argument("--d", type=amount, metavar="D", help="their dimension")
     parser.add_argument("--metric", choices=METRICS, default="cosine", help="(default: cosine)")
     parser.add_argument("--ram", type=_bytes, metavar="SIZE", help="memory that the index may take, as 2GB")
     about = f"share of the true nearest that has to come back (default: {DEFAULT_RECALL})"
     parser.add_argument("--recall", type=fraction, default=DEFAULT_RECALL, metavar="R", help=about)
+    plan_dataset.add_options(parser)
     add_data_option(parser)
 
 
@@ -78,6 +98,12 @@ def run_plan(args: argparse.Namespace, console: Console) -> Answer:
         raise InvalidInputError("give --n and --d, or a collection; see faissbase plan --help")
     else:
         n, d, metric = args.n, args.d, args.metric
+    because = plan_dataset.beyond_one_machine(n, d, metric, args)
+    if plan_dataset.asks_for_shards(args):
+        return plan_dataset.plan_shards(n, d, metric, args)
+    if because is not None and stats is None:
+        with suppress(InvalidInputError):  # one machine's own refusal says more
+            return plan_dataset.plan_shards(n, d, metric, args, because=because)
     proposal = propose(n, d, metric, memory_bytes=args.ram, recall=args.recall)
     measured = {} if stats is None else _measured(stats)
     document = {"n": n, "d": d, "metric": metric, "recall": args.recall, **asdict(proposal)}

@@ -15,6 +15,7 @@ from faissbase.ann.flat import Neighbours
 from faissbase.ann.segment import Knobs
 from faissbase.collection import planner
 from faissbase.collection.bounds import NUMBER_BYTES, RECORD_BYTES
+from faissbase.collection.inputs import Rows
 from faissbase.collection.integrity import checked_rows
 from faissbase.collection.planner import Plan, Wanted
 from faissbase.collection.selected import Selection
@@ -231,6 +232,19 @@ def slots_of(moment: Moment, ids: list[str]) -> dict[str, int]:
     if alive is None or not len(moment.snapshot.hidden):
         return found
     return {id: slot for id, slot in found.items() if alive[slot]}
+
+
+def stored(moment: Moment, slots: Slots) -> Rows:
+    """The records in ``slots``, ascending, as they are stored."""
+    rows = _checked(moment, slots)
+    return Rows(
+        [row.id for row in rows],
+        np.ascontiguousarray(moment.snapshot.view.vectors[slots]),
+        [row.norm for row in rows],
+        [row.metadata_json for row in rows],
+        [row.document for row in rows],
+        [row.checksum for row in rows],
+    )
 
 
 def parse_cursor(cursor: str | None) -> tuple[int | None, int]:

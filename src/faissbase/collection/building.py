@@ -145,6 +145,43 @@ class Building:
             self._build(Task(spec, 0, n, None), snapshot, no_progress, never, xt)
         return True
 
+    def whole(
+        self,
+        spec: Spec,
+        trained: Path | None,
+        *,
+        progress: Progress,
+        should_stop: ShouldStop,
+        measure_s: float,
+    ) -> bool:
+        """Build one segment over all there is, in one go: nothing is published before it is done.
+
+        Parameters
+        ----------
+        spec : Spec
+        trained : Path, optional
+            A trained, empty index of that spec to go on from; trained on a sample of what is stored where
+            there is none.
+        measure_s : float
+            After so many seconds no new setting is measured.
+
+        Returns
+        -------
+        bool
+            False where it was told to stop.
+        """
+        with self._files.building() as is_ours:
+            if not is_ours:
+                return False
+            snapshot, _ = self._moment()
+            view, started_s = snapshot.view, time.process_time()
+            builder = Builder(spec, self._config.metric, view.vectors, 0, base=trained, threads=self._threads)
+            builder.train()
+            if not builder.add(view.n, progress=progress, should_stop=should_stop):
+                return False
+            cpu_s = time.process_time() - started_s
+            return self._publish(builder, 0, snapshot, cpu_s, should_stop, measure_s)
+
     def _moment(self) -> tuple[Snapshot, list[SegmentRow]]:
         """What is searched now, and the sound segments that are listed, opened yet or not."""
         with self._store.pinned() as (snapshot, transaction):
@@ -186,14 +223,20 @@ class Building:
         return True
 
     def _publish(
-        self, builder: Builder, first: int, snapshot: Snapshot, cpu_s: float, should_stop: ShouldStop
+        self,
+        builder: Builder,
+        first: int,
+        snapshot: Snapshot,
+        cpu_s: float,
+        should_stop: ShouldStop,
+        measure_s: float = _CALIBRATION_BUDGET_S,
     ) -> bool:
         """Make what is built live; False where the slots were numbered anew meanwhile or it was stopped."""
         spec, stop = builder.spec, builder.stop
         generation = snapshot.state.generation
         with self._files.draft(generation) as draft:
             builder.write(draft)
-            curve = self._measured(draft, spec, (first, stop), snapshot, should_stop)
+            curve = self._measured(draft, spec, (first, stop), snapshot, should_stop, measure_s=measure_s)
             if should_stop():
                 return False
             name, size_bytes, checksum = self._files.keep(draft)
@@ -221,9 +264,10 @@ class Building:
         should_stop: ShouldStop,
         *,
         with_filters: bool = False,
+        measure_s: float = _CALIBRATION_BUDGET_S,
     ) -> Curve:
         first, stop = slots
-        until_s = time.perf_counter() + _CALIBRATION_BUDGET_S
+        until_s = time.perf_counter() + measure_s
         vectors = snapshot.view.vectors
         index = open_segment(path, spec, self._config.metric, vectors, first, stop)
         index.warm(threads=self._threads)

@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from tqdm import tqdm
 
 from faissbase.ann.flat import MAX_THREADS
-from faissbase.ann.spec import EXACT_TYPES
-from faissbase.collection.building import Building, is_due, never, no_progress
+from faissbase.ann.spec import EXACT_TYPES, Spec
+from faissbase.collection.building import Building, Progress, is_due, never, no_progress
 from faissbase.collection.optimizer import compact
 from faissbase.collection.store import Snapshot, Store
 from faissbase.collection.writer import Alone, Writer
@@ -78,6 +79,22 @@ class Care:
             self._compact()
         self._build_to_the_end(progress)
         return self.report(before)
+
+    def finish(
+        self, spec: Spec, trained: Path | None, *, threads: int, progress: Progress, measure_s: float
+    ) -> None:
+        """Drop what is dead, and build one segment of ``spec`` over the rest; see `Building.whole`."""
+        self.drop_dead()
+        if spec.family != "flat":
+            building = Building(self._store, self._writer, memory_bytes=self._memory_bytes, threads=threads)
+            building.whole(spec, trained, progress=progress, should_stop=never, measure_s=measure_s)
+        self._store.settle()
+
+    def drop_dead(self) -> None:
+        """Number the slots anew, without the dead ones."""
+        snapshot = self._store.snapshot()
+        if snapshot.n_alive < snapshot.view.n:
+            self._compact()
 
     def train(self, xt: Float32 | None) -> None:
         """Have an index that was named learn anew; see `Building.train`."""

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from faissbase.ann.curve import Curve
+from faissbase.ann.segment import Knobs
+from faissbase.ann.spec import Spec
 from faissbase.collection import answers
+from faissbase.collection.answers import Moment
+from faissbase.collection.building import Progress
 from faissbase.collection.care import Care
 from faissbase.collection.collection import LocalCollection, Parts
 from faissbase.collection.folder import make_files
@@ -13,11 +18,29 @@ from faissbase.collection.inputs import Rows
 from faissbase.collection.selection import Selector
 from faissbase.collection.store import NOTHING, Config, Store
 from faissbase.collection.writer import Put, Writer
+from faissbase.errors import ConflictError
 from faissbase.filters.tree import parse
-from faissbase.types import Slots, Where
+from faissbase.storage.records import State
+from faissbase.types import Float32, Mask, SearchResult, Slots, Where
 
 
-class FrozenCollection(LocalCollection):
+class Measurable(LocalCollection):
+    """A collection whose one index is looked at by itself."""
+
+    def curve(self) -> Curve | None:
+        """What was measured of its index; None of one that is searched exactly."""
+        segments = self._newest().segments
+        return segments[0].curve if segments else None
+
+    def search_index(self, queries: Float32, k: int, knobs: Knobs) -> SearchResult:
+        """The k nearest that the index finds with these knobs, whatever else would be faster or exact."""
+        family = self._newest().segments[0].index.family
+        effort = {"ivf": {"nprobe": knobs.effort}, "hnsw": {"ef_search": knobs.effort}}.get(family, {})
+        found: SearchResult = self.search(queries, k, rerank=knobs.rerank, **effort)
+        return found
+
+
+class FrozenCollection(Measurable):
     """Reads a collection's folder, without the records in some slots.
 
     Parameters
@@ -67,6 +90,29 @@ class FrozenCollection(LocalCollection):
         filter = parse(where)
         return self._pinned(lambda moment: moment.select(filter).slots)
 
+    def stamp(self) -> tuple[int, int, int]:
+        """Changes with every change of its records, where somebody still writes to the folder."""
+        return _stamp(self._newest().state)
+
+    def stored(self, slots: Slots, stamp: tuple[int, int, int]) -> Rows:
+        """The records in ``slots``, ascending, exactly as they are stored.
+
+        Raises
+        ------
+        ConflictError
+            The records are not those of ``stamp`` any more.
+        """
+
+        def read(moment: Moment) -> Rows | None:
+            if _stamp(moment.snapshot.state) != stamp:
+                return None
+            return answers.stored(moment, slots)
+
+        rows = self._pinned(read)
+        if rows is None:
+            raise ConflictError(f"collection {self.name!r} was changed meanwhile: start again")
+        return rows
+
     def _open(self) -> Parts:
         like, self._like = self._like, None
         if like is not None:
@@ -94,7 +140,11 @@ def _nothing(collection: LocalCollection) -> None:
     return None
 
 
-class FreshCollection(LocalCollection):
+def _stamp(state: State) -> tuple[int, int, int]:
+    return state.generation, state.next_slot, state.last_seq
+
+
+class FreshCollection(Measurable):
     """A collection that is filled once, and then closed for good: what becomes a frozen one.
 
     Nothing of it is promised to anybody before it is finished, so its writes need not be durable.
@@ -116,3 +166,13 @@ class FreshCollection(LocalCollection):
     def put(self, rows: Rows) -> int:
         """Store checked records; how many."""
         return self._parts().writer.run(Put(rows))
+
+    def finish(
+        self, spec: Spec, trained: Path | None = None, *, threads: int, progress: Progress, measure_s: float
+    ) -> None:
+        """Drop replaced records and build the index in one go; see `Building.whole`."""
+        self._parts().care.finish(spec, trained, threads=threads, progress=progress, measure_s=measure_s)
+
+    def alive(self) -> Mask | None:
+        """``bool[n]``: which of the rows that were put, in their order, count; None where all do."""
+        return self._newest().alive

@@ -114,6 +114,15 @@ def _forget(set_progress: Callable[[str, int], None], name: str) -> int:
 
 def _rows(batch: Batch, first_row: int, source: Source, dimension: int, metric: Metric) -> inputs.Rows:
     """A checked batch; of rows with one id, the last stays, as if they had been upserted in turn."""
+    try:
+        return checked_batch(batch, first_row, dimension, metric)
+    except InvalidInputError as error:
+        rows = f"rows {first_row} to {first_row + len(batch.vectors) - 1}"
+        raise InvalidInputError(f"{source.path}, {rows}: {error}") from error
+
+
+def checked_batch(batch: Batch, first_row: int, dimension: int, metric: Metric) -> inputs.Rows:
+    """A batch in stored form, where the rows have no ids numbered from ``first_row`` on; see `_rows`."""
     ids = batch.ids or [str(row) for row in range(first_row, first_row + len(batch.vectors))]
     vectors, metadatas, documents = batch.vectors, batch.metadatas, batch.documents
     last = {id: row for row, id in enumerate(ids)}
@@ -122,11 +131,7 @@ def _rows(batch: Batch, first_row: int, source: Source, dimension: int, metric: 
         ids, vectors = [ids[row] for row in kept], vectors[kept]
         metadatas = metadatas and [metadatas[row] for row in kept]
         documents = documents and [documents[row] for row in kept]
-    try:
-        return inputs.rows_from_input(ids, vectors, metadatas, documents, dimension, metric)
-    except InvalidInputError as error:
-        rows = f"rows {first_row} to {first_row + len(batch.vectors) - 1}"
-        raise InvalidInputError(f"{source.path}, {rows}: {error}") from error
+    return inputs.rows_from_input(ids, vectors, metadatas, documents, dimension, metric)
 
 
 def export(moment: Moment, path: Path, where: Filter, *, progress: bool = False) -> int:

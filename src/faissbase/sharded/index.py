@@ -18,15 +18,19 @@ import numpy as np
 from faissbase.collection import inputs
 from faissbase.errors import AlreadyExistsError, InvalidInputError, NotReadyError
 from faissbase.sharded import shard_file
-from faissbase.sharded.parameters import Plan, calculate_optimal_nprobe, checked_plan, trainable
+from faissbase.sharded.parameters import (
+    Plan,
+    calculate_optimal_nprobe,
+    checked_plan,
+    trainable,
+    training_rows,
+)
 from faissbase.types import Float32, Metric, Slots
 
 _Path: TypeAlias = "str | os.PathLike[str]"
 
 _METRICS: dict[str, Metric] = {"cosine": "cosine", "angular": "cosine", "euclidean": "l2", "l2": "l2"}
 _SEED = 1234
-_SAMPLE_ROWS_PER_LIST = 100
-_SAMPLE_ROWS_LEAST = 20_000
 _ADDED_ROWS = 65_536
 _MAX_ID = np.iinfo(np.int64).max
 
@@ -303,7 +307,7 @@ def _checked_ids(ids: Any, n: int) -> Slots:
 
 
 def _sample(xt: Float32, plan: Plan) -> Float32:
-    most = max(_SAMPLE_ROWS_LEAST, _SAMPLE_ROWS_PER_LIST * plan.nlist, 64 << plan.nbits)
+    most = training_rows(plan.nlist, plan.nbits)
     if len(xt) <= most:
         return xt
     rows = np.random.default_rng(_SEED).choice(len(xt), most, replace=False)

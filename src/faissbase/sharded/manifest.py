@@ -125,7 +125,7 @@ def from_json(content: bytes, where: str) -> Manifest:
             raise CorruptionError(
                 f"{where} has format {facts['format']}, this version of faissbase reads {FORMAT}: upgrade it"
             )
-        shards = tuple(_shard(shard) for shard in facts.pop("shards"))
+        shards = tuple(shard_from(shard) for shard in facts.pop("shards"))
         manifest = Manifest(**facts, shards=shards)
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise CorruptionError(f"{where} is no manifest: {error}") from error
@@ -134,7 +134,8 @@ def from_json(content: bytes, where: str) -> Manifest:
     return manifest
 
 
-def _shard(facts: dict[str, Any]) -> Shard:
+def shard_from(facts: dict[str, Any]) -> Shard:
+    """The shard that ``asdict`` has made a dict of; takes it apart."""
     files = tuple(File(**file) for file in facts.pop("files"))
     hidden = facts.pop("hidden")
     return Shard(**facts, files=files, hidden=None if hidden is None else File(**hidden))

@@ -17,6 +17,8 @@ from faissbase.types import MAX_DIMENSION
 
 MAX_NBITS = 12
 _FLOAT_BITS = 32
+_SAMPLE_ROWS_LEAST = 20_000
+_MANY_LISTS = 1 << 14
 
 # Probes a √nlist after which a recall was reached; recall 1 is every list.
 _PROBES = ((0.0, 0.05), (0.8, 0.6), (0.9, 2.1), (0.95, 4.2), (0.98, 8.0), (0.99, 11.0), (1.0, 16.0))
@@ -88,6 +90,15 @@ def calculate_optimal_nprobe(nlist: int, recall: float = 0.95) -> int:
     if wanted == 1:
         return lists
     return max(1, min(lists, math.ceil(_probes(wanted) * math.sqrt(lists))))
+
+
+def training_rows(nlist: int, nbits: int) -> int:
+    """Rows that are enough to train so many lists and codes: 100 a list, and 64 above 16,384 lists.
+
+    >>> training_rows(16, 8), training_rows(4096, 8), training_rows(65_536, 8)
+    (20000, 409600, 4194304)
+    """
+    return max(_SAMPLE_ROWS_LEAST, (100 if nlist <= _MANY_LISTS else 64) * nlist, 64 << nbits)
 
 
 @dataclass(frozen=True, slots=True)
