@@ -8,17 +8,15 @@ asks the workers directly. Calls are never repeated by Ray: the router does that
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import uuid
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 from faissbase.errors import (
     AccessError,
@@ -30,62 +28,28 @@ from faissbase.errors import (
     NotReadyError,
     UnavailableError,
 )
+from faissbase.sharded import deployment
 from faissbase.sharded.bucket import open_bucket
 from faissbase.sharded.controller import Controller, Status
 from faissbase.sharded.database import REFRESH_S, ShardedDatabase
+from faissbase.sharded.deployment import NAME, Deployment, Node
+from faissbase.sharded.executors import MOST_AGAIN
 from faissbase.sharded.fanout import Tally
-from faissbase.sharded.group import Group, OpenGroup
-from faissbase.sharded.manifest import Manifest
 from faissbase.sharded.placement import Placement
-from faissbase.sharded.router import TIMEOUT_S, RoutedGroup
-from faissbase.sharded.scaling import Bounds
+from faissbase.sharded.router import TIMEOUT_S
+from faissbase.sharded.routes import FollowedRoutes, RoutedDatabase
 from faissbase.sharded.worker import Call, Health, Reply, ShardServer, Version, WorkerGoneError
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 NAMESPACE = "faissbase"
-NAME = "faissbase"
-SCHEME = "ray"
 _LOOK_S = 0.5
 _ANSWER_S = 1.0
 _OPEN_S = 600.0
 _CONTROL_S = 30.0
 _CALLS = 64
 _CARE = {"concurrency_group": "care"}
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """What a deployment is made of; every actor of it knows this.
-
-    Attributes
-    ----------
-    name : str
-    url : str
-        Of the bucket.
-    cache : str
-        A folder on every node, on a disk with room for the shards that are placed there.
-    workers, max_workers, replicas : int
-    storage_options : dict
-    cpus_per_worker : float
-        Of Ray's resources, to be reserved.
-    memory_per_worker : int or None
-        Bytes to be reserved.
-    memory_budget : int or None
-    """
-
-    name: str
-    url: str
-    cache: str
-    workers: int
-    max_workers: int
-    replicas: int
-    storage_options: Mapping[str, Any] = field(default_factory=dict)
-    cpus_per_worker: float = 1.0
-    memory_per_worker: int | None = None
-    memory_budget: int | None = None
-
-    @property
-    def bounds(self) -> Bounds:
-        return Bounds(self.workers, self.max_workers)
 
 
 def _ray() -> Any:
@@ -276,123 +240,20 @@ class _RayWorker:
             answer.set_exception(WorkerGoneError(f"worker {self.name} is gone: {_first_line(error)}"))
 
 
+def _found_worker(name: str) -> _RayWorker:
+    ray = _ray()
+    try:
+        return _RayWorker(name, ray.get_actor(name, NAMESPACE))
+    except (ValueError, ray.exceptions.RayError) as error:
+        raise WorkerGoneError(f"worker {name} is gone") from error
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
-
-
-class RayRoutes:
-    """Which actor has which shards open, as the controller said a moment ago.
-
-    Where the controller is away, what it said last goes on to count.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._controller = _controller(name)
-        self._placements: dict[Version, Placement] = {}
-        self._workers: dict[str, _RayWorker] = {}
-        self._groups: weakref.WeakSet[RoutedGroup] = weakref.WeakSet()
-        self._changed = threading.Event()
-        self._closing = threading.Event()
-        self._follower = threading.Thread(target=self._follow, name="faissbase-routes", daemon=True)
-        self._follower.start()
-
-    def groups(self, name: str, *, allow_partial: bool, timeout_s: float, tally: Tally) -> OpenGroup:
-        """What opens the versions of a dataset."""
-
-        def opened(manifest: Manifest, before: Group | None) -> Group:
-            self._ask([(name, manifest.version)], _OPEN_S)
-            group = RoutedGroup(manifest, self, tally, allow_partial=allow_partial, timeout_s=timeout_s)
-            self._groups.add(group)
-            return group
-
-        return opened
-
-    def placement(self, dataset: str, version: int) -> Placement:
-        return self._placements[dataset, version]
-
-    def worker(self, name: str) -> _RayWorker:
-        found = self._workers.get(name)
-        if found is None:
-            try:
-                found = _RayWorker(name, _ray().get_actor(name, NAMESPACE))
-            except (ValueError, _ray().exceptions.RayError) as error:
-                raise WorkerGoneError(f"worker {name} is gone") from error
-            self._workers[name] = found
-        return found
-
-    def doubt(self, name: str) -> None:
-        self._changed.set()
-
-    def _ask(self, keys: list[Version], timeout_s: float) -> None:
-        ray = _ray()
-        try:
-            told = ray.get(self._controller.placements.remote(keys), timeout=timeout_s)
-        except ray.exceptions.RayError as error:
-            raise UnavailableError(
-                f"the controller of {self._name!r} does not answer: {_first_line(error)}"
-            ) from error
-        if isinstance(told, FaissbaseError):
-            raise told
-        self._placements.update(told)
-
-    def _follow(self) -> None:
-        """Ask again and again about the versions that somebody has open."""
-        while not self._closing.is_set():
-            self._changed.wait(_LOOK_S)
-            self._changed.clear()
-            keys = list({(group.dataset, group.version) for group in list(self._groups)})
-            for gone in set(self._placements) - set(keys):
-                self._placements.pop(gone)
-            with suppress(FaissbaseError):  # what was said last counts; the next round tries again
-                if keys and not self._closing.is_set():
-                    self._ask(keys, _CONTROL_S)
-            self._closing.wait(0.05)
-
-    def close(self) -> None:
-        self._closing.set()
-        self._changed.set()
-        self._follower.join()
-
-
-class RoutedDatabase(ShardedDatabase):
-    """The datasets of a deployment: read through its workers, written to its bucket."""
-
-    def __init__(
-        self,
-        cluster: RayCluster,
-        cache: Path,
-        *,
-        read_only: bool,
-        allow_partial: bool,
-        refresh_s: float,
-        timeout_s: float,
-    ) -> None:
-        self._routes = RayRoutes(cluster.deployment.name)
-        self.tally = Tally(time.monotonic)
-
-        def groups(name: str) -> OpenGroup:
-            return self._routes.groups(
-                name, allow_partial=allow_partial, timeout_s=timeout_s, tally=self.tally
-            )
-
-        super().__init__(
-            open_bucket(cluster.deployment.url, cluster.deployment.storage_options),
-            cache,
-            read_only=read_only,
-            allow_partial=allow_partial,
-            memory_budget=cluster.deployment.memory_budget,
-            refresh_s=refresh_s,
-            groups=groups,
-        )
-
-    def close(self) -> None:
-        super().close()
-        self._routes.close()
 
 
 class RayCluster:
@@ -432,14 +293,26 @@ class RayCluster:
         timeout_s: float = TIMEOUT_S,
     ) -> RoutedDatabase:
         """Its datasets as a database; ``cache`` is a folder for what is written."""
+        facts = self.deployment
         return RoutedDatabase(
-            self,
-            Path(self.deployment.cache) if cache is None else cache,
+            open_bucket(facts.url, facts.storage_options),
+            Path(facts.cache) if cache is None else cache,
+            FollowedRoutes(self._placements, _found_worker),
+            Tally(time.monotonic),
             read_only=read_only,
             allow_partial=allow_partial,
+            memory_budget=facts.memory_budget,
             refresh_s=refresh_s,
             timeout_s=timeout_s,
         )
+
+    def _placements(self, keys: Sequence[Version]) -> dict[Version, Placement]:
+        """What the controller says; from an actor that was started again, too."""
+        told: dict[Version, Placement] | FaissbaseError
+        told = _got(self._controller.placements.remote(list(keys)), _OPEN_S)
+        if isinstance(told, FaissbaseError):
+            raise told
+        return told
 
     def stop(self) -> None:
         """End its actors. The datasets stay where they are."""
@@ -517,8 +390,6 @@ def join(address: str | None, *, may_start: bool = False, workers: int = 1) -> N
 
 def _cpus(workers: int) -> int:
     """What a cluster on this machine says it has: room for the workers, whatever there is."""
-    import os
-
     return max(os.cpu_count() or 1, workers + 1)
 
 
@@ -579,7 +450,7 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
         memory_per_worker,
         memory_budget,
     )
-    _check(facts)
+    deployment.check(facts)
     join(address, may_start=True, workers=most)
     _await_room(facts, wait_s)
     _start_controller(facts)
@@ -587,26 +458,11 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
     status = cluster.wait(wait_s)
     if not status.is_at_full_strength:
         cluster.stop()
-        raise NotReadyError(f"{_missing(status)} after {wait_s:g} s; {_room(facts)}")
+        raise NotReadyError(
+            f"{deployment.missing(status)} after {wait_s:g} s; {deployment.room(facts, _nodes())}"
+        )
     cluster.open_all()
     return cluster
-
-
-def _check(facts: Deployment) -> None:
-    if facts.replicas < 1:
-        raise InvalidInputError(f"expected replicas >= 1, got {facts.replicas}")
-    if facts.replicas > facts.workers:
-        raise InvalidInputError(
-            f"{facts.replicas} replicas need as many workers, got {facts.workers}: add workers"
-        )
-    if facts.cpus_per_worker < 0 or (facts.memory_per_worker or 0) < 0:
-        raise InvalidInputError(
-            f"expected cpus_per_worker and memory_per_worker >= 0, got {facts.cpus_per_worker} and "
-            f"{facts.memory_per_worker}"
-        )
-    if not facts.name or "/" in facts.name:
-        raise InvalidInputError(f"a deployment's name has no '/', got {facts.name!r}")
-    _ = facts.bounds
 
 
 def _start_controller(facts: Deployment) -> None:
@@ -624,50 +480,25 @@ def _start_controller(facts: Deployment) -> None:
 def _await_room(facts: Deployment, wait_s: float) -> None:
     """Wait until the nodes that are there could hold all workers."""
     until = time.monotonic() + wait_s
-    while sum(_fit(facts, node) for node in _nodes()) < facts.workers:
+    while sum(deployment.n_fitting(facts, node) for node in _nodes()) < facts.workers:
         if time.monotonic() >= until:
             raise NotReadyError(
-                f"there is no room for {facts.workers} workers after {wait_s:g} s; {_room(facts)}"
+                f"there is no room for {facts.workers} workers after {wait_s:g} s; "
+                f"{deployment.room(facts, _nodes())}"
             )
         time.sleep(0.2)
 
 
-def _nodes() -> list[dict[str, Any]]:
-    return [node for node in _ray().nodes() if node["Alive"]]
-
-
-def _fit(facts: Deployment, node: Mapping[str, Any]) -> int:
-    """How many workers a node has room for when nothing else runs on it."""
-    resources = node["Resources"]
-    rooms = [float(facts.workers)]
-    if facts.cpus_per_worker:
-        rooms.append(resources.get("CPU", 0.0) / facts.cpus_per_worker)
-    if facts.memory_per_worker:
-        rooms.append(resources.get("memory", 0.0) / facts.memory_per_worker)
-    return int(min(rooms))
-
-
-def _room(facts: Deployment) -> str:
-    """What workers want and what the nodes have, in words."""
-    wanted = f"each worker wants {facts.cpus_per_worker:g} CPU"
-    if facts.memory_per_worker:
-        wanted += f" and {_gib(facts.memory_per_worker)}"
-    nodes = [
-        f"{node['NodeManagerAddress']} has {node['Resources'].get('CPU', 0):g} CPU and "
-        f"{_gib(node['Resources'].get('memory', 0))}, room for {_fit(facts, node)}"
-        for node in _nodes()
+def _nodes() -> list[Node]:
+    living = [node for node in _ray().nodes() if node["Alive"]]
+    return [
+        Node(
+            node["NodeManagerAddress"],
+            node["Resources"].get("CPU", 0.0),
+            node["Resources"].get("memory", 0.0),
+        )
+        for node in living
     ]
-    told = "; ".join(nodes) or "there are no nodes"
-    return f"{wanted}; {told}: add nodes, or ask for fewer or smaller workers"
-
-
-def _gib(size_bytes: float) -> str:
-    return f"{size_bytes / 2**30:.1f} GiB"
-
-
-def _missing(status: Status) -> str:
-    silent = [name for name, node in status.workers.items() if node is None]
-    return f"{len(silent)} of {len(status.workers)} workers do not answer"
 
 
 def connect(
@@ -679,20 +510,82 @@ def connect(
     refresh_s: float = REFRESH_S,
 ) -> RoutedDatabase:
     """The datasets of a deployment at ``ray://auto`` or ``ray://host:port``, with ``/name`` or without."""
-    place, name = parsed(address)
+    place, name = deployment.parsed(address)
     join(place)
     cluster = RayCluster(name)
     return cluster.connect(cache, read_only=read_only, allow_partial=allow_partial, refresh_s=refresh_s)
 
 
-def parsed(address: str) -> tuple[str | None, str]:
-    """Where the cluster is, as `join` wants it, and the name of the deployment.
+# ---- building ----------------------------------------------------------------------------------------
 
-    >>> parsed("ray://auto"), parsed("ray://head:10001/images")
-    ((None, 'faissbase'), ('ray://head:10001', 'images'))
+
+class RayExecutor:
+    """Runs the tasks of a build on a Ray cluster; see `executors.Executor`.
+
+    Parameters
+    ----------
+    workers : int, optional
+        Tasks at the same time; as many as the cluster has processors where nothing is said.
+    address : str, optional
+        Of the cluster; the one on this machine where nothing is said, started where there is none.
+    cpus_per_task : float
     """
-    parts = urlsplit(address)
-    if parts.scheme != SCHEME or not parts.netloc or parts.query or parts.fragment:
-        raise InvalidInputError(f"expected ray://auto or ray://host:port, with /name or not, got {address!r}")
-    place = None if parts.netloc == "auto" else f"ray://{parts.netloc}"
-    return place, parts.path.strip("/") or NAME
+
+    def __init__(
+        self, workers: int | None = None, address: str | None = None, cpus_per_task: float = 1.0
+    ) -> None:
+        if workers is not None and workers < 1:
+            raise InvalidInputError(f"workers must be 1 or more, got {workers}")
+        join(address, may_start=True, workers=workers or 1)
+        self._ray = _ray()
+        self._workers = workers or max(1, int(self._ray.cluster_resources().get("CPU", 1.0)))
+        self._outcome = self._ray.remote(num_cpus=cpus_per_task, max_retries=0)(_outcome)
+
+    def run(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
+        waiting = list(reversed(range(len(items))))
+        tries = [0] * len(items)
+        busy: dict[Any, int] = {}
+        try:
+            while waiting or busy:
+                while waiting and len(busy) < self._workers:
+                    item = waiting.pop()
+                    busy[self._outcome.remote(task, items[item])] = item
+                for ref in self._ray.wait(list(busy))[0]:
+                    item = busy.pop(ref)
+                    result = self._result(ref, item, tries)
+                    if result is None:
+                        waiting.append(item)
+                        continue
+                    yield item, result[0]
+        finally:
+            for ref in busy:
+                self._ray.cancel(ref, force=True)
+
+    def _result(self, ref: Any, item: int, tries: list[int]) -> tuple[Any] | None:
+        """What a task has brought; None where its worker has died and it is to be run again."""
+        exceptions = self._ray.exceptions
+        try:
+            is_done, result = self._ray.get(ref)
+        except exceptions.RayTaskError as error:
+            raise InternalError(f"task {item} failed: {_last_line(error)}") from error
+        except exceptions.RayError as error:
+            tries[item] += 1
+            if tries[item] > MOST_AGAIN:
+                raise UnavailableError(
+                    f"the worker of task {item} has died {tries[item]} times, last: {_first_line(error)}"
+                ) from error
+            return None
+        if not is_done:
+            raise result
+        return (result,)
+
+    def close(self) -> None:
+        """Nothing to end: the cluster is not ours."""
+
+
+def _outcome(task: Callable[[Any], Any], item: Any) -> tuple[bool, Any]:
+    """Whether a task was done, and its result or error."""
+    try:
+        return True, task(item)
+    except FaissbaseError as error:
+        return False, error
