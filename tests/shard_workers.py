@@ -102,9 +102,7 @@ class ThreadFleet:
 
     def health(self, names: Iterable[str]) -> dict[str, Health | None]:
         found = {name: self.workers[name] for name in names if name in self.workers}
-        return {
-            name: None if worker.is_gone else worker.server.health() for name, worker in found.items()
-        }
+        return {name: None if worker.is_gone else worker.server.health() for name, worker in found.items()}
 
     def open(self, key: Version, shards: Mapping[str, tuple[str, ...]]) -> set[str]:
         living = {name: part for name, part in shards.items() if not self.workers[name].is_gone}

@@ -99,14 +99,15 @@ class _Board:
 
     def _best_move(self) -> tuple[str, str, str] | None:
         mean = sum(self.load.values()) / len(self.load)
-        source = max(self.load, key=lambda worker: (self.load[worker], worker))
-        if max(self.load[source] - mean, mean - min(self.load.values())) <= mean * _EVEN_ENOUGH:
+        ranked = sorted(self.load, key=lambda worker: (self.load[worker], worker))
+        if max(self.load[ranked[-1]] - mean, mean - self.load[ranked[0]]) <= mean * _EVEN_ENOUGH:
             return None
-        for target in sorted(self.load, key=lambda worker: (self.load[worker], worker)):
-            gap = self.load[source] - self.load[target]
-            movable = [shard for shard in self.holders if self._is_movable(shard, source, target, gap)]
-            if movable:
-                return min(movable, key=lambda shard: abs(self.sizes[shard] - gap / 2)), source, target
+        for source in reversed(ranked):
+            for target in ranked if self.load[source] > mean else ():
+                gap = self.load[source] - self.load[target]
+                movable = [shard for shard in self.holders if self._is_movable(shard, source, target, gap)]
+                if movable:
+                    return min(movable, key=lambda shard: abs(self.sizes[shard] - gap / 2)), source, target
         return None
 
     def _is_movable(self, shard: str, source: str, target: str, gap: int) -> bool:
