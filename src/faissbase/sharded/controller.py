@@ -58,6 +58,8 @@ class Status:
     ----------
     workers : dict of str to (str or None)
         By name, the node it runs on; None of one that does not answer.
+    pids : dict of str to int
+        Of those that answer, on their nodes.
     versions : tuple of (str, int)
         That are open.
     short : dict of str to int
@@ -68,6 +70,7 @@ class Status:
     """
 
     workers: Mapping[str, str | None]
+    pids: Mapping[str, int]
     versions: tuple[Version, ...]
     short: Mapping[str, int]
     replicas: int
@@ -157,7 +160,8 @@ class Controller:
             missing = {f"worker {i + 1} of {self._wanted}": None for i in range(len(names), self._wanted)}
             depth = self._depths[-1] if self._depths else 0.0
             versions = tuple(sorted(self._placements))
-            return Status({**nodes, **missing}, versions, self._short(), self._replicas, depth)
+            pids = {name: self._members[name].health.pid for name in names if nodes[name] is not None}
+            return Status({**nodes, **missing}, pids, versions, self._short(), self._replicas, depth)
 
     def _short(self) -> dict[str, int]:
         short: dict[str, int] = {}

@@ -49,6 +49,7 @@ _ANSWER_S = 1.0
 _OPEN_S = 600.0
 _CONTROL_S = 30.0
 _CALLS = 64
+_ON_HEAD = {"node:__internal_head__": 0.001}  # whose end is the cluster's end anyway
 _CARE = {"concurrency_group": "care"}
 
 
@@ -468,7 +469,7 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
 def _start_controller(facts: Deployment) -> None:
     ray = _ray()
     try:
-        _actor(_ControllerActor, facts.name, 32, num_cpus=0).remote(facts)
+        _actor(_ControllerActor, facts.name, 32, num_cpus=0, resources=_ON_HEAD).remote(facts)
     except ray.exceptions.ActorAlreadyExistsError as error:
         raise AlreadyExistsError(
             f"a deployment {facts.name!r} runs on this cluster: stop it, or give another name"

@@ -6,6 +6,7 @@ open it opens then, so that a call never depends on what came before it.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -86,6 +87,8 @@ class Health:
     life : str
         Another one after every restart.
     node : str
+    pid : int
+        Of its process there.
     depth : int
         Calls that wait or are being answered.
     held : dict
@@ -94,6 +97,7 @@ class Health:
 
     life: str
     node: str
+    pid: int
     depth: int
     held: Mapping[Version, tuple[str, ...]]
 
@@ -248,7 +252,7 @@ class ShardServer:
     def health(self) -> Health:
         """What is open, and how much there is to do."""
         held = {key: group.names for key, group in dict(self._groups).items()}
-        return Health(self._life, self._node, self._depth, held)
+        return Health(self._life, self._node, os.getpid(), self._depth, held)
 
     def close(self) -> None:
         """Close all that is open."""
