@@ -454,7 +454,7 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
     deployment.check(facts)
     join(address, may_start=True, workers=most)
     _await_room(facts, wait_s)
-    _start_controller(facts)
+    _start(facts)
     cluster = RayCluster(name)
     status = cluster.wait(wait_s)
     if not status.is_at_full_strength:
@@ -466,16 +466,20 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
     return cluster
 
 
-def _start_controller(facts: Deployment) -> None:
+def _start(facts: Deployment) -> None:
+    """Start workers and their controller, all at once: most of it is waiting for imports."""
     ray = _ray()
+    fleet = _RayFleet(facts)
     try:
-        _actor(_ControllerActor, facts.name, 32, num_cpus=0, resources=_ON_HEAD).remote(facts)
+        _actor(_ControllerActor, facts.name, _CALLS, num_cpus=0, resources=_ON_HEAD).remote(facts)
+        for _ in range(len(fleet.names()), facts.workers):
+            fleet.start()
     except ray.exceptions.ActorAlreadyExistsError as error:
         raise AlreadyExistsError(
             f"a deployment {facts.name!r} runs on this cluster: stop it, or give another name"
         ) from error
     except ray.exceptions.RayError as error:
-        raise UnavailableError(f"Ray cannot start the controller: {_first_line(error)}") from error
+        raise UnavailableError(f"Ray cannot start the workers: {_first_line(error)}") from error
 
 
 def _await_room(facts: Deployment, wait_s: float) -> None:
