@@ -111,7 +111,7 @@ def connect(  # noqa: PLR0913  # one word for three kinds of places, each with s
     if is_url(text):
         if api_key is not None or durability != "full":
             raise InvalidInputError(f"api_key and durability are not for object storage, {text!r} is")
-        folder = Path(cache) if cache is not None else _cache_folder()
+        folder = Path(cache) if cache is not None else cache_folder()
         return shards.connect(
             text,
             folder,
@@ -144,10 +144,10 @@ def connect(  # noqa: PLR0913  # one word for three kinds of places, each with s
 def _on_ray(text: str, cache: str | os.PathLike[str] | None, **options: Any) -> ShardedDatabase:
     from faissbase.sharded import runner  # ray costs nobody else anything
 
-    return runner.connect(text, cache=Path(cache) if cache is not None else _cache_folder(), **options)
+    return runner.connect(text, cache=Path(cache) if cache is not None else cache_folder(), **options)
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "faissbase"
 

@@ -188,3 +188,20 @@ def amount(text: str) -> int:
     if not (value.is_finite() and 1 <= value < _AMOUNT_MAX and value == value.to_integral_value()):
         raise InvalidInputError(f"expected a whole number such as 1000000, 1e6 or 1M, got {text!r}")
     return int(value)
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+@option_type
+def byte_count(words: str) -> int:
+    """A number of bytes: ``2GB``, ``500MB``, ``1000000``."""
+    number = words.strip().lower().removesuffix("b")
+    unit = number[-1:] if number[-1:].isalpha() else ""
+    try:
+        value = float(number.removesuffix(unit)) * _UNITS[unit]
+    except (ValueError, KeyError):
+        value = 0.0
+    if not 1 <= value < 1e18:
+        raise InvalidInputError(f"expected a size such as 2GB or 500MB, got {words!r}")
+    return int(value)

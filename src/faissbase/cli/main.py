@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from faissbase._version import __version__
-from faissbase.cli import bench, care, collections, copies, demo, keys, load, plan, search, serve
+from faissbase.cli import bench, care, collections, copies, demo, keys, load, plan, search, serve, shards
 from faissbase.cli.arguments import Parser, add_data_option, add_output_options, default_data
 from faissbase.cli.console import Console
 from faissbase.errors import FaissbaseError, InternalError, InvalidInputError, UnavailableError
@@ -120,7 +120,7 @@ def build_parser() -> Parser:
     parser.set_defaults(default_data=default_data)
     add_output_options(parser, default=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", parser_class=Parser)
-    for module in (demo, load, search, collections, plan, care, copies, bench, serve, keys):
+    for module in (demo, load, search, collections, plan, care, copies, bench, serve, keys, shards):
         module.add(commands)
     return parser
 

@@ -17,32 +17,15 @@ from faissbase.cli.arguments import (
     add_command,
     add_data_option,
     amount,
+    byte_count,
     fraction,
     open_database,
-    option_type,
 )
 from faissbase.cli.console import Answer, Console
 from faissbase.collection.planner import DEFAULT_RECALL
 from faissbase.collection.stats import Stats
 from faissbase.errors import InvalidInputError
 from faissbase.types import METRICS
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-
-
-@option_type
-def _bytes(words: str) -> int:
-    """A number of bytes: ``2GB``, ``500MB``, ``1000000``."""
-    number = words.strip().lower().removesuffix("b")
-    unit = number[-1:] if number[-1:].isalpha() else ""
-    try:
-        value = float(number.removesuffix(unit)) * _UNITS[unit]
-    except (ValueError, KeyError):
-        value = 0.0
-    if not 1 <= value < 1e18:
-        raise InvalidInputError(f"expected a size such as 2GB or 500MB, got {words!r}")
-    return int(value)
-
 
 _ABOUT = """\
 Say which index `auto` would build for so many vectors, and forecast its memory, size,
@@ -79,7 +62,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--n", type=amount, metavar="N", help="number of vectors, also as 1e9 or 50M")
     parser.add_argument("--d", type=amount, metavar="D", help="their dimension")
     parser.add_argument("--metric", choices=METRICS, default="cosine", help="(default: cosine)")
-    parser.add_argument("--ram", type=_bytes, metavar="SIZE", help="memory that the index may take, as 2GB")
+    parser.add_argument(
+        "--ram", type=byte_count, metavar="SIZE", help="memory that the index may take, as 2GB"
+    )
     about = f"share of the true nearest that has to come back (default: {DEFAULT_RECALL})"
     parser.add_argument("--recall", type=fraction, default=DEFAULT_RECALL, metavar="R", help=about)
     plan_dataset.add_options(parser)

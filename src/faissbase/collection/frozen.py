@@ -35,8 +35,9 @@ class Measurable(LocalCollection):
     def search_index(self, queries: Float32, k: int, knobs: Knobs) -> SearchResult:
         """The k nearest that the index finds with these knobs, whatever else would be faster or exact."""
         family = self._newest().segments[0].index.family
-        effort = {"ivf": {"nprobe": knobs.effort}, "hnsw": {"ef_search": knobs.effort}}.get(family, {})
-        found: SearchResult = self.search(queries, k, rerank=knobs.rerank, **effort)
+        nprobe = knobs.effort if family == "ivf" else None
+        ef_search = knobs.effort if family == "hnsw" else None
+        found: SearchResult = self.search(queries, k, nprobe=nprobe, ef_search=ef_search, rerank=knobs.rerank)
         return found
 
 

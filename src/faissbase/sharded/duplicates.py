@@ -29,7 +29,7 @@ Hashes = npt.NDArray[np.uint64]
 
 def hashes_of(ids: Sequence[str]) -> Hashes:
     """``uint64[n]``. **Source**: XXH3, 64 bits (xxhash.com)."""
-    return np.fromiter(map(xxh3_64_intdigest, ids), np.uint64, len(ids))
+    return np.fromiter((xxh3_64_intdigest(id.encode()) for id in ids), np.uint64, len(ids))
 
 
 def write_hashes(hashes: Hashes, path: Path) -> None:

@@ -97,20 +97,24 @@ class ProcessesExecutor:
 
     Parameters
     ----------
-    workers : int
-        Processes.
+    workers : int, optional
+        Processes; one a core where none is given.
     threads : int, optional
-        Of each, for FAISS and NumPy; an even share of the cores where none is given.
+        Of each, for FAISS and NumPy; an even share of the cores where none is given, of a worker that has
+        less company more.
     """
 
-    def __init__(self, workers: int, threads: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, threads: int | None = None) -> None:
+        workers = len(os.sched_getaffinity(0)) if workers is None else workers
         if workers < 1:
             raise InvalidInputError(f"workers must be 1 or more, got {workers}")
         self._n_workers = workers
-        self._threads = threads or max(1, len(os.sched_getaffinity(0)) // workers)
+        self._threads_given = threads
+        self._threads = 1
         self._idle: list[_Worker] = []
 
     def run(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
+        self._share_cores(len(items))
         waiting = deque(range(len(items)))
         tries = [0] * len(items)
         busy: dict[Connection, _Worker] = {}
@@ -142,6 +146,14 @@ class ProcessesExecutor:
         idle, self._idle = self._idle, []
         for worker in idle:
             worker.end()
+
+    def _share_cores(self, n_items: int) -> None:
+        """Have as many threads in each worker as keep the cores busy: told a process when it starts."""
+        n_busy = max(1, min(self._n_workers, n_items))
+        threads = self._threads_given or max(1, len(os.sched_getaffinity(0)) // n_busy)
+        if threads != self._threads:
+            self.close()
+            self._threads = threads
 
     def _given(self, task: Callable[[T], R], items: Sequence[T], item: int) -> _Worker:
         """A worker that has begun with an item; one that has died while it was idle is replaced."""

@@ -1,4 +1,4 @@
-"""What a build has done so far: an object for each result, created once, so that any run goes on from there."""
+"""What a build has done so far: an object for each result, made once, so that any run goes on from there."""
 
 from __future__ import annotations
 

@@ -102,7 +102,8 @@ class Merging:
         slots = np.array(listed["slots"], np.int64)
         distances = np.array(listed["distances"], np.float64).astype(np.float32)  # None becomes NaN
         is_none = (slots < 0) | np.isin(slots, hidden)
-        return np.where(is_none, np.float32(np.inf), self._sign * distances)
+        kept: Float32 = np.where(is_none, np.float32(np.inf), self._sign * distances)
+        return kept
 
     def recall(self) -> Recall:
         """Over all that was added."""

@@ -24,12 +24,16 @@ from faissbase.collection.transfer import checked_batch
 from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
 from faissbase.sharded.bucket import is_url, open_bucket
 from faissbase.storage.files import draft_folder
+from faissbase.storage.records import read_meta
 from faissbase.storage.tables.open import default_rows_path, open_reader, peek_dimension
-from faissbase.storage.tables.raw import split_npz_path
 from faissbase.types import Batch, Metric
 
 _READ_BYTES = 16 << 20
 _SEEKABLE = (".npy", ".npz", ".fvecs", ".bvecs", ".parquet", ".arrow", ".ipc", ".feather")
+
+
+Range = tuple[int, int]
+"""The first row, and the one after the last."""
 
 
 class Source(Protocol):
@@ -38,8 +42,6 @@ class Source(Protocol):
     Attributes
     ----------
     n_rows, dimension : int
-    is_seekable : bool
-        Whether reading from the middle does not read what is before it.
     is_distinct : bool
         Whether no two rows can have the same id.
     """
@@ -48,8 +50,6 @@ class Source(Protocol):
     def n_rows(self) -> int: ...
     @property
     def dimension(self) -> int: ...
-    @property
-    def is_seekable(self) -> bool: ...
     @property
     def is_distinct(self) -> bool: ...
 
@@ -68,8 +68,8 @@ class Source(Protocol):
         """What counting has found, as JSON has it."""
         ...
 
-    def rows(self, first: int, stop: int, metric: Metric, work: Path) -> Iterator[Rows]:
-        """Rows ``first`` to ``stop``, checked; of those in one batch with the same id, the last alone.
+    def rows(self, ranges: Sequence[Range], metric: Metric, work: Path) -> Iterator[Rows]:
+        """The rows in ``ranges``, ascending, checked; of those in a batch with the same id, the last alone.
 
         Raises
         ------
@@ -125,10 +125,6 @@ class Files:
         return sum(file.n_rows for file in self.files)
 
     @property
-    def is_seekable(self) -> bool:
-        return all(split_npz_path(Path(file.path))[0].suffix.lower() in _SEEKABLE for file in self.files)
-
-    @property
     def is_distinct(self) -> bool:
         return not any(file.has_ids for file in self.files)
 
@@ -158,7 +154,7 @@ class Files:
         """Rows of a file, and whether they have ids: by its header where that tells."""
         reader = self._reader(path, dimension)
         n_rows, has_ids = 0, False
-        with closing(reader.batches()) as batches:  # type: ignore[type-var]  # a generator
+        with closing(reader.batches()) as batches:
             for batch in batches:
                 has_ids = has_ids or batch.ids is not None
                 n_rows += len(batch.vectors)
@@ -176,38 +172,38 @@ class Files:
             document_column=columns.document,
         )
 
-    def rows(self, first: int, stop: int, metric: Metric, work: Path) -> Iterator[Rows]:
-        for file, at, batch in self._batches(first, stop, work):
+    def rows(self, ranges: Sequence[Range], metric: Metric, work: Path) -> Iterator[Rows]:
+        for file, at, batch in self._batches(ranges, work):
             yield self._checked(file, at, batch, metric)
 
     def batches(self, first: int, stop: int, work: Path) -> Iterator[Batch]:
         """Rows ``first`` to ``stop`` as they are in the files, unchecked."""
-        return (batch for _, _, batch in self._batches(first, stop, work))
+        return (batch for _, _, batch in self._batches([(first, stop)], work))
 
-    def _batches(self, first: int, stop: int, work: Path) -> Iterator[tuple[SourceFile, int, Batch]]:
+    def _batches(self, ranges: Sequence[Range], work: Path) -> Iterator[tuple[SourceFile, int, Batch]]:
         """Each batch with its file and the number of its first row among all rows."""
         begin = 0
         for file in self.files:
             end = begin + file.n_rows
-            if begin < stop and end > first:
-                pieces = self._of_file(file, max(first - begin, 0), min(stop, end) - begin, work)
-                for row, batch in pieces:
-                    yield file, begin + row, batch
+            within = [
+                (max(first, begin) - begin, min(stop, end) - begin)
+                for first, stop in ranges
+                if first < end and stop > begin
+            ]
+            if within:
+                with _here(file, self.options, work) as path, _named(file, path):
+                    reader = self._reader(path, self.dimension)
+                    for row, batch in self._read(file, reader, within):
+                        yield file, begin + row, batch
             begin = end
 
-    def _of_file(self, file: SourceFile, first: int, stop: int, work: Path) -> Iterator[tuple[int, Batch]]:
-        with _here(file, self.options, work) as path, _named(file, path):
-            row = first
-            with closing(self._reader(path, self.dimension).batches(skip_rows=first)) as batches:
-                for batch in batches:
-                    piece = _cut(batch, stop - row)
-                    yield row, piece
-                    row += len(piece.vectors)
-                    if row == stop:
-                        return
-        raise ConflictError(
-            f"{file.path} ends after row {row}, {file.n_rows:,} rows were counted: start again"
-        )
+    def _read(self, file: SourceFile, reader: Any, ranges: list[Range]) -> Iterator[tuple[int, Batch]]:
+        """The rows of a file in some ranges, each batch with the number of its first row."""
+        if Path(_split_key(file.path)[0]).suffix.lower() in _SEEKABLE:
+            for piece in ranges:
+                yield from _pass(file, reader, [piece])
+        else:  # from the start each time would take longer than all of it once
+            yield from _pass(file, reader, ranges)
 
     def _checked(self, file: SourceFile, at: int, batch: Batch, metric: Metric) -> Rows:
         try:
@@ -222,6 +218,22 @@ class Files:
             raise
 
 
+def _pass(file: SourceFile, reader: Any, ranges: list[Range]) -> Iterator[tuple[int, Batch]]:
+    """The rows in some ranges, by reading from the first of them to the last."""
+    row, last = ranges[0][0], ranges[-1][1]
+    with closing(reader.batches(skip_rows=row)) as batches:
+        for batch in batches:
+            end = row + len(batch.vectors)
+            for first, stop in ranges:
+                if first < end and stop > row:
+                    start = max(first, row)
+                    yield start, _slice(batch, slice(start - row, min(stop, end) - row))
+            row = end
+            if row >= last:
+                return
+    raise ConflictError(f"{file.path} ends after row {row}, {file.n_rows:,} rows were counted: start again")
+
+
 def _of_row(error: InvalidInputError, file: SourceFile, row: int) -> InvalidInputError:
     """An error of a batch of one row, with the row's real number."""
     told = str(error)
@@ -230,15 +242,13 @@ def _of_row(error: InvalidInputError, file: SourceFile, row: int) -> InvalidInpu
     return InvalidInputError(f"{file.path}, row {row}: {told}")
 
 
-def _cut(batch: Batch, n: int) -> Batch:
-    return batch if n >= len(batch.vectors) else _slice(batch, slice(0, n))
-
-
 def _one(batch: Batch, i: int) -> Batch:
     return _slice(batch, slice(i, i + 1))
 
 
 def _slice(batch: Batch, part: slice) -> Batch:
+    if part == slice(0, len(batch.vectors)):
+        return batch
     ids, metadatas, documents = batch.ids, batch.metadatas, batch.documents
     return Batch(
         batch.vectors[part],
@@ -329,10 +339,15 @@ def _matching(pattern: str, options: Mapping[str, Any]) -> list[SourceFile]:
 def _matching_objects(pattern: str, options: Mapping[str, Any]) -> list[SourceFile]:
     url, key = _split_key(pattern)
     folder, _, name = url.rpartition("/")
+    fitting = [
+        stored
+        for stored in open_bucket(folder, options).list("")
+        if "/" not in stored.key and fnmatch.fnmatchcase(stored.key, name)
+    ]
     found = [
         SourceFile(f"{folder}/{stored.key}{key}", f"{stored.size_bytes}-{stored.modified_at.isoformat()}")
-        for stored in open_bucket(folder, options).list("")
-        if fnmatch.fnmatchcase(stored.key, name) and not stored.key.endswith(".rows.jsonl")
+        for stored in fitting
+        if not stored.key.endswith(".rows.jsonl")
     ]
     if not found:
         raise NotFoundError(f"there is no object {pattern}")
@@ -348,7 +363,6 @@ class Stored:
     stamp: tuple[int, int, int] = (-1, -1, -1)
     n_rows: int = -1
 
-    is_seekable = True
     is_distinct = True
 
     @property
@@ -367,14 +381,22 @@ class Stored:
     def counts(self) -> dict[str, Any]:
         return {"stamp": list(self.stamp), "dimension": self.dimension}
 
-    def rows(self, first: int, stop: int, metric: Metric, work: Path) -> Iterator[Rows]:
+    def rows(self, ranges: Sequence[Range], metric: Metric, work: Path) -> Iterator[Rows]:
         if metric != self.config.metric:
             raise InvalidInputError(f"the collection's metric is {self.config.metric!r}, not {metric!r}")
         step = max(1, _READ_BYTES // (4 * self.dimension))
         with closing(self._opened()) as collection:
-            slots = collection.matching(None)[first:stop]
-            for start in range(0, len(slots), step):
-                yield collection.stored(slots[start : start + step], self.stamp)
+            every = collection.matching(None)
+            for first, stop in ranges:
+                for start in range(first, stop, step):
+                    yield collection.stored(every[start : min(start + step, stop)], self.stamp)
+
+    @staticmethod
+    def found(folder: Path) -> Stored:
+        """The collection whose files are in ``folder``."""
+        facts = read_meta(folder)
+        kind = (facts["name"], facts["dimension"], facts["metric"], facts["index_type"])
+        return Stored(str(folder), Config(facts["uuid"], *kind))
 
     def _opened(self) -> FrozenCollection:
         return FrozenCollection(Path(self.folder), self.config)

@@ -178,24 +178,12 @@ def _trained(job: SampleJob, vectors: Float32, path: Path) -> Path | None:
 
 def _drawn(job: SampleJob, m: int, rng: np.random.Generator) -> tuple[Float32, list[str]]:
     """About ``m`` rows from all over the source, in as many pieces as are read quickly, and their ids."""
-    source, metric, folder = job.source, job.settings.metric, job.place.folder
-    pieces = _pieces(source.n_rows, m, rng)
+    pieces = _pieces(job.source.n_rows, m, rng)
     vectors: list[Float32] = []
     ids: list[str] = []
-    if source.is_seekable:
-        for first, stop in pieces:
-            for rows in source.rows(first, stop, metric, folder):
-                vectors.append(rows.vectors)
-                ids += rows.ids
-        return np.concatenate(vectors), ids
-    wanted, at = np.zeros(source.n_rows, np.bool_), 0
-    for first, stop in pieces:
-        wanted[first:stop] = True
-    for rows in source.rows(0, source.n_rows, metric, folder):
-        chosen = np.flatnonzero(wanted[at : at + len(rows)])
-        vectors.append(rows.vectors[chosen])
-        ids += [rows.ids[i] for i in chosen.tolist()]
-        at += len(rows)
+    for rows in job.source.rows(pieces, job.settings.metric, job.place.folder):
+        vectors.append(rows.vectors)
+        ids += rows.ids
     return np.concatenate(vectors), ids
 
 
@@ -263,7 +251,8 @@ def _filled(collection: FreshCollection, job: ShardJob) -> Hashes | None:
     told = _telling(job)
     hashes: list[Hashes] = []
     n_put = 0
-    for rows in job.source.rows(job.first, job.stop, job.settings.metric, job.place.folder):
+    piece = (job.first, job.stop)
+    for rows in job.source.rows([piece], job.settings.metric, job.place.folder):
         collection.put(rows)
         if not job.source.is_distinct:
             hashes.append(hashes_of(rows.ids))
