@@ -253,6 +253,10 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
 def _last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
@@ -384,8 +388,9 @@ def join(address: str | None, *, may_start: bool = False, workers: int = 1) -> N
         ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NotReadyError(
-            f"no Ray cluster at {address or 'this machine'} that can be joined: {_first_line(error)}; "
-            "faissbase shards serve URL --executor ray starts one, and so does ray start --head"
+            f"no Ray cluster at {address or 'this machine'} that can be joined: {_short(error)}; "
+            "faissbase shards serve URL --executor ray starts one, and so does ray start --head; one with a "
+            "token is joined with RAY_AUTH_MODE=token and the RAY_AUTH_TOKEN of its head"
         ) from error
 
 
@@ -403,6 +408,7 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
     cache: str | Path,
     name: str = NAME,
     address: str | None = None,
+    may_start: bool = True,
     storage_options: Mapping[str, Any] | None = None,
     cpus_per_worker: float = 1.0,
     memory_per_worker: int | None = None,
@@ -424,7 +430,9 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
     name : str
         Several deployments may run on one cluster.
     address : str, optional
-        Of the cluster; the one on this machine where nothing is said, started where there is none.
+        Of the cluster; the one on this machine where nothing is said.
+    may_start : bool
+        Start a cluster in this process where none runs; it ends with the process.
     cpus_per_worker, memory_per_worker
         What Ray reserves for each; see `Deployment`.
     wait_s : float
@@ -435,7 +443,7 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
     NotReadyError
         The cluster has no room for the workers, says where and how much.
     AlreadyExistsError
-        A deployment of that name runs.
+        Another deployment of that name runs. The same one is taken for this.
     """
     most = workers if max_workers is None else max_workers
     bucket = open_bucket(url, storage_options)
@@ -452,7 +460,7 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
         memory_budget,
     )
     deployment.check(facts)
-    join(address, may_start=True, workers=most)
+    join(address, may_start=may_start, workers=most)
     _await_room(facts, wait_s)
     _start(facts)
     cluster = RayCluster(name)
@@ -467,7 +475,7 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
 
 
 def _start(facts: Deployment) -> None:
-    """Start workers and their controller, all at once: most of it is waiting for imports."""
+    """Start workers and their controller, all at once; where the same runs already, that is it."""
     ray = _ray()
     fleet = _RayFleet(facts)
     try:
@@ -475,9 +483,12 @@ def _start(facts: Deployment) -> None:
         for _ in range(len(fleet.names()), facts.workers):
             fleet.start()
     except ray.exceptions.ActorAlreadyExistsError as error:
-        raise AlreadyExistsError(
-            f"a deployment {facts.name!r} runs on this cluster: stop it, or give another name"
-        ) from error
+        running = RayCluster(facts.name).deployment
+        if running != facts:
+            raise AlreadyExistsError(
+                f"another deployment {facts.name!r} runs on this cluster, of {running.workers} workers for "
+                f"{running.url}: stop it, or give another name"
+            ) from error
     except ray.exceptions.RayError as error:
         raise UnavailableError(f"Ray cannot start the workers: {_first_line(error)}") from error
 

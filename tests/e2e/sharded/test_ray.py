@@ -246,7 +246,7 @@ def test_writes_go_through_workers(tier: Tier) -> None:
 
 def test_wrong_deployments_are_refused_in_words(tier: Tier) -> None:
     url = (tier.folder / "bucket").as_uri()
-    with pytest.raises(AlreadyExistsError, match="'faissbase' runs"):
+    with pytest.raises(AlreadyExistsError, match="'faissbase' runs on this cluster, of 4 workers"):
         runner.deploy(url, workers=1, replicas=1, cache=tier.folder / "x", wait_s=1)
     with pytest.raises(
         NotReadyError, match=r"no room for 3 workers.*1\.0 GiB|each worker wants 1 CPU and 900"
