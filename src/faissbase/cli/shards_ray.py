@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from faissbase.cli import text
 from faissbase.cli.arguments import Commands, add_command, byte_count, whole
 from faissbase.cli.console import Answer, Console
 from faissbase.connecting import cache_folder
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace, console: Console) -> Answer:
 
 def _detached(workers: Mapping[str, str | None], url: str) -> Answer:
     nodes = set(workers.values())
-    line = f"{len(workers)} workers on {len(nodes)} nodes serve {url}"
+    line = f"{text.count(len(workers), 'worker')} on {text.count(len(nodes), 'node')} serve {url}"
     return Answer({"url": url, "workers": sorted(workers), "nodes": len(nodes)}, [line])
 
 
