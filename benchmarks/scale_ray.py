@@ -87,6 +87,27 @@ def _on_ray(
             print(f"  up in {up_s:.1f} s; actor killed: full strength in {kill_s:.1f} s; {told}")
     finally:
         cluster.stop()
+    _bare(n, xq)
+
+
+class _Echo:
+    def answer(self, content: bytes) -> bytes:
+        return content
+
+
+def _bare(n: int, xq: np.ndarray) -> None:
+    """What Ray alone takes to ask as many actors the same bytes: the floor, here and now."""
+    actors = [ray.remote(_Echo).options(max_concurrency=64, num_cpus=1).remote() for _ in range(n)]
+    content = xq[0].tobytes()
+    times = []
+    for _ in range(QUERIES + 20):
+        began = time.perf_counter()
+        ray.get([actor.answer.remote(content) for actor in actors])
+        times.append(1e3 * (time.perf_counter() - began))
+    p50, p99 = np.median(times[20:]), np.quantile(times[20:], 0.99)
+    print(_LINE.format(f"bare Ray, {n} actors", f"{p50:.2f}", f"{p99:.2f}", "", "", "", ""))
+    for actor in actors:
+        ray.kill(actor)
 
 
 def _row(

@@ -6,6 +6,7 @@ The tests of this file use one cluster, in their order: the last one takes a nod
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -164,6 +165,16 @@ def test_replicas_are_on_different_nodes(tier: Tier) -> None:
     assert len(set(status.workers.values())) == 2
     for workers in tier.far._routes.placement("docs", tier.docs[1].version).values():
         assert len({status.workers[worker] for worker in workers}) == 2
+
+
+def test_the_documented_example_runs(tier: Tier) -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "scale.md").read_text()
+    [example] = re.findall(r"^```python\n([^`]*ray://auto.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"vector": vectors(1, 0)[0]}
+    exec(compile(example.replace("en", "none"), "scale.md", "exec"), names)
+    assert list(names["hits"]) == []
+    exec(compile(example.replace(', where={"lang": "en"}', ""), "scale.md", "exec"), names)
+    assert names["hits"][0].id == "i0"
 
 
 def test_no_query_is_lost_when_an_actor_is_killed(tier: Tier) -> None:
