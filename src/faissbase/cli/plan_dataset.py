@@ -185,8 +185,9 @@ def _asked_for(plan: DatasetPlan, known: KnownCosts) -> list[list[str]]:
     if spec.nlist:
         code_ns = costs.codecs[spec.codec].scan.at(spec.compared_bytes)
         parts = (
-            f"each shard: {query.coarse_us / 1e3:.3g} ms for {spec.nprobe:,} lists, {query.scan_us / 1e3:.3g} "
-            f"for {query.codes_scanned:,.0f} codes ({code_ns:.3g} ns each, lists {IMBALANCE:g} x the mean), "
+            f"each shard: {query.coarse_us / 1e3:.3g} ms for {spec.nprobe:,} lists, "
+            f"{query.scan_us / 1e3:.3g} for {query.codes_scanned:,.0f} codes "
+            f"({code_ns:.3g} ns each, lists {IMBALANCE:g} x the mean), "
             f"{query.rerank_us / 1e3:.3g} for {query.rows_read} rows; the less for a quarter of the lists"
         )
     else:

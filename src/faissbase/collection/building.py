@@ -280,7 +280,8 @@ class Building:
             n_queries=_CALIBRATION_QUERIES,
             seed=_CALIBRATION_SEED,
             shares=SHARES if with_filters else (),
-            is_over=lambda: should_stop() or time.perf_counter() > until_s,
+            is_over=lambda: time.perf_counter() > until_s,
+            should_stop=should_stop,
         )
 
     def measure_filters(self, should_stop: ShouldStop) -> bool:

@@ -1,4 +1,4 @@
-"""Shards of many vectors: inverted lists of product-quantized codes, with parameters from their real size.
+"""Shards of many vectors: inverted lists of codes, with parameters from their real size, planned together.
 
 >>> import numpy as np
 >>> from faissbase.sharded import build_ivfpq_index, calculate_optimal_nlist, calculate_optimal_pq_params
@@ -10,17 +10,28 @@
 7
 """
 
+from faissbase.sharded.costs import Costs
+from faissbase.sharded.default_costs import DEFAULT_COSTS
 from faissbase.sharded.index import FaissIndex, build_ivfpq_index
 from faissbase.sharded.parameters import (
     calculate_optimal_nlist,
     calculate_optimal_nprobe,
     calculate_optimal_pq_params,
 )
+from faissbase.sharded.planning import DatasetPlan, least_machines, plan_dataset
+from faissbase.sharded.shards import ShardSpec, shard_spec
 
 __all__ = [
+    "DEFAULT_COSTS",
+    "Costs",
+    "DatasetPlan",
     "FaissIndex",
+    "ShardSpec",
     "build_ivfpq_index",
     "calculate_optimal_nlist",
     "calculate_optimal_nprobe",
     "calculate_optimal_pq_params",
+    "least_machines",
+    "plan_dataset",
+    "shard_spec",
 ]

@@ -22,7 +22,7 @@ from xxhash import xxh3_128_hexdigest
 from faissbase.collection import inputs
 from faissbase.collection.folder import check_name
 from faissbase.collection.store import NOTHING
-from faissbase.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from faissbase.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
 from faissbase.sharded import stages
 from faissbase.sharded.bucket import Bucket, File, check_creates_once
 from faissbase.sharded.codecs import check_codec, finer_codecs
@@ -302,7 +302,10 @@ class _Run:
                 pass
         for job in jobs:
             found[job.number] = self.ledger.read(shard_stage(job.number))
-        return [each for each in found if each is not None], n_shards - len(jobs)
+        every = [each for each in found if each is not None]
+        if len(every) < n_shards:
+            raise ConflictError(f"another run of this build of {self.request.name!r} has ended meanwhile")
+        return every, n_shards - len(jobs)
 
     def _recorded(self, number: int) -> dict[str, Any] | None:
         """The shard that an earlier run has built; None where there is none, or its objects are gone."""
@@ -371,7 +374,7 @@ class _Run:
             assert answers is not None
             merging.add(answers, hidden.get(shard.name, NOTHING))
             if not answers["reaches"]:
-                short.append((shard, float(answers["best"])))
+                short.append((shard, float(answers["recall_low"])))
         recall = merging.recall()
         _check_recall(recall, settings, shards, short)
         return recall

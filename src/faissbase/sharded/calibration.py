@@ -1,7 +1,7 @@
 """Measures `Costs` here: FAISS on one thread, over vectors drawn around a thousand centers.
 
-Imports faiss. The clock is passed in and should count this process's CPU time. Queries meet cold caches, as in
-an index much larger than they are; medians are taken.
+Imports faiss. The clock is passed in and should count this process's CPU time. Queries meet cold caches, as
+in an index much larger than they are; medians are taken.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _CENTERS = 1000
 _SPREAD = 0.5
 _K = 100
 _EVICTING_NUMBERS = 16 << 20
-_GROWTHS = 8
-_LISTS, _PROBES = 128, 32
+_GROWTHS = 6
+_LISTS, _FEW_PROBES, _PROBES = 128, 8, 64
 _ROUNDS = 10
 _LEAST_ROWS = 1024
 
@@ -43,7 +43,7 @@ class Effort:
     Attributes
     ----------
     rows : int
-        Vectors that are encoded; indexes are scanned with so many, and with nine times as many.
+        Vectors that are encoded; indexes are scanned with so many, and with seven times as many.
     queries : int
         Over which the median is taken.
     graph_lists : int
@@ -53,8 +53,8 @@ class Effort:
         Centroids of the flat coarse quantizer, and rows of the mapped file: more than caches hold.
     """
 
-    rows: int = 12_000
-    queries: int = 60
+    rows: int = 10_000
+    queries: int = 30
     graph_lists: int = GRAPH_LISTS
     dimensions: tuple[int, int] = (128, 512)
     cold_bytes: int = 64 << 20
@@ -87,7 +87,7 @@ class RecordCosts:
 
 def n_steps() -> int:
     """How often `measure` calls ``on_step``."""
-    return 2 * len(CODECS) + 8
+    return 2 * len(CODECS) + 9
 
 
 def measure(
@@ -249,34 +249,55 @@ class _Bench:
             encode=self.through([part.encode for part in parts]),
             scan=self.through([part.scan for part in parts], sizes),
             probe=self.through([part.probe for part in parts]),
+            start=self.through([part.start for part in parts]),
         )
 
     def _codec(self, codec: Codec, d: int) -> _CodecAt:
         code, size_bytes = _CODES[codec](d)
-        xb = self.vectors(self.effort.rows, d)
-        lists = min(_LISTS, len(xb) // 40)
-        index = _trained(f"IVF{lists},{code}", xb)
+        xb, xq = self.vectors(self.effort.rows, d), self.vectors(self.effort.queries, d)
+        index = _trained(f"IVF{min(_LISTS, len(xb) // 40)},{code}", xb)
         assigned = self.batch(lambda: index.quantizer.search(xb, 1))
-        xq = self.vectors(self.effort.queries, d)
         times = [self.timed(lambda: index.add(xb))]
-        few = self._scanned(index, xq)
+        scans = [self._scanned(index, xq, probes) for probes in (_FEW_PROBES, _PROBES)]
         times += [self.timed(lambda: index.add(xb)) for _ in range(_GROWTHS)]
-        many = self._scanned(index, xq)
+        scans += [self._scanned(index, xq, probes) for probes in (_FEW_PROBES, _PROBES)]
         self._on_step()
-        scan = max(0.0, (many[1] - few[1]) / (many[0] - few[0]))
-        probe = max(0.0, few[1] - scan * few[0]) / min(_PROBES, lists)
-        return _CodecAt(max(0.0, median(times) - assigned) / len(xb), scan, probe, size_bytes)
+        start, probe, scan = _solved(scans)
+        return _CodecAt(max(0.0, median(times) - assigned) / len(xb), scan, probe, start, size_bytes)
 
-    def _scanned(self, index: Any, xq: Float32) -> tuple[float, float]:
-        """Codes that a query meets, and its time without the coarse quantizer's."""
-        distances, lists = index.quantizer.search(xq, min(_PROBES, index.nlist))
+    def _scanned(self, index: Any, xq: Float32, probes: int) -> _Scanned:
+        """A query's time without the coarse quantizer's."""
+        distances, lists = index.quantizer.search(xq, min(probes, index.nlist))
         index.nprobe = lists.shape[1]
         sizes = np.array([index.invlists.list_size(i) for i in range(index.nlist)])
         time = self.cold(
             partial(index.search_preassigned, xq[i : i + 1], _K, lists[i : i + 1], distances[i : i + 1])
             for i in range(len(xq))
         )
-        return float(np.median(sizes[lists].sum(axis=1))), time
+        return _Scanned(lists.shape[1], float(np.median(sizes[lists].sum(axis=1))), time)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scanned:
+    """Lists and codes that a query met, and its time."""
+
+    probes: int
+    codes: float
+    time: float
+
+
+def _solved(scans: list[_Scanned]) -> tuple[float, float, float]:
+    """Start, time a list and time a code, none below 0, with the least error relative to each time."""
+    rows = np.array([(1.0, scan.probes, scan.codes) for scan in scans])
+    times = np.array([scan.time for scan in scans])
+    best, least = np.zeros(3), np.inf
+    for kept in ([0, 1, 2], [0, 2], [1, 2], [2]):
+        found = np.zeros(3)
+        found[kept] = np.linalg.lstsq(rows[:, kept] / times[:, None], np.ones(len(times)), rcond=None)[0]
+        error = float(((rows @ found / times - 1) ** 2).sum())
+        if (found >= 0).all() and error < least:
+            best, least = found, error
+    return float(best[0]), float(best[1]), float(best[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +307,7 @@ class _CodecAt:
     encode: float
     scan: float
     probe: float
+    start: float
     size_bytes: int
 
 
@@ -294,7 +316,7 @@ _CODES: dict[str, Callable[[int], tuple[str, int]]] = {
     "SQ8": lambda d: ("SQ8", d),
     "PQfs": lambda d: (f"PQ{d // 2}x4fs", d // 4),
     "RaBitQfs": lambda d: ("RaBitQfs", d // 8),
-    "PQ8": lambda d: (f"PQ{d // 8}x8", d // 8),
+    "PQ8": lambda d: (f"PQ{d // 16}x8", d // 16),
 }
 
 

@@ -60,7 +60,7 @@ def index_of(
         1 asks for exact search.
 
     >>> index_of("auto", 1_000_000, 128, "l2").factory, index_of("auto", 1_000, 128, "l2").factory
-    ('IVF4096,RaBitQfs', 'Flat')
+    ('RR128,IVF4096,RaBitQfs', 'Flat')
     """
     if recall == 1.0 or codec == "flat" or codec in EXACT_TYPES:
         return FLAT
@@ -83,18 +83,21 @@ def _factory(codec: str, n: int, d: int, metric: Metric, ram_bytes: int | None, 
     factory = advisor.sized(template, n, d)
     if factory is None:
         return None
-    lists, found, code = factory.partition(",")
-    if lists.startswith("IVF") and int(lists[3:]) > FLAT_QUANTIZER_LISTS:
-        lists += f"_HNSW{GRAPH_LINKS}"
+    parts = factory.split(",")
+    at = next((i for i, part in enumerate(parts) if part.startswith("IVF")), None)
+    if at is not None and int(parts[at][len("IVF") :]) > FLAT_QUANTIZER_LISTS:
+        parts[at] += f"_HNSW{GRAPH_LINKS}"
     if codec == "opq":
-        lists = f"OPQ{code[2:].partition('x')[0]},{lists}"
-    return f"{lists}{found}{code}"
+        m = parts[-1].removeprefix("PQ").partition("x")[0]
+        parts.insert(0, f"OPQ{m}")
+    return ",".join(parts)
 
 
 def _automatic(n: int, d: int, metric: Metric, ram_bytes: int | None, recall: float) -> str:
     specs = shard_specs(n, d, metric, recall=recall)
     if ram_bytes is None:
-        return next((spec.factory for spec in specs if spec.codec == "RaBitQfs"), specs[0].factory)
+        one_bit = next((spec.factory for spec in specs if spec.codec == "RaBitQfs"), specs[0].factory)
+        return one_bit
     found, rejected = choose(specs, ram_bytes)
     if found is None:
         raise InvalidInputError(f"nothing fits a shard of {n:,} vectors of d={d}: {rejected[-1].reason}")

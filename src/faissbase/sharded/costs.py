@@ -46,12 +46,15 @@ class CodecCosts:
     scan : Line
         A code that is compared, of the bytes of its vector's part (norms and factors are in the base).
     probe : Line
-        A list that is entered, of d: tables for its residuals.
+        A list that is entered, of d: tables for its residuals, and a place that is in no cache.
+    start : Line
+        A search before its first list, of d.
     """
 
     encode: Line
     scan: Line
     probe: Line
+    start: Line
 
 
 @dataclass(frozen=True)

@@ -41,27 +41,28 @@ def answers_of(collection: Measurable, queries: Float32, ids: Sequence[str], tar
     dict
         ``exact`` and ``found``, each ``distances`` and ``slots`` of every query; ``found`` is None of a shard
         without an index. ``knobs`` that were taken, ``reaches`` whether they were measured to reach
-        ``target``, and ``best``: the highest lower bound of recall that any knobs have reached.
+        ``target``, and ``recall_low``, the lower bound that was measured with them; None without an index.
     """
     exact = _others(collection.search(queries, K + _SPARE, recall=1.0), ids)
     curve = collection.curve()
     if curve is None:
-        return {"exact": _listed(exact), "found": None, "knobs": None, "reaches": True, "best": 1.0}
-    knobs = curve.knobs_for(target)
-    taken = knobs or _hardest(curve)
+        return {"exact": _listed(exact), "found": None, "knobs": None, "reaches": True, "recall_low": None}
+    choice = curve.choice_for(target)
+    taken, recall_low = (choice.knobs, choice.recall_low) if choice else _hardest(curve)
     found = _others(collection.search_index(queries, K + 1, taken), ids)
     return {
         "exact": _listed(exact),
         "found": _listed(found),
         "knobs": {"effort": taken.effort, "rerank": taken.rerank},
-        "reaches": knobs is not None,
-        "best": max(point.recall_low for point in curve.points),
+        "reaches": choice is not None,
+        "recall_low": recall_low,
     }
 
 
-def _hardest(curve: Curve) -> Knobs:
+def _hardest(curve: Curve) -> tuple[Knobs, float]:
+    """The knobs that find most, and the lower bound of their recall."""
     best = max(curve.points, key=lambda point: (point.recall_low, -point.us_per_query))
-    return Knobs(best.effort, best.rerank)
+    return Knobs(best.effort, best.rerank), best.recall_low
 
 
 def _others(result: SearchResult, ids: Sequence[str]) -> Found:

@@ -1,9 +1,8 @@
-"""A dataset of shards over machines: how many, which index, and what it all costs. Pure numbers: no faiss, no I/O.
+"""A dataset of shards over machines: how many, which index, what it costs. Pure numbers: no faiss, no I/O.
 
->>> from faissbase.sharded.costs import Costs
 >>> plan = plan_dataset(10**9, 768, ram_bytes=64 * 10**9, machines=6, replicas=2, costs=DEFAULT_COSTS)
 >>> plan.shards, plan.spec.factory, round(plan.index_bytes / 1e9)
-(12, 'IVF32768_HNSW32,RaBitQfs', 119)
+(18, 'IVF32768_HNSW32,RaBitQfs', 120)
 """
 
 from __future__ import annotations
@@ -69,8 +68,8 @@ class DatasetPlan:
     query_easy : QueryCost
         The same for data like SIFT, which want a quarter of the lists.
     p50_ms, p50_ms_easy : float
-        One query alone, shards searched at once on all cores, half of what is not in memory read from disk
-        twice as slow or fast as assumed.
+        One query on idle machines: shards searched at once, one a core; rows that do not fit the memory
+        that is left are read from disk one after another.
     reason : str
     rejected : tuple of Rejected
     """
@@ -180,7 +179,7 @@ class _Wanted:
         return float("inf") if self.ram_bytes is None else USABLE_SHARE * self.ram_bytes
 
 
-def plan_dataset(
+def plan_dataset(  # noqa: PLR0913  # what a plan depends on, all by name
     n: int,
     d: int,
     metric: str = "cosine",
@@ -224,7 +223,8 @@ def plan_dataset(
         raise InvalidInputError(
             f"{wanted.replicas} replicas are {wanted.replicas} machines at least, got {machines}"
         )
-    specs, rejected = wanted.specs(machines), []
+    specs = wanted.specs(machines)
+    rejected: list[Rejected] = []
     for at, spec in enumerate(specs):
         if _fits(wanted, machines, spec):
             plan = _planned(wanted, machines, cores, spec, costs)
@@ -287,7 +287,10 @@ def _fits(wanted: _Wanted, machines: int, spec: ShardSpec) -> bool:
 
 
 def _machines_for(wanted: _Wanted, codec: str, m: int | None = None) -> int | None:
-    """The fewest machines that hold the smallest code of a kind; None where one shard is too much."""
+    """The fewest machines that hold the smallest code of a kind; None where one shard is too much.
+
+    Above a hundred, up to one in a hundred too many.
+    """
     machines = wanted.replicas
     while machines <= _MOST_MACHINES:
         specs = [spec for spec in wanted.specs(machines) if spec.codec == codec and m in (None, spec.m)]
@@ -296,10 +299,10 @@ def _machines_for(wanted: _Wanted, codec: str, m: int | None = None) -> int | No
         spec, copies = specs[-1], wanted.copies(machines)
         if copies * spec.ram_bytes <= wanted.usable_bytes:
             return machines
-        if copies == 1:
+        if copies == 1 and wanted.shards(machines) >= wanted.shards(_MOST_MACHINES):
             return None
         needed = ceil(wanted.shards(machines) * wanted.replicas * spec.ram_bytes / wanted.usable_bytes)
-        machines = max(machines + 1, min(needed, 2 * machines))
+        machines = max(machines + 1 + machines // 100, min(needed, 2 * machines))
     return None
 
 

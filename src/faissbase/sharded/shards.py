@@ -211,7 +211,7 @@ def _listed(
         n,
         d,
         metric,
-        f"IVF{nlist}{graph},{code}",
+        advisor.rotated(f"IVF{nlist}{graph},{code}", d),
         codec,
         nlist,
         m,

@@ -223,7 +223,7 @@ def build_shard(job: ShardJob) -> None:
         files = uploaded(bucket, place.name, name, folder)
         kept = _kept_hashes(hashes, place, draft)
     index = "Flat" if stats.index == "exact" else stats.index
-    shard = Shard(name, stats.slots, files, index=index, recall=answers["best"] if index != "Flat" else None)
+    shard = Shard(name, stats.slots, files, index=index, recall=answers["recall_low"])
     ledger.keep(recall_stage(name, settings.recall), answers)
     facts = {
         "seconds": time.perf_counter() - started_s,

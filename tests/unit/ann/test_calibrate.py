@@ -51,9 +51,17 @@ def test_own_queries_are_measured_instead(segment: Segment) -> None:
     assert curve.points[0].recall > strange.points[0].recall
 
 
-def test_the_budget_ends_measuring(segment: Segment) -> None:
-    curve = measure(segment, FlatView(segment.vectors, "l2"), n_queries=20, is_over=lambda: True)
+def test_a_stop_ends_measuring(segment: Segment) -> None:
+    curve = measure(segment, FlatView(segment.vectors, "l2"), n_queries=20, should_stop=lambda: True)
     assert {point.effort for point in curve.points} == {16}
+
+
+def test_the_budget_ends_measuring_where_the_usual_recall_is_known(segment: Segment) -> None:
+    view = FlatView(segment.vectors, "l2")
+    short = measure(segment, view, n_queries=100, is_over=lambda: True, shares=())
+    whole = measure(segment, view, n_queries=100, shares=())
+    assert short.knobs_for(0.95) is not None
+    assert len(short.points) < len(whole.points)
 
 
 CURVE = Curve(

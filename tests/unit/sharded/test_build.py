@@ -15,6 +15,7 @@ from faissbase.sharded import stages
 from faissbase.sharded.bucket import Bucket, open_bucket
 from faissbase.sharded.build import BuildReport, Request, build
 from faissbase.sharded.collection import ShardedCollection
+from faissbase.sharded.database import ShardedDatabase
 from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.executors import InlineExecutor, ProcessesExecutor
 from faissbase.sharded.ledger import Ledger
@@ -75,7 +76,7 @@ def building(tmp_path: Path, bucket: Bucket) -> Building:
 @pytest.fixture
 def opened(tmp_path: Path, bucket: Bucket) -> Iterator[Callable[[], ShardedCollection]]:
     """Opens the dataset anew each time."""
-    databases = []
+    databases: list[ShardedDatabase] = []
 
     def open_dataset() -> ShardedCollection:
         cache = tmp_path / f"cache{len(databases)}"
@@ -362,7 +363,7 @@ def test_few_rows_are_searched_exactly(tmp_path: Path, building: Building) -> No
     assert (report.index, report.recall.mean) == ("Flat", 1.0)
 
 
-POOR = {"codec": "IVF4,PQ1x4", "rows": 1500}
+POOR: dict[str, Any] = {"codec": "IVF4,PQ1x4", "rows": 1500}
 
 
 def test_below_the_target_nothing_is_published_and_it_says_what_would_do(

@@ -1,0 +1,322 @@
+"""Datasets of shards at scale: built, opened cold, searched; beside a flat scan and FAISS used by hand.
+
+    python -m benchmarks.scale --vectors big.npy --queries real.npz:queries [--rows 1000000 10000000]
+
+``big.npy`` is ``[n, d]`` of any number type, searched by l2, grown from a real set; the queries are real and
+held out. For each number of rows its first ones are built with ``faissbase shards build`` into a folder (and,
+with ``--s3``, opened from a local S3 server too), then:
+
+* build: seconds for a million, processor seconds, and the most memory that was nobody's file, over all
+  processes of the build;
+* search: queries a second in batches of 1,000 and one at a time, with ids, and recall@10;
+* beside it, in the same run: FAISS's flat scan of the same vectors, and the first shard's own index file
+  searched by hand with the same parameters and re-ranked by the same vectors, which returns row numbers;
+* a cold start: from an empty cache, in a new process, to the first answer.
+
+With ``--d`` the vectors are turned into more dimensions by a random rotation of a longer space, which keeps
+their distances; the noise added fills the other dimensions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from benchmarks.machine import facts
+from benchmarks.process import memory_kb
+from faissbase.types import Float32, Slots
+
+K = 10
+BATCH = 1_000
+NAME = "scale"
+_SCAN_QUERIES = 200
+_SINGLES = 1_000
+_BATCHES_S = 20.0
+_BLOCK_ROWS = 262_144
+_SAMPLED_S = 0.1
+_SEED = 2026
+
+
+def load(given: str) -> Any:
+    """The array in ``file.npy`` or ``file.npz:key``."""
+    path, found, key = given.rpartition(":")
+    return np.load(path)[key] if found else np.load(given, mmap_mode="r")
+
+
+def blocks(vectors: Any, n: int) -> Iterator[tuple[int, Float32]]:
+    """The first rows, some at a time, as float32."""
+    for start in range(0, n, _BLOCK_ROWS):
+        yield start, np.ascontiguousarray(vectors[start : min(n, start + _BLOCK_ROWS)], np.float32)
+
+
+def exact(vectors: Any, n: int, queries: Float32) -> Slots:
+    """The k nearest rows of each query, by FAISS's flat search of one block after another."""
+    heap = faiss.ResultHeap(nq=len(queries), k=K)
+    for start, xb in blocks(vectors, n):
+        near, rows = faiss.knn(queries, xb, K)
+        heap.add_result(near, rows + start)
+    heap.finalize()
+    found: Slots = heap.I
+    return found
+
+
+def recall(found: Slots, truth: Slots) -> float:
+    return float(np.mean([len(set(a) & set(b)) / K for a, b in zip(found, truth, strict=True)]))
+
+
+@contextmanager
+def most_memory(of: Callable[[], list[int]]) -> Iterator[dict[str, float]]:
+    """The most memory in GB that processes hold beyond mapped files while the block runs."""
+    most, is_over = {"gb": 0.0}, threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(_SAMPLED_S):
+            total = 0.0
+            for process in of():
+                try:
+                    total += memory_kb(process)["anonymous"] / 1e6
+                except (OSError, KeyError, ValueError):  # it has just ended
+                    continue
+            most["gb"] = max(most["gb"], total)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield most
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def family(root: int) -> list[int]:
+    """A process and all that come from it."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, waiting = [], [root]
+    while waiting:
+        found.append(waiting.pop())
+        waiting += parents.get(found[-1], [])
+    return found
+
+
+def build(source: Path, bucket: str, work: Path, options: list[str]) -> dict[str, Any]:
+    """Build and publish with the command a user would give."""
+    command = [sys.executable, "-m", "faissbase", "shards", "build", str(source), "--out", bucket]
+    command += ["--name", NAME, "--metric", "l2", "--work", str(work), "--json", *options]
+    begin, begin_cpu = time.perf_counter(), os.times()
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with most_memory(lambda: family(child.pid)) as most:
+        printed, _ = child.communicate()
+    if child.returncode:
+        raise SystemExit(f"the build ended with {child.returncode}")
+    spent = os.times()
+    cpu = spent.children_user + spent.children_system - begin_cpu.children_user - begin_cpu.children_system
+    answer: dict[str, Any] = json.loads(printed)
+    return answer | {
+        "wall_s": time.perf_counter() - begin,
+        "cpu_s": cpu,
+        "most_memory_gb": round(most["gb"], 2),
+    }
+
+
+# ---- in a fresh process --------------------------------------------------------------------------
+
+
+def opened(url: str, cache: str, begin: float) -> dict[str, Any]:
+    """A cold start: seconds from the start of the process to the first answer."""
+    import faissbase
+
+    queries = np.load(sys.argv[5])
+    options = json.loads(os.environ.get("SCALE_STORAGE", "null"))
+    with faissbase.connect(url, cache=cache, read_only=True, refresh_s=0, storage_options=options) as db:
+        collection = db.get_collection(NAME)
+        hits = collection.search(queries[0], k=K)
+        took = time.time() - begin
+        return {"first_answer_s": took, "hits": [hit.id for hit in hits]}
+
+
+def searched(url: str, cache: str, begin: float) -> dict[str, Any]:
+    """Throughput, latency and recall of an open dataset, beside FAISS by hand on the same files."""
+    import faissbase
+
+    queries, truth = np.load(sys.argv[5]), np.load(sys.argv[6])
+    with faissbase.connect(url, cache=cache, read_only=True, refresh_s=0) as db:
+        collection = db.get_collection(NAME)
+        result = collection.search(queries, k=K)
+        ids = np.array([[int(id) for id in row] for row in result.ids])
+        explained = collection.explain(queries[:BATCH], k=K)
+        by_hand = HandMade(Path(cache), explained, queries.shape[1])
+        ours, raw = [], []
+        until = time.perf_counter() + _BATCHES_S
+        while time.perf_counter() < until or len(ours) < 3:
+            ours.append(rate(lambda: collection.search(queries, k=K).ids, len(queries)))
+            raw.append(rate(lambda: by_hand.search(queries), len(queries)))
+        singles = latencies(lambda query: collection.search(query, k=K), queries)
+        memory = memory_kb()
+        return {
+            "recall@10": recall(ids, truth),
+            "batch_qps": statistics.median(ours),
+            "by_hand_qps": statistics.median(raw),
+            "by_hand_recall@10": recall(by_hand.search(queries), truth),
+            "p50_ms": float(np.percentile(singles, 50)),
+            "p99_ms": float(np.percentile(singles, 99)),
+            "anonymous_gb": memory["anonymous"] / 1e6,
+            "knobs": [str(each.plan.knobs) for each in explained.shards.values()],
+            "paths": [each.plan.path for each in explained.shards.values()],
+        }
+
+
+class HandMade:
+    """What somebody would write around FAISS: every shard's index, re-ranked by its vectors, merged."""
+
+    def __init__(self, cache: Path, explained: Any, d: int) -> None:
+        self._parts: list[tuple[int, Any, Any, Float32, int]] = []
+        first = 0
+        for name, explanation in explained.shards.items():
+            (folder,) = cache.glob(f"*/{name}")
+            vectors = np.memmap(folder / "vectors.0.f32", np.float32, mode="r").reshape(-1, d)
+            knobs = explanation.plan.knobs
+            for path, knob in zip(sorted(folder.glob("segments/*.faiss")), knobs, strict=False):
+                index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+                parameters = faiss.SearchParametersIVF(nprobe=knob.effort)
+                if isinstance(index, faiss.IndexPreTransform):
+                    parameters = faiss.SearchParametersPreTransform(index_params=parameters)
+                self._parts.append((first, index, parameters, np.asarray(vectors), knob.rerank * K))
+            first += explanation.plan.n_slots
+
+    def search(self, queries: Float32) -> Slots:
+        near, rows = [], []
+        for first, index, parameters, vectors, depth in self._parts:
+            _, labels = index.search(queries, depth, params=parameters)
+            exact = np.empty(labels.shape, np.float32)
+            pointers = map(faiss.swig_ptr, (exact, queries, vectors, labels))
+            faiss.fvec_L2sqr_by_idx(*pointers, queries.shape[1], *labels.shape)
+            order = np.argsort(exact, axis=1)[:, :K]
+            near.append(np.take_along_axis(exact, order, 1))
+            rows.append(np.take_along_axis(labels, order, 1) + first)
+        all_near, all_rows = np.concatenate(near, 1), np.concatenate(rows, 1)
+        found: Slots = np.take_along_axis(all_rows, np.argsort(all_near, axis=1)[:, :K], 1)
+        return found
+
+
+def rate(call: Callable[[], Any], n: int) -> float:
+    begin = time.perf_counter()
+    call()
+    return n / (time.perf_counter() - begin)
+
+
+def latencies(call: Callable[[Float32], Any], queries: Float32) -> list[float]:
+    """Milliseconds of one query at a time."""
+    times = []
+    for query in queries[:_SINGLES]:
+        begin = time.perf_counter()
+        call(query)
+        times.append(1e3 * (time.perf_counter() - begin))
+    return times
+
+
+def in_child(task: str, *arguments: object, **environment: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.scale", "--child", task, *map(str, arguments)]
+    printed = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    ).stdout
+    answer: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return answer
+
+
+# ---- all of it -----------------------------------------------------------------------------------
+
+
+def measure(n: int, vectors: Any, queries: Float32, folder: Path, options: list[str]) -> dict[str, Any]:
+    """Build the first ``n`` rows and search them."""
+    place = folder / f"rows-{n}"
+    place.mkdir()
+    source, bucket = place / "rows.npy", (place / "bucket").as_uri()
+    np.save(source, np.asarray(vectors[:n]))
+    begin = time.perf_counter()
+    truth = exact(vectors, n, queries)
+    exact_s = time.perf_counter() - begin
+    begin = time.perf_counter()
+    exact(vectors, n, queries[:_SCAN_QUERIES])
+    scan_qps = max(len(queries) / exact_s, _SCAN_QUERIES / (time.perf_counter() - begin))
+    built = build(source, bucket, place / "work", options)
+    source.unlink()
+    np.save(place / "queries.npy", queries)
+    np.save(place / "truth.npy", truth)
+    arguments = (place / "queries.npy", place / "truth.npy")
+    cold = in_child("opened", bucket, place / "cold", *arguments)
+    found = in_child("searched", bucket, place / "cold", *arguments)
+    found |= {"cold_start_s": cold["first_answer_s"], "scan_qps": scan_qps, "build": built}
+    shutil.rmtree(place)
+    return {"n": n, "d": int(queries.shape[1]), **found}
+
+
+def shown(found: dict[str, Any]) -> str:
+    n, built, ours = found["n"], found["build"], found["batch_qps"]
+    lines = [
+        f"{n:,} x {found['d']}, {built['index']}: built in {built['wall_s']:.0f} s",
+        f"  a million rows  {built['wall_s'] / n * 1e6:.0f} s, {built['cpu_s'] / n * 1e6:.0f} s of CPU",
+        f"  memory          {built['most_memory_gb']} GB to build, {found['anonymous_gb']:.2f} GB to search",
+        f"  recall@10       {found['recall@10']:.4f} at {found['knobs']}",
+        f"  batches         {ours:,.0f} queries/s; FAISS by hand {found['by_hand_qps']:,.0f} "
+        f"(recall@10 {found['by_hand_recall@10']:.4f}); flat scan {found['scan_qps']:,.0f}: "
+        f"{ours / found['by_hand_qps']:.2f} and {ours / found['scan_qps']:.0f} times as fast",
+        f"  one query       p50 {found['p50_ms']:.2f} ms, p99 {found['p99_ms']:.2f} ms",
+        f"  cold start      {found['cold_start_s']:.2f} s to the first answer",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print one line for each size, then everything as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--vectors", required=True, help="file.npy, or file.npz:key")
+    parser.add_argument("--queries", required=True, help="file.npy, or file.npz:key")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--build", nargs=argparse.REMAINDER, default=[], help="options of shards build")
+    asked = parser.parse_args()
+    vectors = load(asked.vectors)
+    queries = np.ascontiguousarray(load(asked.queries), np.float32)[:BATCH]
+    results = []
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        machine = facts(Path(folder))
+        for n in asked.rows:
+            results.append(measure(n, vectors, queries, Path(folder), asked.build))
+            print(shown(results[-1]), flush=True)
+    report = {"machine": machine, "k": K, "batch": BATCH, "results": results}
+    print(json.dumps(report, indent=1, default=str))
+    if asked.json:
+        asked.json.write_text(json.dumps(report, indent=1, default=str))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        task = {"opened": opened, "searched": searched}[sys.argv[2]]
+        print(json.dumps(task(sys.argv[3], sys.argv[4], time.time() - time.process_time())))
+    else:
+        main()
