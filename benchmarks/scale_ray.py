@@ -97,7 +97,8 @@ class _Echo:
 
 def _bare(n: int, xq: np.ndarray) -> None:
     """What Ray alone takes to ask as many actors the same bytes: the floor, here and now."""
-    actors = [ray.remote(_Echo).options(max_concurrency=64, num_cpus=1).remote() for _ in range(n)]
+    made: Any = ray.remote(_Echo)
+    actors = [made.options(max_concurrency=64, num_cpus=1).remote() for _ in range(n)]
     content = xq[0].tobytes()
     times = []
     for _ in range(QUERIES + 20):

@@ -24,13 +24,17 @@ class ThreadWorker:
 
     def __init__(self, name: str, bucket: Bucket, cache: Path, node: str = "node") -> None:
         self.name = name
-        self._start = lambda life: ShardServer(bucket, cache, life=life, node=node, now=time.monotonic)
+        self._bucket, self._cache, self._node = bucket, cache, node
         self._n_lives = 0
-        self.server = self._start("0")
+        self.server = self._started()
         self.fault: Callable[[Call], object] | None = None
         self.is_gone = False
         self.calls: list[Call] = []
         self._threads = ThreadPoolExecutor(8, thread_name_prefix=name)
+
+    def _started(self) -> ShardServer:
+        life = str(self._n_lives)
+        return ShardServer(self._bucket, self._cache, life=life, node=self._node, now=time.monotonic)
 
     def call(self, call: Call) -> Future[Reply]:
         if self.is_gone:
@@ -51,7 +55,7 @@ class ThreadWorker:
     def restart(self) -> None:
         """Come back without anything that was open."""
         self._n_lives += 1
-        self.server = self._start(str(self._n_lives))
+        self.server = self._started()
         self.is_gone = False
 
     def close(self) -> None:

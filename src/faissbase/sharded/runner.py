@@ -232,7 +232,7 @@ class _RayWorker:
         told.add_done_callback(lambda done: self._pass_on(done, answer))
         return answer
 
-    def _pass_on(self, told: Future[Reply], answer: Future[Reply]) -> None:
+    def _pass_on(self, told: Future[bytes], answer: Future[Reply]) -> None:
         error = told.exception()
         if error is None:
             try:

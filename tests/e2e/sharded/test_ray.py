@@ -73,7 +73,7 @@ def tier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tier]:
         ids = [f"i{j}" for j in range(i * N, (i + 1) * N)]
         docs.upsert(ids, vectors(N, i), [{"n": j} for j in range(N)], [f"word{j % 50}" for j in range(N)])
     head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
-    nodes = Cluster(initialize_head=True, head_node_args=head)
+    nodes: Any = Cluster(initialize_head=True, head_node_args=head)
     added = [nodes.add_node(num_cpus=4, object_store_memory=STORE_BYTES) for _ in range(2)]
     ray.init(address=nodes.address, log_to_driver=False)
     cluster = runner.deploy(url, workers=4, replicas=2, cache=folder / "cache", wait_s=120)
@@ -234,7 +234,7 @@ def test_versions_are_switched_under_load_and_never_mixed(tier: Tier) -> None:
 
     def ask(i: int) -> object:
         distances = [hit.distance for hit in far.search(np.zeros(D, np.float32), 100)]
-        seen.update(distances)  # type: ignore[arg-type]
+        seen.update(distances)
         return None if (len(distances), len(set(distances))) == (100, 1) else distances
 
     with Load(ask) as load:

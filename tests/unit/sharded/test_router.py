@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_writes_go_through_and_are_found(local: ShardedCollection, tier: Tier) -
 class Everywhere(dict[str, tuple[str, ...]]):
     """Every shard, of whatever version, on every worker."""
 
-    def get(self, shard: str, default: object = None) -> tuple[str, ...]:  # type: ignore[override]
+    def get(self, shard: str, default: object = None) -> tuple[str, ...]:
         return WORKERS
 
 
@@ -221,8 +222,9 @@ def test_what_nobody_can_answer_is_an_error_or_told(tmp_path: Path, local: Shard
         for call in (lambda: strict.search(q[0]), lambda: strict.search(q), lambda: strict.text_search("of")):
             with pytest.raises(UnavailableError, match=f"shard {gone[0]} of version"):
                 call()
-        for answer in (partial.search(q[0]), partial.search(q), partial.text_search("of")):
-            assert (answer.complete, answer.shards_missing) == (False, tuple(gone))  # type: ignore[attr-defined]
+        answers: list[Any] = [partial.search(q[0]), partial.search(q), partial.text_search("of")]
+        for answer in answers:
+            assert (answer.complete, answer.shards_missing) == (False, tuple(gone))
         lost = {f"i{j}" for j in range(2 * N, 3 * N)}
         assert {hit.id for hit in partial.search(q[0], 500)} == {r.id for r in local.get(where={})} - lost
         assert list(partial.explain(q, 5).shards_missing) == gone
@@ -311,7 +313,7 @@ def test_versions_are_switched_under_load_and_never_mixed(local: ShardedCollecti
             except faissbase.FaissbaseError as error:
                 wrong.append(error)
                 return
-            seen.update(distances)  # type: ignore[arg-type]
+            seen.update(distances)
             if len(distances) != 1:
                 wrong.append(distances)
 
