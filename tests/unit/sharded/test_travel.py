@@ -1,4 +1,4 @@
-"""What a group takes and returns goes through pickle unchanged, so that a group may live in another process."""
+"""What a group takes and returns goes through pickle unchanged: it may live in another process."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_all_that_a_group_answers_travels(tmp_path: Path) -> None:
 def shown(value: Any) -> object:
     """A value as something that compares."""
     if isinstance(value, faissbase.SearchResult):
-        return value.ids, value.distances.tolist(), value.metadatas, value.documents
+        return value.ids, repr(value.distances.tolist()), value.metadatas, value.documents
     if isinstance(value, dict):
         return {key: shown(each) for key, each in value.items()}
     if isinstance(value, faissbase.Explanation):
