@@ -87,11 +87,15 @@ class ThreadFleet:
         self._bucket, self._cache, self._nodes = bucket, cache, nodes
         self.workers: dict[str, ThreadWorker] = {}
         self.n_started = 0
+        self.lost_nodes: set[str] = set()
         self.kept: list[tuple[str, tuple[int, ...]]] = []
         self.lock = threading.Lock()
 
     def names(self) -> list[str]:
         return sorted(self.workers)
+
+    def nodes(self) -> set[str]:
+        return set(self._nodes) - self.lost_nodes
 
     def start(self) -> str:
         with self.lock:

@@ -32,6 +32,10 @@ class Fleet(Protocol):
         """The workers there are, those that are just being started again included."""
         ...
 
+    def nodes(self) -> set[str]:
+        """The machines there are."""
+        ...
+
     def start(self) -> str:
         """Start one more; its name. It need not answer yet."""
         ...
@@ -117,6 +121,7 @@ class Controller:
         self._depths: list[float] = []
         self._members: dict[str, _Member] = {}
         self._leaving: dict[str, float] = {}
+        self._nodes: set[str] = set()
         self._manifests: dict[Version, Manifest] = {}
         self._placements: dict[Version, Placement] = {}
         self._placing: dict[Version, threading.Lock] = {}
@@ -177,9 +182,10 @@ class Controller:
 
     def look(self) -> None:
         """See how the workers are, and start those that are missing."""
-        names = self._fleet.names()
+        names, nodes = self._fleet.names(), self._fleet.nodes()
         now, told = self._now(), self._fleet.health(names)
         with self._lock:
+            self._nodes = nodes
             for name in set(self._members) - set(names):
                 del self._members[name]
             for name in names:
@@ -241,15 +247,20 @@ class Controller:
             return not is_same or not all(self._is_ready(key, name) for name in living)
 
     def _planned(self, key: Version) -> Placement:
-        """Where the shards of a version belong. Who was lost a moment ago may come back."""
+        """Where the shards of a version belong. Who was lost a moment ago may come back to its node."""
         now = self._now()
         nodes = {
             name: member.health.node
             for name, member in self._members.items()
-            if name not in self._leaving and (member.lost_at is None or now - member.lost_at < _LOST_AFTER_S)
+            if name not in self._leaving and self._may_come_back(member, now)
         }
         sizes = {shard.name: shard.size_bytes for shard in self._manifests[key].shards}
         return place(sizes, nodes, self._replicas, self._before(key))
+
+    def _may_come_back(self, member: _Member, now: float) -> bool:
+        if member.lost_at is None:
+            return True
+        return now - member.lost_at < _LOST_AFTER_S and member.health.node in self._nodes
 
     def _before(self, key: Version) -> Placement:
         """Where the shards of a version are: those of an older version too, and what workers hold."""

@@ -144,6 +144,9 @@ class _RayFleet:
         names = [each["name"] for each in found if each["namespace"] == NAMESPACE]
         return sorted(name for name in names if name.startswith(self._prefix))
 
+    def nodes(self) -> set[str]:
+        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+
     def start(self) -> str:
         name = self._prefix + uuid.uuid4().hex[:8]
         options: dict[str, Any] = {"num_cpus": self._deployment.cpus_per_worker}

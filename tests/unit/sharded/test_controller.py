@@ -95,6 +95,16 @@ def test_shards_of_who_stays_away_move_to_others(tier: Tier) -> None:
     assert (status.short, status.workers["w1"]) == ({}, None)
 
 
+def test_shards_of_a_lost_node_move_at_once(tier: Tier) -> None:
+    tier.placement()
+    tier.fleet.lost_nodes = {"n1"}
+    for name in ("w1", "w3"):
+        tier.fleet.workers[name].kill()
+    tier.after(0.5)
+    assert {workers for workers in map(frozenset, tier.placement().values())} == {frozenset({"w0", "w2"})}
+    assert tier.controller.status().short == {}
+
+
 def test_who_ends_for_good_is_replaced(tier: Tier) -> None:
     tier.placement()
     tier.fleet.stop("w0")
