@@ -31,6 +31,7 @@ from faissbase.errors import (
 from faissbase.sharded import runner
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.database import ShardedDatabase
+from faissbase.sharded.placement import Placement
 from faissbase.sharded.routes import RoutedDatabase
 
 pytestmark = pytest.mark.slow
@@ -163,7 +164,7 @@ def test_replicas_are_on_different_nodes(tier: Tier) -> None:
     status = tier.cluster.status()
     assert status.is_at_full_strength
     assert len(set(status.workers.values())) == 2
-    for workers in tier.far._routes.placement("docs", tier.docs[1].version).values():
+    for workers in followed(tier, tier.docs[1].version).values():
         assert len({status.workers[worker] for worker in workers}) == 2
 
 
@@ -201,9 +202,20 @@ def until_strong(tier: Tier, and_also: Callable[[], bool] = lambda: True) -> str
     return f"all replicas after {replicas_s or all_s:.1f} s, all workers after {all_s:.1f} s"
 
 
+def followed(tier: Tier, version: int) -> Placement:
+    """Where the shards are, once the client knows of both replicas of each."""
+    until = time.monotonic() + 10
+    while True:
+        placed = tier.far._routes.placement("docs", version)
+        if {len(workers) for workers in placed.values()} == {2}:
+            return placed
+        assert time.monotonic() < until, placed
+        time.sleep(0.05)
+
+
 def test_both_replicas_killed_is_an_error_or_told_and_then_over(tier: Tier) -> None:
     version = tier.docs[1].version
-    placed = tier.far._routes.placement("docs", version)
+    placed = followed(tier, version)
     shard, pair = next(iter(placed.items()))
     lost = {name for name, workers in placed.items() if set(workers) == set(pair)}
     with tier.cluster.connect(tier.folder / "partial", allow_partial=True, refresh_s=0) as db:
