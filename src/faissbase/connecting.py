@@ -67,7 +67,8 @@ def connect(  # noqa: PLR0913  # one word for three kinds of places, each with s
         ``":memory:"`` keeps everything in a temporary folder that goes away with the database. An address is
         ``https://host:port`` of ``faissbase serve``, and needs the extra ``client``. A bucket is
         ``s3://bucket/prefix``, ``gs://``, ``az://`` or ``file:///folder``, and needs the extra ``scale``: its
-        collections are shards, see docs/scale.md.
+        collections are shards, see docs/scale.md. ``ray://auto`` and ``ray://host:port`` are the shards that
+        ``faissbase shards serve --executor ray`` serves, and need the extra ``ray``.
     read_only : bool
         Never write: any number of readers beside writers of other processes.
     durability : {"full", "relaxed"}
@@ -102,6 +103,12 @@ def connect(  # noqa: PLR0913  # one word for three kinds of places, each with s
         ``read_only`` and no database there.
     """
     text = os.fspath(path)
+    if text.startswith("ray://"):
+        if api_key is not None or durability != "full" or storage_options is not None or memory_budget:
+            raise InvalidInputError(
+                f"api_key, durability, storage_options and memory_budget are not for {text!r}: it has its own"
+            )
+        return _on_ray(text, cache, read_only=read_only, allow_partial=allow_partial, refresh_s=refresh_s)
     if is_url(text):
         if api_key is not None or durability != "full":
             raise InvalidInputError(f"api_key and durability are not for object storage, {text!r} is")
@@ -156,6 +163,12 @@ def connect_folder(
         tenant=tenant,
         places=ShardPlaces(opened),
     )
+
+
+def _on_ray(text: str, cache: str | os.PathLike[str] | None, **options: Any) -> ShardedDatabase:
+    from faissbase.sharded import runner  # ray costs nobody else anything
+
+    return runner.connect(text, cache=Path(cache) if cache is not None else cache_folder(), **options)
 
 
 def cache_folder() -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from faissbase.cli import serve, shards_care, text
+from faissbase.cli import serve, shards_care, shards_ray, text
 from faissbase.cli.arguments import (
     Commands,
     Parser,
@@ -41,7 +41,7 @@ from faissbase.types import METRICS, is_name
 _FOUND = 1
 _SHOWN = 20
 _BAR = "{desc}{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
-_EXECUTORS = ("processes", "inline")
+_EXECUTORS = ("processes", "inline", "ray")
 
 _ABOUT = """\
 Datasets too large for one machine: shards in object storage, each a collection
@@ -93,6 +93,7 @@ def add(commands: Commands) -> None:
     _add_verify(actions)
     shards_care.add(actions)
     serve.add_of_shards(actions)
+    shards_ray.add(actions)
 
 
 def run(args: argparse.Namespace, console: Console) -> Answer:
@@ -142,7 +143,7 @@ def _add_build(actions: Commands) -> None:
 
 
 def _add_work_options(parser: Parser) -> None:
-    about = f"where shards are built: {' or '.join(_EXECUTORS)} (default: {_EXECUTORS[0]})"
+    about = f"where shards are built: {', '.join(_EXECUTORS)} (default: {_EXECUTORS[0]})"
     parser.add_argument("--executor", choices=_EXECUTORS, default=_EXECUTORS[0], metavar="WHERE", help=about)
     parser.add_argument("--workers", type=whole, metavar="N", help="shards at a time (default: one a core)")
     about = "a folder on a disk with room for a shard of each worker (default: below ~/.cache/faissbase)"
@@ -240,6 +241,10 @@ def _names_collection(args: argparse.Namespace) -> bool:
 def _executor(args: argparse.Namespace) -> Executor:
     if args.executor == "inline":
         return InlineExecutor()
+    if args.executor == "ray":
+        from faissbase.sharded.runner import RayExecutor
+
+        return RayExecutor(args.workers)
     return ProcessesExecutor(args.workers)
 
 

@@ -30,7 +30,7 @@ from faissbase.sharded.cache import Cache
 from faissbase.sharded.changes import Changes
 from faissbase.sharded.compaction import ON_DEMAND
 from faissbase.sharded.dataset import Dataset
-from faissbase.sharded.group import ShardGroup, open_group
+from faissbase.sharded.group import Group, OpenGroup, ShardGroup, open_group
 from faissbase.sharded.manifest import Manifest
 from faissbase.sharded.merging import ShardHits, ShardResult
 from faissbase.sharded.paging import page_of, pages_of
@@ -39,7 +39,7 @@ from faissbase.sharded.reports import ShardedExplanation, ShardedOptimizeReport,
 from faissbase.sharded.transfer import export, load
 from faissbase.sharded.upkeep import Upkeep
 from faissbase.sharing import Sharing
-from faissbase.types import Hit, Metric, Page, Problem, Record, VerifyReport, Where
+from faissbase.types import Hit, Metric, Page, Problem, Record, SearchResult, VerifyReport, Where
 
 T = TypeVar("T")
 _THREADS = 8
@@ -61,6 +61,8 @@ class ShardedCollection:
         Bytes that the index of a shard that is made here may take in memory.
     bounds : Bounds
         How much one shard may bring to an answer.
+    groups : callable, optional
+        What opens the shards of a version; in this process where nothing is said.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class ShardedCollection:
         allow_partial: bool = False,
         memory_budget: int | None = None,
         bounds: Bounds = UNBOUNDED,
+        groups: OpenGroup | None = None,
     ) -> None:
         self._dataset = dataset
         self._cache = cache
@@ -85,9 +88,11 @@ class ShardedCollection:
         self._opening = threading.Lock()
         self._use = Sharing()
         self._is_closed = False
+        self._opened = self._opened_here if groups is None else groups
         manifest = dataset.newest()
         self._current = (manifest, self._opened(manifest, None))
-        self._changes = Changes(dataset, cache, self._at, manifest.uuid, memory_budget)
+        self._written: ShardGroup | None = None
+        self._changes = Changes(dataset, cache, self._to_write, manifest.uuid, memory_budget)
         self._upkeep = Upkeep(self._changes, manifest.name)
 
     def __repr__(self) -> str:
@@ -168,7 +173,7 @@ class ShardedCollection:
             self._at(newer or manifest)
         return self._manifest.version
 
-    def _at(self, manifest: Manifest) -> ShardGroup:
+    def _at(self, manifest: Manifest) -> Group:
         """The open shards of a version; the newest seen is what is answered from.
 
         Who searches does not wait meanwhile: the version that is open answers until the other one is.
@@ -184,7 +189,18 @@ class ShardedCollection:
                 self._cache.keep_only(manifest.shards)
             return opened
 
-    def _opened(self, manifest: Manifest, before: ShardGroup | None) -> ShardGroup:
+    def _to_write(self, manifest: Manifest) -> ShardGroup:
+        """The open shards of a version in this process: what a write looks up, wherever searches run."""
+        group = self._at(manifest)
+        if isinstance(group, ShardGroup):
+            return group
+        with self._opening:
+            self._check_open()
+            self._written = self._opened_here(manifest, self._written)
+            return self._written
+
+    def _opened_here(self, manifest: Manifest, before: Group | None) -> ShardGroup:
+        assert before is None or isinstance(before, ShardGroup)
         return open_group(
             manifest,
             self._cache,
@@ -200,7 +216,7 @@ class ShardedCollection:
         return self._current[0]
 
     @contextmanager
-    def _now(self) -> Iterator[tuple[Manifest, ShardGroup]]:
+    def _now(self) -> Iterator[tuple[Manifest, Group]]:
         """What is answered from, open to the end of the block."""
         with self._use.reading():
             self._check_open()
@@ -219,11 +235,14 @@ class ShardedCollection:
             if not self._is_closed:
                 self._is_closed = True
                 self._current[1].close()
+                if self._written is not None:
+                    self._written.close()
                 self._threads.shutdown()
 
     def frozen_shards(self) -> list[FrozenCollection]:
         """The shards of the version that is answered from, where they are open in this process."""
-        return [each.collection for each in self._current[1].shards]
+        group = self._current[1]
+        return [each.collection for each in group.shards] if isinstance(group, ShardGroup) else []
 
     # ---- searching -------------------------------------------------------------------------------
 
@@ -253,7 +272,7 @@ class ShardedCollection:
         self._questions.note(queries, n_hits, where, knobs)
         with self._now() as (_, group):
             if is_single:
-                return ShardHits(group.search_one(queries[0], n_hits, where, knobs), tuple(group.missing))
+                return _flagged_hits(group.search_one(queries[0], n_hits, where, knobs), group)
             return _flagged(group.search_many(queries, n_hits, where, knobs), group)
 
     def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
@@ -267,7 +286,7 @@ class ShardedCollection:
         parse(where)
         with self._now() as (_, group):
             result = _flagged(group.within(queries, limit, where, k), group)
-            return ShardHits(result[0], tuple(group.missing)) if is_single else result
+            return ShardHits(result[0], result.shards_missing) if is_single else result
 
     def text_search(self, query: str, k: int = 10, where: Where | None = None) -> list[Hit]:
         """The k matching records whose documents rank highest (BM25, any word).
@@ -277,7 +296,7 @@ class ShardedCollection:
         text, n_hits = inputs.check_text(query), inputs.check_k(k)
         parse(where)
         with self._now() as (_, group):
-            return ShardHits(group.text_search(text, n_hits, where), tuple(group.missing))
+            return _flagged_hits(group.text_search(text, n_hits, where), group)
 
     def hybrid_search(self, text: str, vector: Any, k: int = 10, where: Where | None = None) -> list[Hit]:
         """The k best by text and vector together, by reciprocal rank fusion of both rankings."""
@@ -290,7 +309,8 @@ class ShardedCollection:
         with self._now() as (_, group):
             by_text = group.text_search(words, depth, where)
             near = group.search_one(queries[0], depth, where, {})
-            return ShardHits(merging.fused(by_text, near, n_hits), tuple(group.missing))
+            missing = (*group.missing, *merging.missing_in(by_text), *merging.missing_in(near))
+            return ShardHits(merging.fused(by_text, near, n_hits), tuple(dict.fromkeys(missing)))
 
     def explain(
         self,
@@ -309,10 +329,12 @@ class ShardedCollection:
         parse(where)
         with self._now() as (manifest, group):
             explained = group.explain(queries, n_hits, where, knobs)
+            silent = {name: "it did not answer" for name in group.names if name not in explained}
+            missing = {**silent, **group.missing}
         found = [each.result for each in explained.values()]
         merged = merging.nearest_results(found, n_hits, self.metric) if found else None
         result = merged or merging.nothing(len(queries), n_hits, self.metric)
-        return ShardedExplanation(manifest.version, explained, group.missing, result)
+        return ShardedExplanation(manifest.version, explained, missing, result)
 
     def _queries(self, xq: Any) -> tuple[Any, bool]:
         return inputs.check_queries(xq, self.dimension, self.metric)
@@ -538,5 +560,10 @@ def _knobs(
     return {"recall": recall, "nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
 
 
-def _flagged(result: Any, group: ShardGroup) -> ShardResult:
-    return ShardResult(result.slots, result.distances, result.metric, dict(result.rows), tuple(group.missing))
+def _flagged(result: SearchResult, group: Group) -> ShardResult:
+    missing = (*group.missing, *merging.missing_in(result))
+    return ShardResult(result.slots, result.distances, result.metric, dict(result.rows), missing)
+
+
+def _flagged_hits(hits: list[Hit], group: Group) -> ShardHits:
+    return ShardHits(hits, (*group.missing, *merging.missing_in(hits)))

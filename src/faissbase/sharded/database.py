@@ -29,11 +29,13 @@ from faissbase.sharded.bucket import Bucket, open_bucket
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.dataset import Dataset
+from faissbase.sharded.group import OpenGroup
 from faissbase.sharded.manifest import Manifest
 from faissbase.storage.totals import Totals
 from faissbase.types import Metric, Placement, is_name
 
 REFRESH_S = 1.0
+GroupsOf = Callable[[str], OpenGroup]
 _LIKE_AN_ID = re.compile("[0-9a-f]{32}")
 _NO_BACKUP = (
     "the collections at {url} are shards, and a backup is of a folder: copy the bucket, whose objects never "
@@ -58,9 +60,11 @@ class ShardedDatabase:
     bounds : Bounds
     clock : callable
         Seconds that only rise, by which the age of what is served is told.
+    groups : callable, optional
+        From the name of a dataset to what opens its versions; in this process where nothing is said.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is a setting of its own, all by name
         self,
         bucket: Bucket,
         cache: Path,
@@ -71,6 +75,7 @@ class ShardedDatabase:
         refresh_s: float = REFRESH_S,
         bounds: Bounds = UNBOUNDED,
         clock: Callable[[], float] = time.monotonic,
+        groups: GroupsOf | None = None,
     ) -> None:
         self.bucket = bucket
         self.url = bucket.url
@@ -82,6 +87,7 @@ class ShardedDatabase:
         self._open: dict[str, ShardedCollection] = {}
         self._closing = threading.Event()
         self._refresh_s = refresh_s
+        self._groups = groups
         self._refresher: threading.Thread | None = None
         self._bounds = bounds
         self._clock = clock
@@ -152,6 +158,7 @@ class ShardedDatabase:
             allow_partial=self._allow_partial,
             memory_budget=self._memory_budget,
             bounds=self._bounds,
+            groups=None if self._groups is None else self._groups(name),
         )
 
     def get_or_create_collection(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from faissbase.collection.answers import Explanation
 from faissbase.collection.bounds import UNBOUNDED, Bounds
@@ -18,7 +18,7 @@ from faissbase.collection.frozen import FrozenCollection
 from faissbase.collection.inputs import Rows
 from faissbase.collection.stats import Stats
 from faissbase.collection.store import Config
-from faissbase.errors import ConflictError, CorruptionError, FaissbaseError, UnavailableError
+from faissbase.errors import ConflictError, CorruptionError, FaissbaseError, NotFoundError, UnavailableError
 from faissbase.sharded import merging
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.manifest import Manifest, Shard
@@ -27,6 +27,49 @@ from faissbase.types import Float32, Hit, Metric, Page, Record, SearchResult, Sl
 T = TypeVar("T")
 Knobs = Mapping[str, Any]
 _OPEN_TRIES = 4
+
+
+class Group(Protocol):
+    """What answers for one version of a dataset: `ShardGroup` here, `router.RoutedGroup` in other processes.
+
+    Searches may be answered in part where that was allowed: `merging.missing_in` of an answer tells.
+    """
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def missing(self) -> Mapping[str, str]:
+        """Shards that are known to be out of reach, and why."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The shards that are asked, in the order of the manifest."""
+        ...
+
+    @property
+    def ntotal(self) -> int: ...
+    def search_one(self, query: Float32, k: int, where: Where | None, knobs: Knobs) -> list[Hit]: ...
+    def search_many(self, queries: Float32, k: int, where: Where | None, knobs: Knobs) -> SearchResult: ...
+    def within(self, queries: Float32, radius: float, where: Where | None, k: int | None) -> SearchResult: ...
+    def text_search(self, text: str, k: int, where: Where | None) -> list[Hit]: ...
+    def explain(
+        self, queries: Float32, k: int, where: Where | None, knobs: Knobs
+    ) -> dict[str, Explanation]: ...
+    def get(self, ids: list[str], include_vectors: bool) -> dict[str, Record]: ...
+    def count(self, where: Where | None) -> int: ...
+    def page(
+        self, shard: str, where: Where | None, limit: int, cursor: str | None, vectors: bool
+    ) -> Page: ...
+    def slots_of(self, ids: list[str]) -> dict[str, dict[str, int]]: ...
+    def matching(self, where: Where | None) -> dict[str, Slots]: ...
+    def stats(self) -> dict[str, Stats]: ...
+    def verify(self) -> dict[str, VerifyReport]: ...
+    def close(self) -> None: ...
+
+
+OpenGroup = Callable[[Manifest, "Group | None"], Group]
+"""Opens the shards of a version, given the group that is open: what a collection answers from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +105,19 @@ class ShardGroup:
         self.shards = tuple(shards)
         self.missing = dict(missing or {})
         self._threads = threads
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(each.shard.name for each in self.shards)
+
+    def part(self, names: Sequence[str]) -> ShardGroup:
+        """Some of the shards, or `NotFoundError` where one is not open here."""
+        known = {each.shard.name: each for each in self.shards}
+        for name in names:
+            if name not in known:
+                reason = self.missing.get(name, "it was not opened")
+                raise NotFoundError(f"shard {name} of version {self.version} is not here: {reason}")
+        return ShardGroup(self.version, self.metric, [known[name] for name in names], self._threads)
 
     @property
     def ntotal(self) -> int:

@@ -53,6 +53,11 @@ class ShardResult(SearchResult):
         return not self.shards_missing
 
 
+def missing_in(answer: object) -> tuple[str, ...]:
+    """The shards that have not taken part in an answer."""
+    return answer.shards_missing if isinstance(answer, ShardHits | ShardResult) else ()
+
+
 def nearest_hits(parts: Sequence[Sequence[Hit]], k: int | None, metric: Metric) -> list[Hit]:
     """The k nearest of several answers to one query, by (distance, id)."""
     sign = 1.0 if metric == "l2" else -1.0
@@ -74,10 +79,15 @@ def best_scores(parts: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
 def nearest_results(
     parts: Sequence[SearchResult], k: int | None, metric: Metric, missing: tuple[str, ...] = ()
 ) -> ShardResult:
-    """The k nearest of several answers to the same queries; ties go to the earlier part."""
+    """The k nearest of several answers to the same queries, by (distance, id).
+
+    So it does not matter who merges what first.
+    """
     labels, rows = _renumbered(parts)
     distances = np.concatenate([part.distances for part in parts], axis=1)
-    order = np.argsort(distances if metric == "l2" else -distances, axis=1, kind="stable")  # NaN comes last
+    signed = distances if metric == "l2" else -distances
+    order = np.argsort(signed, axis=1, kind="stable")  # NaN comes last
+    _sort_ties(order, signed, labels, rows)
     order = order if k is None else order[:, :k]
     found = np.take_along_axis(labels, order, axis=1)
     near = np.take_along_axis(distances, order, axis=1)
@@ -85,6 +95,15 @@ def nearest_results(
         room = ((0, 0), (0, k - found.shape[1]))
         found, near = np.pad(found, room, constant_values=-1), np.pad(near, room, constant_values=np.nan)
     return ShardResult(found, near, metric, rows, missing)
+
+
+def _sort_ties(order: Slots, signed: Float32, labels: Slots, rows: dict[int, Row]) -> None:
+    """Put what is equally far in the order of its ids, where there is such: ``order`` is changed."""
+    sorted_ = np.take_along_axis(signed, order, axis=1)
+    for i in np.flatnonzero((sorted_[:, 1:] == sorted_[:, :-1]).any(axis=1)).tolist():
+        n = int(np.count_nonzero(labels[i] >= 0))
+        known = sorted(order[i, :n].tolist(), key=lambda j: (signed[i, j], rows[int(labels[i, j])].id))
+        order[i, :n] = known
 
 
 def _renumbered(parts: Sequence[SearchResult]) -> tuple[Slots, dict[int, Row]]:
@@ -117,6 +136,7 @@ def narrowed(result: ShardResult, k: int) -> ShardResult:
     )
 
 
-def nothing(nq: int, k: int, metric: Metric) -> ShardResult:
-    """The answer of a dataset without records."""
-    return ShardResult(np.full((nq, k), -1, np.int64), np.full((nq, k), np.nan, np.float32), metric, {})
+def nothing(nq: int, k: int, metric: Metric, missing: tuple[str, ...] = ()) -> ShardResult:
+    """The answer of a dataset without records, or without an answer of any shard."""
+    slots, distances = np.full((nq, k), -1, np.int64), np.full((nq, k), np.nan, np.float32)
+    return ShardResult(slots, distances, metric, {}, missing)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from faissbase.errors import ConflictError, InvalidInputError
-from faissbase.sharded.group import ShardGroup
+from faissbase.sharded.group import Group
 from faissbase.types import Page, Record, Where
 
 
-def page_of(group: ShardGroup, where: Where | None, limit: int, cursor: str | None, vectors: bool) -> Page:
+def page_of(group: Group, where: Where | None, limit: int, cursor: str | None, vectors: bool) -> Page:
     """The next ``limit`` matching records behind ``cursor``.
 
     Raises
@@ -17,7 +17,7 @@ def page_of(group: ShardGroup, where: Where | None, limit: int, cursor: str | No
     ConflictError
         The shard of the cursor is not part of this version.
     """
-    names = [each.shard.name for each in group.shards]
+    names = list(group.names)
     shard, inner = _parsed(cursor)
     if shard is not None and shard not in names:
         raise ConflictError(f"shard {shard} is not part of version {group.version}: start again")
@@ -33,7 +33,7 @@ def page_of(group: ShardGroup, where: Where | None, limit: int, cursor: str | No
     return Page(records, None)
 
 
-def pages_of(group: ShardGroup, where: Where | None, limit: int, vectors: bool) -> Iterator[Page]:
+def pages_of(group: Group, where: Where | None, limit: int, vectors: bool) -> Iterator[Page]:
     """All matching records, ``limit`` a page."""
     cursor: str | None = None
     while True:

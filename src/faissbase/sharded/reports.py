@@ -8,7 +8,7 @@ from typing import Any
 
 from faissbase.collection.answers import Explanation
 from faissbase.sharded.compaction import Merged
-from faissbase.sharded.group import ShardGroup
+from faissbase.sharded.group import Group
 from faissbase.sharded.manifest import Manifest
 from faissbase.types import Metric, SearchResult
 
@@ -72,7 +72,7 @@ class ShardedStats:
     placement: str = field(default="sharded")
 
     @staticmethod
-    def of(manifest: Manifest, url: str, group: ShardGroup) -> ShardedStats:
+    def of(manifest: Manifest, url: str, group: Group) -> ShardedStats:
         shards = tuple(
             ShardStats(shard.name, shard.rows, shard.n_hidden, shard.index, shard.recall, shard.size_bytes)
             for shard in manifest.shards

@@ -21,7 +21,7 @@ from faissbase.collection.transfer import LoadReport, Source
 from faissbase.sharded.bucket import Bucket
 from faissbase.sharded.changes import Changes
 from faissbase.sharded.dataset import Dataset
-from faissbase.sharded.group import ShardGroup
+from faissbase.sharded.group import Group
 from faissbase.sharded.manifest import Manifest
 from faissbase.sharded.paging import pages_of
 from faissbase.storage.tables.open import open_writer
@@ -122,7 +122,7 @@ class _Loading:
 
 
 def export(
-    group: ShardGroup, manifest: Manifest, path: Path, where: Where | None, *, progress: bool = False
+    group: Group, manifest: Manifest, path: Path, where: Where | None, *, progress: bool = False
 ) -> int:
     """Write the matching records of one version to a file, in constant memory; the number of them."""
     n = 0

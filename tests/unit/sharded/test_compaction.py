@@ -18,6 +18,7 @@ from faissbase.sharded.changes import Changes
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.compaction import ON_WRITE, Policy, Stopped, plan
 from faissbase.sharded.database import ShardedDatabase
+from faissbase.sharded.group import ShardGroup
 from faissbase.sharded.manifest import Manifest, Shard
 
 D = 8
@@ -57,6 +58,7 @@ def stored(docs: ShardedCollection) -> dict[str, Any]:
     """Every record as it is kept, to the bit."""
     kept = {}
     with docs._now() as (_, group):
+        assert isinstance(group, ShardGroup)
         for each in group.shards:
             for rows in each.collection.batches():
                 for at, id in enumerate(rows.ids):

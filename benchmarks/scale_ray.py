@@ -1,0 +1,170 @@
+"""Shards in one process beside the same shards on Ray workers: latency, throughput, and a kill.
+
+    python -m benchmarks.scale_ray [--n 40000] [--d 128] [--workers 1,2,4] [--seconds 3]
+
+Searched exactly or by the shards' own indexes, whichever they have; recall@10 against the exact answer stands
+beside each line. Ray is started on this machine for the time of the measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+import faissbase
+from benchmarks.machine import facts
+from faissbase.sharded import runner
+from faissbase.sharded.collection import ShardedCollection
+
+SHARDS, K, BATCH, QUERIES, ASKERS = 4, 10, 32, 200, 8
+_LINE = "{:<22} {:>8} {:>8} {:>8} {:>10} {:>10} {:>8}"
+
+
+def main() -> None:
+    """Measure and print, one line for each place."""
+    args = _arguments()
+    rng = np.random.default_rng(args.seed)
+    xb = rng.standard_normal((args.n, args.d), np.float32)
+    xq = rng.standard_normal((QUERIES, args.d), np.float32)
+    with tempfile.TemporaryDirectory(prefix="faissbase-ray-") as name:
+        folder = Path(name)
+        print({**facts(folder), "ray": ray.__version__, "n": args.n, "d": args.d, "seed": args.seed})
+        print(_LINE.format("place", "p50 ms", "p99 ms", "+ms p50", "1 q/s", "32 q/s", "recall"))
+        _measure(args, folder, xb, xq)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n", type=int, default=40_000)
+    parser.add_argument("--d", type=int, default=128)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each throughput")
+    parser.add_argument("--workers", default="1,2,4")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def _measure(args: argparse.Namespace, folder: Path, xb: np.ndarray, xq: np.ndarray) -> None:
+    url = (folder / "bucket").as_uri()
+    truth = np.argsort((xb**2).sum(1)[None] - 2 * xq @ xb.T, axis=1, kind="stable")[:, :K]
+    with faissbase.connect(url, cache=folder / "local", refresh_s=0) as db:
+        docs = db.create_collection("bench", args.d, metric="l2")
+        for part in np.array_split(np.arange(args.n), SHARDS):
+            docs.upsert([str(i) for i in part], xb[part])
+        base = _row("one process", docs, xq, truth, args.seconds, None)
+    counts = [int(n) for n in args.workers.split(",")]
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init(num_cpus=max(counts) + 1, include_dashboard=False, object_store_memory=100 << 20, **quiet)
+    try:
+        for n in counts:
+            _on_ray(n, url, folder, xq, truth, args.seconds, base)
+    finally:
+        ray.shutdown()
+
+
+def _on_ray(
+    n: int, url: str, folder: Path, xq: np.ndarray, truth: np.ndarray, seconds: float, base: float
+) -> None:
+    began = time.monotonic()
+    cluster = runner.deploy(url, workers=n, replicas=min(2, n), cache=folder / "cache", wait_s=300)
+    up_s = time.monotonic() - began
+    try:
+        with cluster.connect(folder / f"far-{n}", refresh_s=0) as far:
+            docs = far.get_collection("bench")
+            _row(f"Ray, {n} workers", docs, xq, truth, seconds, base)
+            kill_s = _killed(cluster, docs, xq) if n > 1 else float("nan")
+            told = f"{far.tally.n_hedges} hedges in {far.tally.n_calls} calls"
+            print(f"  up in {up_s:.1f} s; actor killed: full strength in {kill_s:.1f} s; {told}")
+    finally:
+        cluster.stop()
+    _bare(n, xq)
+
+
+class _Echo:
+    def answer(self, content: bytes) -> bytes:
+        return content
+
+
+def _bare(n: int, xq: np.ndarray) -> None:
+    """What Ray alone takes to ask as many actors the same bytes: the floor, here and now."""
+    made: Any = ray.remote(_Echo)
+    actors = [made.options(max_concurrency=64, num_cpus=1).remote() for _ in range(n)]
+    content = xq[0].tobytes()
+    times = []
+    for _ in range(QUERIES + 20):
+        began = time.perf_counter()
+        ray.get([actor.answer.remote(content) for actor in actors])
+        times.append(1e3 * (time.perf_counter() - began))
+    p50, p99 = np.median(times[20:]), np.quantile(times[20:], 0.99)
+    print(_LINE.format(f"bare Ray, {n} actors", f"{p50:.2f}", f"{p99:.2f}", "", "", "", ""))
+    for actor in actors:
+        ray.kill(actor)
+
+
+def _row(
+    label: str, docs: ShardedCollection, xq: np.ndarray, truth: np.ndarray, seconds: float, base: float | None
+) -> float:
+    """Measure one place and print it; its median, in milliseconds."""
+    for q in xq[:50]:
+        docs.search(q, K)
+    times = []
+    for q in xq:
+        began = time.perf_counter()
+        docs.search(q, K)
+        times.append(1e3 * (time.perf_counter() - began))
+    found = docs.search(xq, K).ids
+    recall = np.mean([len({str(i) for i in t} & set(f)) / K for t, f in zip(truth, found, strict=True)])
+    p50, p99 = float(np.median(times)), float(np.quantile(times, 0.99))
+    single = _throughput(lambda i: docs.search(xq[i % QUERIES], K), seconds)
+    batch = BATCH * _throughput(lambda i: docs.search(xq[i % (QUERIES - BATCH) :][:BATCH], K), seconds)
+    above = "" if base is None else f"{p50 - base:+.2f}"
+    print(
+        _LINE.format(
+            label, f"{p50:.2f}", f"{p99:.2f}", above, f"{single:,.0f}", f"{batch:,.0f}", f"{recall:.4f}"
+        )
+    )
+    return p50
+
+
+def _throughput(ask: Callable[[int], object], seconds: float) -> float:
+    """Calls a second of eight threads."""
+    counts = [0] * ASKERS
+    until = time.monotonic() + seconds
+
+    def asking(part: int) -> None:
+        while time.monotonic() < until:
+            ask(part + ASKERS * counts[part])
+            counts[part] += 1
+
+    threads = [threading.Thread(target=asking, args=(part,)) for part in range(ASKERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / seconds
+
+
+def _killed(cluster: runner.RayCluster, docs: ShardedCollection, xq: np.ndarray) -> float:
+    """Seconds from kill -9 of an actor to full strength; a query that is lost ends the measurement."""
+    name, pid = sorted(cluster.status().pids.items())[0]
+    os.kill(pid, signal.SIGKILL)
+    began = time.monotonic()
+    while cluster.status().pids.get(name) in (None, pid) or not cluster.status().is_at_full_strength:
+        docs.search(xq[0], K)
+        if time.monotonic() - began > 120:
+            raise TimeoutError(f"not at full strength after 120 s: {cluster.status()}")
+    return time.monotonic() - began
+
+
+if __name__ == "__main__":
+    main()
