@@ -45,7 +45,7 @@ def test_what_was_built_is_listed_shown_and_sound(cli: Cli, files: Path) -> None
 class Watched(Console):
     """Somebody looks at the terminal."""
 
-    shows_progress = True  # type: ignore[assignment]
+    shows_progress = True
 
 
 def test_progress_has_the_stage_the_rate_and_the_time_left(capfd: pytest.CaptureFixture[str]) -> None:
