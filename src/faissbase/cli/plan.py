@@ -49,12 +49,10 @@ def add(commands: Commands) -> None:
         summary="which index for how many vectors, and what it costs",
         about=_ABOUT,
         examples=[
-            "faissbase plan --n 1000000 --d 768",
             "faissbase plan --n 50000000 --d 384 --ram 8GB --recall 0.9",
             "faissbase plan docs --json",
             "faissbase plan --n 1e9 --d 768 --ram 64G --machines 6 --cores 16",
             "faissbase plan --n 1e9 --d 768 --ram 64G --replicas 2       # the fewest machines",
-            "faissbase plan --n 200M --d 384 --ram 32G --rows-per-shard 25M --replicas 3",
         ],
         exit_codes="0 here it is; 2 nothing fits that memory; 3 no such collection",
     )
@@ -63,7 +61,10 @@ def add(commands: Commands) -> None:
     parser.add_argument("--d", type=amount, metavar="D", help="their dimension")
     parser.add_argument("--metric", choices=METRICS, default="cosine", help="(default: cosine)")
     parser.add_argument(
-        "--ram", type=byte_count, metavar="SIZE", help="memory that the index may take, as 2GB"
+        "--ram",
+        type=byte_count,
+        metavar="SIZE",
+        help="memory that the index, or each machine, may take, as 2GB",
     )
     about = f"share of the true nearest that has to come back (default: {DEFAULT_RECALL})"
     parser.add_argument("--recall", type=fraction, default=DEFAULT_RECALL, metavar="R", help=about)

@@ -71,7 +71,19 @@ _BUILD_EXAMPLES = [
 
 
 def add(commands: Commands) -> None:
-    parser = commands.add_parser("shards", help="datasets of shards in object storage", description=_ABOUT)
+    parser = add_command(
+        commands,
+        "shards",
+        run_list,  # each action has its own
+        summary="datasets of shards in object storage",
+        about=_ABOUT,
+        examples=[
+            "faissbase shards build vectors.npy --metric l2 --out s3://bucket/prod --name sift",
+            "faissbase shards list s3://bucket/prod",
+            "faissbase shards build --help    # more about one action",
+        ],
+        exit_codes="0 done; 1 verify found damage; 2 the call is wrong; 3 no such dataset; 4 the store",
+    )
     actions = parser.add_subparsers(
         title="actions", metavar="ACTION", dest="action", parser_class=Parser, required=True
     )

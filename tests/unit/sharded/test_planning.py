@@ -211,6 +211,8 @@ def test_recall_one_scans_true_vectors_in_memory_that_holds_them() -> None:
 
 
 def test_more_recall_probes_more_lists_and_re_ranks_more() -> None:
+    reranks = {spec.factory.split(",")[1]: spec.rerank for spec in shard_specs(10**6, 128)}
+    assert reranks == {"SQ8": 1, "PQ64x4fs": 4, "RaBitQfs": 16, "PQ32x4fs": 16, "PQ8x8": 16}
     specs = [
         shard_spec(10**7, 128, ram_bytes=360_000_000, recall=recall) for recall in (0.9, 0.95, 0.99, 0.999)
     ]
@@ -229,7 +231,10 @@ def test_figures_follow_the_costs() -> None:
     assert once.cpu_s == pytest.approx(once.train_s + once.assign_s + once.encode_s + once.records_s)
     cost = query_cost(spec, DEFAULT_COSTS)
     assert cost.cpu_us == pytest.approx(cost.coarse_us + cost.scan_us + cost.rerank_us + cost.answer_us)
+    assert cost.rows_read == 160
+    assert cost.rerank_us == pytest.approx(160 * DEFAULT_COSTS.rerank.at(128) / 1e3)
     assert query_cost(spec, DEFAULT_COSTS, 1).codes_scanned < cost.codes_scanned <= spec.n
+    assert query_cost(spec, DEFAULT_COSTS, spec.nlist).codes_scanned == spec.n
 
 
 def test_a_second_replica_costs_memory_and_no_cpu() -> None:
