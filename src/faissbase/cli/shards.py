@@ -80,7 +80,7 @@ def add(commands: Commands) -> None:
         examples=[
             "faissbase shards build vectors.npy --metric l2 --out s3://bucket/prod --name sift",
             "faissbase shards list s3://bucket/prod",
-            "faissbase shards build --help    # more about one action",
+            "faissbase shards info s3://bucket/prod sift",
         ],
         exit_codes="0 done; 1 verify found damage; 2 the call is wrong; 3 no such dataset; 4 the store",
     )
