@@ -111,13 +111,14 @@ def test_a_build_outlives_workers_that_are_killed(tmp_path: Path, vectors: np.nd
 
 
 def workers() -> list[int]:
-    """The processes that this one has started, and that live."""
+    """The workers that this process has started, and that live."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
+            is_worker = b"faissbase.sharded.executors" in path.with_name("cmdline").read_bytes()
         except OSError:  # it has ended
             continue
-        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+        if is_worker and int(fields[1]) == os.getpid() and fields[0] != "Z":
             found.append(int(path.parent.name))
     return found

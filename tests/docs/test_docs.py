@@ -114,6 +114,7 @@ def test_every_command_is_in_the_readme_or_changelog() -> None:
         "bench",
         "serve",
         "keys",
+        "shards",
     ):
         assert command in run.stdout
         assert command in listed

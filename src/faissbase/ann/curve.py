@@ -121,12 +121,19 @@ class Curve:
         k : int, optional
             Hits asked. For more than were measured, effort grows with the power 0.7 of their number.
         """
+        best = _cheapest(self.choices_for(recall, share))
+        return best if best is None or k is None or k <= self.k else _for_more(best, k / self.k)
+
+    def choices_for(self, recall: float, share: float = 1.0) -> list[Choice]:
+        """For each re-ranking depth, the least effort whose lower bound reaches ``recall``; see `choice_for`.
+
+        Which of them is the cheapest is a matter of measured times; what they find is not.
+        """
         points = self._of_share(share)
         settings = sorted({(point.rerank, point.least) for point in points})
         groups = ([p for p in points if (p.rerank, p.least) == setting] for setting in settings)
         choices = (_crossing(group, recall) for group in groups)
-        best = _cheapest(choice for choice in choices if choice is not None)
-        return best if best is None or k is None or k <= self.k else _for_more(best, k / self.k)
+        return [choice for choice in choices if choice is not None]
 
     def scan_rerank(self, recall: float) -> int | None:
         """How deep to re-rank a scan of codes; None where no depth is known to reach ``recall``."""

@@ -13,6 +13,7 @@ from faissbase.ann.curve import Curve
 from faissbase.ann.segment import Knobs
 from faissbase.collection.frozen import Measurable
 from faissbase.collection.recall import interval
+from faissbase.collection.store import NOTHING
 from faissbase.types import Float32, Metric, SearchResult, Slots
 
 K = 10
@@ -40,29 +41,41 @@ def answers_of(collection: Measurable, queries: Float32, ids: Sequence[str], tar
     -------
     dict
         ``exact`` and ``found``, each ``distances`` and ``slots`` of every query; ``found`` is None of a shard
-        without an index. ``knobs`` that were taken, ``reaches`` whether they were measured to reach
-        ``target``, and ``recall_low``, the lower bound that was measured with them; None without an index.
+        without an index. Of all knobs that were measured to reach ``target`` it is what those find that find
+        least, for which of them is the fastest, and is taken, varies from machine to machine. ``knobs``,
+        ``recall_low``, the lower bound that was measured with them (None without an index), and ``reaches``:
+        whether there are such knobs; otherwise those that find most are taken.
     """
     exact = _others(collection.search(queries, K + _SPARE, recall=1.0), ids)
     curve = collection.curve()
     if curve is None:
         return {"exact": _listed(exact), "found": None, "knobs": None, "reaches": True, "recall_low": None}
-    choice = curve.choice_for(target)
-    taken, recall_low = (choice.knobs, choice.recall_low) if choice else _hardest(curve)
-    found = _others(collection.search_index(queries, K + 1, taken), ids)
+    choices = curve.choices_for(target)
+    tried = [(choice.knobs, choice.recall_low) for choice in choices] or [_hardest(curve)]
+    answers = [_others(collection.search_index(queries, K + 1, knobs), ids) for knobs, _ in tried]
+    shares = [_recall_of(exact, found, collection.metric) for found in answers]
+    worst = shares.index(min(shares))
+    knobs = tried[worst][0]
     return {
         "exact": _listed(exact),
-        "found": _listed(found),
-        "knobs": {"effort": taken.effort, "rerank": taken.rerank},
-        "reaches": choice is not None,
-        "recall_low": recall_low,
+        "found": _listed(answers[worst]),
+        "knobs": {"effort": knobs.effort, "rerank": knobs.rerank},
+        "reaches": bool(choices),
+        "recall_low": min(recall_low for _, recall_low in tried),
     }
 
 
 def _hardest(curve: Curve) -> tuple[Knobs, float]:
     """The knobs that find most, and the lower bound of their recall."""
-    best = max(curve.points, key=lambda point: (point.recall_low, -point.us_per_query))
+    best = max(curve.points, key=lambda point: (point.recall_low, -point.effort, -point.rerank))
     return Knobs(best.effort, best.rerank), best.recall_low
+
+
+def _recall_of(exact: Found, found: Found, metric: Metric) -> float:
+    """Of one shard by itself."""
+    merging = Merging(len(exact[0]), metric)
+    merging.add({"exact": _listed(exact), "found": _listed(found)}, NOTHING)
+    return merging.recall().mean or 0.0
 
 
 def _others(result: SearchResult, ids: Sequence[str]) -> Found:
