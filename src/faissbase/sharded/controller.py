@@ -15,7 +15,7 @@ from faissbase.errors import FaissbaseError
 from faissbase.sharded.bucket import Bucket
 from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.manifest import Manifest
-from faissbase.sharded.placement import Placement, held_by, n_copies, place
+from faissbase.sharded.placement import Placement, held_by, place
 from faissbase.sharded.scaling import Bounds, wanted_workers
 from faissbase.sharded.worker import Health, Version
 
@@ -72,7 +72,7 @@ class Status:
     versions : tuple of (str, int)
         That are open.
     short : dict of str to int
-        Shards that fewer workers hold than should, and how many do: empty at full strength.
+        Shards that fewer workers hold than there are to be replicas, and how many do.
     replicas : int
     depth : float
         Calls per worker.
@@ -175,8 +175,8 @@ class Controller:
 
     def _short(self) -> dict[str, int]:
         short: dict[str, int] = {}
+        copies = min(self._replicas, self._wanted)  # those beyond are for speed
         for key, placed in self._placements.items():
-            copies = n_copies(len(placed), self._wanted, self._replicas)
             for shard, workers in placed.items():
                 n = sum(self._is_living(name) and self._is_ready(key, name) for name in workers)
                 if n < copies:
