@@ -112,7 +112,9 @@ class ThreadFleet:
         found = {name: self.workers[name] for name in names if name in self.workers}
         return {name: None if worker.is_gone else worker.server.health() for name, worker in found.items()}
 
-    def open(self, key: Version, shards: Mapping[str, tuple[str, ...]]) -> set[str]:
+    def open(
+        self, key: Version, shards: Mapping[str, tuple[str, ...]], is_living: Callable[[str], bool]
+    ) -> set[str]:
         living = {name: part for name, part in shards.items() if not self.workers[name].is_gone}
         return {name for name, part in living.items() if not self.workers[name].server.open(*key, part)}
 

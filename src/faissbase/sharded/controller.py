@@ -15,7 +15,7 @@ from faissbase.errors import FaissbaseError
 from faissbase.sharded.bucket import Bucket
 from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.manifest import Manifest
-from faissbase.sharded.placement import Placement, held_by, n_copies, place
+from faissbase.sharded.placement import Placement, held_by, place
 from faissbase.sharded.scaling import Bounds, wanted_workers
 from faissbase.sharded.worker import Health, Version
 
@@ -45,8 +45,13 @@ class Fleet(Protocol):
         """What those workers tell that answer at once; None for those that are gone."""
         ...
 
-    def open(self, key: Version, shards: Mapping[str, tuple[str, ...]]) -> set[str]:
-        """Have each worker open its shards of a version; the workers that have done so."""
+    def open(
+        self, key: Version, shards: Mapping[str, tuple[str, ...]], is_living: Callable[[str], bool]
+    ) -> set[str]:
+        """Have each worker open its shards of a version; the workers that have done so.
+
+        Waits for those alone that go on living.
+        """
         ...
 
     def keep(self, dataset: str, versions: Iterable[int]) -> None:
@@ -67,7 +72,7 @@ class Status:
     versions : tuple of (str, int)
         That are open.
     short : dict of str to int
-        Shards that fewer workers hold than should, and how many do: empty at full strength.
+        Shards that fewer workers hold than there are to be replicas, and how many do.
     replicas : int
     depth : float
         Calls per worker.
@@ -170,8 +175,8 @@ class Controller:
 
     def _short(self) -> dict[str, int]:
         short: dict[str, int] = {}
+        copies = min(self._replicas, self._wanted)  # those beyond are for speed
         for key, placed in self._placements.items():
-            copies = n_copies(len(placed), self._wanted, self._replicas)
             for shard, workers in placed.items():
                 n = sum(self._is_living(name) and self._is_ready(key, name) for name in workers)
                 if n < copies:
@@ -286,7 +291,8 @@ class Controller:
                 placed = self._planned(key)
                 lives = {name: member.health.life for name, member in self._members.items()}
             names = {name for workers in placed.values() for name in workers if self._is_living(name)}
-            done = self._fleet.open(key, {name: held_by(placed, name) for name in sorted(names)})
+            wanted = {name: held_by(placed, name) for name in sorted(names)}
+            done = self._fleet.open(key, wanted, self._is_living)
             with self._lock:
                 self._placements[key] = placed
                 for name in done:
@@ -325,6 +331,8 @@ class Controller:
             for each in old:
                 for known in (self._placements, self._manifests, self._used_at, self._placing):
                     known.pop(each, None)
+                for opened in [opened for opened in self._opened if opened[0] == each]:
+                    del self._opened[opened]
             kept = [each[1] for each in self._placements if each[0] == newest.name]
         if old:
             self._fleet.keep(newest.name, kept)

@@ -78,10 +78,16 @@ class FollowedRoutes:
         while not self._closing.wait(_PAUSE_S):
             self._changed.wait(_EVERY_S)
             self._changed.clear()
-            keys = sorted({(group.dataset, group.version) for group in list(self._groups)})
+            keys = sorted(self._wanted())
             with suppress(FaissbaseError):  # what was said last counts; the next round tries again
                 if keys and not self._closing.is_set():
                     self._placements.update(self._ask(keys))
+            for key in set(self._placements) - self._wanted():
+                self._placements.pop(key)
+
+    def _wanted(self) -> set[Version]:
+        """The versions that a group answers for, be it one that is just being opened."""
+        return {(group.dataset, group.version) for group in list(self._groups)}
 
     def close(self) -> None:
         self._closing.set()

@@ -163,18 +163,26 @@ class _RayFleet:
         asked = self._asked(names, lambda worker, name: worker.health.options(**_CARE).remote())
         return self._told(asked, _ANSWER_S)
 
-    def open(self, key: Version, shards: Mapping[str, tuple[str, ...]]) -> set[str]:
+    def open(
+        self, key: Version, shards: Mapping[str, tuple[str, ...]], is_living: Callable[[str], bool]
+    ) -> set[str]:
         asked = self._asked(
             shards, lambda worker, name: worker.open.options(**_CARE).remote(key, shards[name])
         )
-        return {name for name, is_open in self._told(asked, _OPEN_S).items() if is_open}
+        waiting = {ref: name for name, ref in asked.items() if ref is not None}
+        done: set[str] = set()
+        while waiting:  # a call to a node that is cut off would end a long time later
+            ready = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=_LOOK_S)[0]
+            done |= {name for ref in ready if (name := waiting.pop(ref)) and self._value(ref)}
+            waiting = {ref: name for ref, name in waiting.items() if is_living(name)}
+        return done
 
     def keep(self, dataset: str, versions: Iterable[int]) -> None:
         kept = list(versions)
         asked = self._asked(
             self.names(), lambda worker, name: worker.keep.options(**_CARE).remote(dataset, kept)
         )
-        self._told(asked, _CONTROL_S)
+        self._told(asked, _ANSWER_S)
 
     def _asked(self, names: Iterable[str], ask: Callable[[Any, str], Any]) -> dict[str, Any]:
         """By worker, the reference to what it will say; None of those that are not there."""
@@ -474,20 +482,27 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
     deployment.check(facts)
     join(address, may_start=may_start, workers=most)
     _await_room(facts, wait_s)
-    _start(facts)
+    is_new = _start(facts)
     cluster = RayCluster(name)
-    status = cluster.wait(wait_s)
-    if not status.is_at_full_strength:
-        cluster.stop()
-        raise NotReadyError(
-            f"{deployment.missing(status)} after {wait_s:g} s; {deployment.room(facts, _nodes())}"
-        )
-    cluster.open_all()
+    try:
+        _await_strength(cluster, wait_s)
+        cluster.open_all()
+    except FaissbaseError:
+        if is_new:
+            cluster.stop()
+        raise
     return cluster
 
 
-def _start(facts: Deployment) -> None:
-    """Start workers and their controller, all at once; where the same runs already, that is it."""
+def _await_strength(cluster: RayCluster, wait_s: float) -> None:
+    status = cluster.wait(wait_s)
+    if not status.is_at_full_strength:
+        told = deployment.room(cluster.deployment, _nodes())
+        raise NotReadyError(f"{deployment.missing(status)} after {wait_s:g} s; {told}")
+
+
+def _start(facts: Deployment) -> bool:
+    """Start workers and their controller, all at once; False where the same runs already."""
     ray = _ray()
     fleet = _RayFleet(facts)
     try:
@@ -501,8 +516,10 @@ def _start(facts: Deployment) -> None:
                 f"another deployment {facts.name!r} runs on this cluster, of {running.workers} workers for "
                 f"{running.url}: stop it, or give another name"
             ) from error
+        return False
     except ray.exceptions.RayError as error:
         raise UnavailableError(f"Ray cannot start the workers: {_first_line(error)}") from error
+    return True
 
 
 def _await_room(facts: Deployment, wait_s: float) -> None:
