@@ -38,7 +38,9 @@ class Policy:
     ----------
     fan_in : int
     hidden_share : float
-        A shard of which more rows are hidden is rewritten.
+        A shard of which more rows are hidden is rewritten,
+    hidden_bytes : int
+        where their vectors take so much: smaller ones are soon merged anyway.
     tier_bytes : int
         Below, a shard costs what any costs: opening, and a request for each of its files.
     growth : int
@@ -48,6 +50,7 @@ class Policy:
 
     fan_in: int
     hidden_share: float
+    hidden_bytes: int = 0
     tier_bytes: int = 1 << 20
     growth: int = 8
     largest_bytes: int = 1 << 30
@@ -59,7 +62,7 @@ class Policy:
         return 1 + int(math.log(size_bytes / self.tier_bytes, self.growth))
 
 
-ON_WRITE = Policy(fan_in=16, hidden_share=0.5)
+ON_WRITE = Policy(fan_in=16, hidden_share=0.5, hidden_bytes=1 << 20)
 ON_DEMAND = Policy(fan_in=2, hidden_share=0.1)
 
 
@@ -78,7 +81,8 @@ def plan(manifest: Manifest, policy: Policy, busy: Collection[str] = ()) -> tupl
         if tiers.count(tier) >= policy.fan_in:
             within = [shard for shard, its in zip(small, tiers, strict=True) if its <= tier]
             return _fitting(within, size, policy)
-    return next(((shard,) for shard in free if _is_hidden_enough(shard, policy)), ())
+    d = manifest.dimension
+    return next(((shard,) for shard in free if _is_hidden_enough(shard, policy, d)), ())
 
 
 def _fitting(shards: list[Shard], size: dict[str, int], policy: Policy) -> tuple[Shard, ...]:
@@ -87,8 +91,9 @@ def _fitting(shards: list[Shard], size: dict[str, int], policy: Policy) -> tuple
     return tuple(shards[: max(2, int(np.searchsorted(totals, policy.largest_bytes, side="right")))])
 
 
-def _is_hidden_enough(shard: Shard, policy: Policy) -> bool:
-    return shard.n_hidden > policy.hidden_share * shard.rows
+def _is_hidden_enough(shard: Shard, policy: Policy, dimension: int) -> bool:
+    is_much = 4 * dimension * shard.n_hidden >= policy.hidden_bytes
+    return is_much and shard.n_hidden > policy.hidden_share * shard.rows
 
 
 @dataclass(frozen=True, slots=True)
