@@ -72,7 +72,9 @@ def serve() -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) == 1:
-        import obstore  # noqa: F401  # loaded before the forks
+        import obstore.store  # noqa: F401  # loaded before the forks, as all that connect() needs
+
+        import faissbase.connecting
 
         serve()
     else:

@@ -23,7 +23,7 @@ from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.paging import pages_of
 
 PROGRAM = Path(__file__).parents[1] / "sharded_writer.py"
-ROUNDS_KILLED = 30
+ROUNDS_KILLED = 40
 
 
 @pytest.fixture

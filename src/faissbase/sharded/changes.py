@@ -7,7 +7,8 @@ Both are looked up in the very version that the commit follows, so that no id is
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from faissbase.collection import inputs
 from faissbase.collection.bounds import UNBOUNDED
 from faissbase.collection.changes import checked_update
+from faissbase.collection.frozen import FrozenCollection
 from faissbase.collection.inputs import Rows
 from faissbase.collection.store import Config
 from faissbase.errors import AlreadyExistsError, FaissbaseError, NotFoundError, UnavailableError
@@ -98,7 +100,7 @@ class Changes:
             taken = group.slots_of(ids)
             if refuse_existing:
                 _refuse(taken)
-            hidden = self._hidden(newest, group, slots_by_shard(taken, list(taken)))
+            hidden = self._hidden(newest, slots_by_shard(taken, list(taken)))
             return newest.with_shards((*hidden, delta))
 
         self.commit(change)
@@ -115,7 +117,7 @@ class Changes:
             group = self.group(newest)
             rows = update.changed(_found(group.rows(update.ids), update.ids))
             taken = group.slots_of(update.ids)
-            hidden = self._hidden(newest, group, slots_by_shard(taken, list(taken)))
+            hidden = self._hidden(newest, slots_by_shard(taken, list(taken)))
             return newest.with_shards((*hidden, self.shard([rows], newest)))
 
         self.commit(change)
@@ -149,7 +151,7 @@ class Changes:
             group = self.group(newest)
             slots = chosen(group)
             n_hidden = sum(map(len, slots.values()))
-            return newest.with_shards(self._hidden(newest, group, slots)) if n_hidden else None
+            return newest.with_shards(self._hidden(newest, slots)) if n_hidden else None
 
         self.commit(change)
         return n_hidden
@@ -178,17 +180,24 @@ class Changes:
         hidden = np.union1d(cache.hidden(shard), slots)
         return hiding(shard, hidden, manifest, self._dataset.bucket, cache.folder, cache.note_hidden)
 
-    def slots_in(self, shard: Shard, manifest: Manifest, ids: list[str]) -> dict[str, int]:
-        """The slots of those ids whose records are in a shard that is in no version yet."""
-        collection = open_shard(shard, manifest, self._cache, None, self._memory_budget).collection
-        try:
-            return collection.slots_of(ids)
-        finally:
-            collection.close()
+    def hidden(self, shard: Shard) -> Slots:
+        """The slots of a shard that do not count."""
+        return self._cache.hidden(shard)
 
-    def _hidden(self, manifest: Manifest, group: ShardGroup, slots: dict[str, Slots]) -> tuple[Shard, ...]:
+    @contextmanager
+    def opened(self, shards: Iterable[Shard], manifest: Manifest) -> Iterator[list[FrozenCollection]]:
+        """Shards open on this machine, wherever searches are answered; closed at the end of the block."""
+        with ExitStack() as open_files:
+            found: list[FrozenCollection] = []
+            for shard in shards:
+                found.append(open_shard(shard, manifest, self._cache, None, self._memory_budget).collection)
+                open_files.callback(found[-1].close)
+            yield found
+
+    def _hidden(self, manifest: Manifest, slots: dict[str, Slots]) -> tuple[Shard, ...]:
         bucket, cache = self._dataset.bucket, self._cache
-        return with_hidden(manifest, slots, group.hidden(slots), bucket, cache.folder, cache.note_hidden)
+        known = {shard.name: cache.hidden(shard) for shard in manifest.shards if shard.name in slots}
+        return with_hidden(manifest, slots, known, bucket, cache.folder, cache.note_hidden)
 
     def _checked(self, newest: Manifest) -> Manifest:
         if newest.uuid != self._uuid:

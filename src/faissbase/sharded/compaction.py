@@ -15,14 +15,15 @@ from itertools import chain
 
 import numpy as np
 
+from faissbase.collection.frozen import FrozenCollection
 from faissbase.collection.inputs import Rows
 from faissbase.errors import ConflictError
 from faissbase.sharded.changes import Changes
-from faissbase.sharded.group import ShardGroup
 from faissbase.sharded.manifest import Manifest, Shard
 from faissbase.types import Slots
 
 Progress = Callable[[int], object]
+Input = tuple[Shard, FrozenCollection]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,9 @@ class Policy:
     ----------
     fan_in : int
     hidden_share : float
-        A shard of which more rows are hidden is rewritten.
+        A shard of which more rows are hidden is rewritten,
+    hidden_bytes : int
+        where their vectors take so much: smaller ones are soon merged anyway.
     tier_bytes : int
         Below, a shard costs what any costs: opening, and a request for each of its files.
     growth : int
@@ -48,6 +51,7 @@ class Policy:
 
     fan_in: int
     hidden_share: float
+    hidden_bytes: int = 0
     tier_bytes: int = 1 << 20
     growth: int = 8
     largest_bytes: int = 1 << 30
@@ -59,7 +63,7 @@ class Policy:
         return 1 + int(math.log(size_bytes / self.tier_bytes, self.growth))
 
 
-ON_WRITE = Policy(fan_in=16, hidden_share=0.5)
+ON_WRITE = Policy(fan_in=16, hidden_share=0.5, hidden_bytes=1 << 20)
 ON_DEMAND = Policy(fan_in=2, hidden_share=0.1)
 
 
@@ -78,7 +82,8 @@ def plan(manifest: Manifest, policy: Policy, busy: Collection[str] = ()) -> tupl
         if tiers.count(tier) >= policy.fan_in:
             within = [shard for shard, its in zip(small, tiers, strict=True) if its <= tier]
             return _fitting(within, size, policy)
-    return next(((shard,) for shard in free if _is_hidden_enough(shard, policy)), ())
+    d = manifest.dimension
+    return next(((shard,) for shard in free if _is_hidden_enough(shard, policy, d)), ())
 
 
 def _fitting(shards: list[Shard], size: dict[str, int], policy: Policy) -> tuple[Shard, ...]:
@@ -87,8 +92,9 @@ def _fitting(shards: list[Shard], size: dict[str, int], policy: Policy) -> tuple
     return tuple(shards[: max(2, int(np.searchsorted(totals, policy.largest_bytes, side="right")))])
 
 
-def _is_hidden_enough(shard: Shard, policy: Policy) -> bool:
-    return shard.n_hidden > policy.hidden_share * shard.rows
+def _is_hidden_enough(shard: Shard, policy: Policy, dimension: int) -> bool:
+    is_much = 4 * dimension * shard.n_hidden >= policy.hidden_bytes
+    return is_much and shard.n_hidden > policy.hidden_share * shard.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +136,11 @@ class Merger:
         Stopped
             ``should_stop`` said so.
         """
-        with self._claimed(inputs):
-            group = self._changes.group(base)
-            batches = _batches(group, inputs, progress, should_stop)
-            n_alive = sum(shard.n_alive for shard in inputs)
-            made = self._changes.shard(batches, base)
-            manifest = self._changes.commit(lambda newest: self._replaced(newest, base, group, inputs, made))
+        n_alive = sum(shard.n_alive for shard in inputs)
+        with self._claimed(inputs), self._changes.opened(inputs, base) as opened:
+            made = self._changes.shard(_batches(opened, progress, should_stop), base)
+            pairs = list(zip(inputs, opened, strict=True))
+            manifest = self._changes.commit(lambda newest: self._replaced(newest, pairs, made))
         return Merged(manifest, len(inputs), n_alive, sum(shard.n_hidden for shard in inputs))
 
     @contextmanager
@@ -151,58 +156,47 @@ class Merger:
             with self._lock:
                 self._busy -= names
 
-    def _replaced(
-        self,
-        newest: Manifest,
-        base: Manifest,
-        group: ShardGroup,
-        inputs: tuple[Shard, ...],
-        made: Shard,
-    ) -> Manifest:
+    def _replaced(self, newest: Manifest, inputs: list[Input], made: Shard) -> Manifest:
         """``newest`` with the new shard in the place of the inputs, and hidden in it what is now in them.
 
         What was in an input that is there no more is now in another shard, or deleted.
         """
-        places = {shard.name for shard in inputs}
+        places = {shard.name for shard, _ in inputs}
         if places.isdisjoint(shard.name for shard in newest.shards):
             raise ConflictError(
-                f"{len(inputs)} shards of {base.name!r} were merged or removed by others first"
+                f"{len(inputs)} shards of {newest.name!r} were merged or removed by others first"
             )
-        lost = _lost(newest, self._changes.group(newest), group, inputs)
+        lost = self._lost(newest, inputs)
         shard = self._hiding(newest, made, lost) if lost else made
         first = next(i for i, each in enumerate(newest.shards) if each.name in places)
         kept = [each for each in newest.shards if each.name not in places]
         return newest.with_shards((*kept[:first], shard, *kept[first:]))
 
+    def _lost(self, newest: Manifest, inputs: list[Input]) -> list[str]:
+        """The ids of the records of the inputs that do not count there any more, since they were opened."""
+        ids: list[str] = []
+        for shard, opened in inputs:
+            current = newest.shard(shard.name)
+            if current is None:
+                ids += chain.from_iterable(rows.ids for rows in opened.batches())
+            else:
+                slots: Slots = np.setdiff1d(self._changes.hidden(current), opened.hidden)
+                ids += opened.rows_at(slots).ids
+        return ids
+
     def _hiding(self, manifest: Manifest, made: Shard, ids: list[str]) -> Shard:
         """The new shard without these ids; some are left, as some of a shard that is still there are."""
-        found = self._changes.slots_in(made, manifest, ids)
+        with self._changes.opened([made], manifest) as [opened]:
+            found = opened.slots_of(ids)
         return self._changes.hiding(manifest, made, np.fromiter(found.values(), np.int64))
 
 
 def _batches(
-    group: ShardGroup, inputs: tuple[Shard, ...], progress: Progress, should_stop: Callable[[], bool]
+    opened: list[FrozenCollection], progress: Progress, should_stop: Callable[[], bool]
 ) -> Iterator[Rows]:
-    names = {shard.name for shard in inputs}
-    for each in group.shards:
-        if each.shard.name in names:
-            for rows in each.collection.batches():
-                if should_stop():
-                    raise Stopped
-                yield rows
-                progress(len(rows))
-
-
-def _lost(newest: Manifest, now: ShardGroup, before: ShardGroup, inputs: tuple[Shard, ...]) -> list[str]:
-    """The ids of the records of ``inputs`` that do not count there any more, since ``before``."""
-    hidden = now.hidden(shard.name for shard in inputs)
-    opened = {each.shard.name: each.collection for each in before.shards}
-    ids: list[str] = []
-    for shard in inputs:
-        collection = opened[shard.name]
-        if newest.shard(shard.name) is None:
-            ids += chain.from_iterable(rows.ids for rows in collection.batches())
-        else:
-            slots: Slots = np.setdiff1d(hidden[shard.name], collection.hidden)
-            ids += collection.rows_at(slots).ids
-    return ids
+    for collection in opened:
+        for rows in collection.batches():
+            if should_stop():
+                raise Stopped
+            yield rows
+            progress(len(rows))

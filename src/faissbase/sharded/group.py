@@ -6,7 +6,7 @@ in was checked before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,11 +178,6 @@ class ShardGroup:
         """By shard, the records with these ids in stored form."""
         found = self._each_at_once(lambda each: each.rows_of(ids))
         return {each.shard.name: rows for each, rows in zip(self.shards, found, strict=True) if len(rows)}
-
-    def hidden(self, names: Iterable[str]) -> dict[str, Slots]:
-        """By shard, the slots that do not count."""
-        wanted = set(names)
-        return {each.shard.name: each.collection.hidden for each in self.shards if each.shard.name in wanted}
 
     # ---- care ------------------------------------------------------------------------------------
 

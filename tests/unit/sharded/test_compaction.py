@@ -326,6 +326,12 @@ def test_what_is_large_is_left_alone_unless_it_is_hidden() -> None:
     assert chosen(manifest_of(1500, 1500, 1500, 1500), POLICY) == [0, 1]
 
 
+def test_a_small_shard_is_not_rewritten_for_a_few_hidden_rows() -> None:
+    assert chosen(manifest_of(3, hidden={0: 2}), ON_WRITE) == []
+    assert chosen(manifest_of(3000, hidden={0: 1500}), ON_WRITE) == []
+    assert chosen(manifest_of(3000, hidden={0: 1501}), ON_WRITE) == [0]
+
+
 def test_records_are_rewritten_as_often_as_the_logarithm_of_their_number() -> None:
     policy = Policy(fan_in=4, hidden_share=0.5, tier_bytes=8 << 10, growth=4, largest_bytes=1 << 40)
     for n, most in ((500, 12), (3_000, 16)):
