@@ -1,12 +1,16 @@
 """A process that writes to a dataset, for tests that race such processes or kill them.
 
     python sharded_writer.py URL CACHE NAME SEED ROUNDS
+    python sharded_writer.py
 
-Acknowledged writes are told on stdout, a line of JSON each, before the next one begins.
+The second reads such words from stdin, a JSON list a line, and forks a writer for each: what loads FAISS is
+done once. It tells ``{"pid": ...}`` before, and ``{"ended": ...}`` when the fork is gone. Acknowledged writes
+are told on stdout, a line of JSON each, before the next one begins.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -52,9 +56,24 @@ def run(
 
 
 def tell(what: dict[str, object]) -> None:
-    sys.stdout.buffer.write(orjson.dumps(what) + b"\n")
-    sys.stdout.buffer.flush()
+    os.write(1, orjson.dumps(what) + b"\n")  # in one write, so that lines of processes never mix
+
+
+def serve() -> None:
+    """Fork a writer for each line on stdin."""
+    for line in sys.stdin.buffer:
+        pid = os.fork()
+        if not pid:
+            main(*orjson.loads(line))
+            os._exit(0)
+        tell({"pid": pid})
+        tell({"ended": os.waitpid(pid, 0)[1]})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    if len(sys.argv) == 1:
+        import obstore  # noqa: F401  # loaded before the forks
+
+        serve()
+    else:
+        main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

@@ -20,9 +20,10 @@ import faissbase
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.database import ShardedDatabase
 from faissbase.sharded.dataset import Dataset
+from faissbase.sharded.paging import pages_of
 
 PROGRAM = Path(__file__).parents[1] / "sharded_writer.py"
-ROUNDS_KILLED = 24
+ROUNDS_KILLED = 30
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def contents(docs: ShardedCollection) -> dict[str, tuple[int, int]]:
     assert len(records) == len(found) == len(docs)
     for record in records:
         assert record.vector is not None
-        np.testing.assert_array_equal(record.vector, vector(*found[record.id]))
+        assert np.array_equal(record.vector, vector(*found[record.id]))
     return found
 
 
@@ -73,7 +74,11 @@ def assert_serial(folder: Path, docs: ShardedCollection, acknowledged: Iterable[
     assert {final[id] for id in final if id in shared} <= written
     versions = dataset.versions()
     assert versions == list(range(1, versions[-1] + 1)), "no version is missing"
-    assert sum(shard.n_alive for shard in dataset.read(versions[-1]).shards) == len(final)
+    for manifest in map(dataset.read, versions):
+        group = docs._opened(manifest, docs._current[1])
+        ids = [record.id for page in pages_of(group, None, 1000, False) for record in page.records]
+        assert len(ids) == len(set(ids)) == manifest.n_alive, f"version {manifest.version}"
+    assert manifest.n_alive == len(final)
     assert docs.verify().ok
 
 
@@ -103,6 +108,7 @@ def test_racing_threads_leave_a_serial_outcome(db: ShardedDatabase, tmp_path: Pa
     assert_serial(tmp_path, docs, facts)
 
 
+@pytest.mark.slow
 def test_racing_processes_leave_a_serial_outcome(db: ShardedDatabase, tmp_path: Path) -> None:
     processes = [started(tmp_path, seed, 15, f"own-cache-{seed % 2}") for seed in range(3)]
     outputs = [process.communicate(timeout=120)[0] for process in processes]
@@ -115,20 +121,60 @@ def test_racing_processes_leave_a_serial_outcome(db: ShardedDatabase, tmp_path: 
     assert_serial(tmp_path, docs, facts)
 
 
-def test_a_killed_writer_has_lost_nothing_that_it_acknowledged(db: ShardedDatabase, tmp_path: Path) -> None:
+class Nursery:
+    """A process that forks writers, to be killed."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._jobs, self._told = self._process.stdin, self._process.stdout
+
+    def killed(self, words: list[Any], n_told: int, then_s: float) -> list[dict[str, Any]]:
+        """What a writer acknowledged that was killed a moment after it had told so much."""
+        self._jobs.write(orjson.dumps(words) + b"\n")
+        self._jobs.flush()
+        facts: list[dict[str, Any]] = []
+        pid = 0
+        while pid == 0 or len(facts) < 1 + n_told:
+            fact = orjson.loads(self._told.readline())
+            assert "ended" not in fact, "the writer ended by itself: see stderr"
+            if "pid" in fact:
+                pid = fact["pid"]
+            else:
+                facts.append(fact)
+        threading.Event().wait(then_s)  # any moment of what it is doing now
+        os.kill(pid, signal.SIGKILL)
+        while "ended" not in (fact := orjson.loads(self._told.readline())):
+            facts.append(fact)
+        return [fact for fact in facts if "step" in fact]
+
+    def close(self) -> None:
+        self._jobs.close()
+        self._process.wait()
+        self._told.close()
+
+
+@pytest.fixture
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.mark.slow
+def test_a_killed_writer_has_lost_nothing_that_it_acknowledged(
+    db: ShardedDatabase, nursery: Nursery, tmp_path: Path
+) -> None:
     docs = db.get_collection("docs")
     chance = np.random.default_rng(5)
+    url, cache = (tmp_path / "bucket").as_uri(), str(tmp_path / "writer-cache")
     facts: list[dict[str, Any]] = []
     for seed in range(ROUNDS_KILLED):
-        process = started(tmp_path, seed, 1000, "writer-cache")
-        assert process.stdout is not None
-        output = process.stdout.readline()  # it is ready
-        for _ in range(int(chance.integers(0, 3))):
-            output += process.stdout.readline()
-        threading.Event().wait(float(chance.uniform(0, 0.06)))  # any moment of what it is doing now
-        os.kill(process.pid, signal.SIGKILL)
-        output += process.communicate()[0]
-        facts += told(output)
+        words = [url, cache, "docs", seed, 1000]
+        facts += nursery.killed(words, int(chance.integers(0, 3)), float(chance.uniform(0, 0.06)))
         docs.refresh()
         final = contents(docs)
         for fact in facts:

@@ -71,12 +71,13 @@ class FrozenCollection(LocalCollection):
 
     def hiding(self, hidden: Slots) -> FrozenCollection:
         """The same collection with other hidden slots. This one goes on as it is."""
+        like = self._like or self  # not one that hangs on another, or a long row of them would
         return FrozenCollection(
             self._folder,
             self._config,
             hidden,
             memory_budget=self._memory_budget,
-            like=self,
+            like=like,
             bounds=self._bounds,
         )
 

@@ -278,10 +278,14 @@ class ObjectBucket:
         import obstore
 
         digest, size = xxh3_128(), 0
-        with open(target, "wb") as out:
-            for piece in obstore.get(self._store, key).stream(min_chunk_size=_PIECE_BYTES):
+        pieces = obstore.get(self._store, key).stream(min_chunk_size=_PIECE_BYTES)
+        with os_errors(f"cannot write {target}"), open(target, "wb", buffering=0) as out:
+            for piece in pieces:
                 digest.update(piece)
-                size += out.write(piece)
+                written = memoryview(piece)
+                size += len(written)
+                while written:
+                    written = written[out.write(written) :]
         return size, digest.hexdigest()
 
     def _sync(self, key: str) -> None:

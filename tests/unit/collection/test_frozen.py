@@ -103,6 +103,15 @@ def test_hiding_more_leaves_the_one_before_as_it_was(folder: Path) -> None:
     third.close()
 
 
+def test_a_long_row_of_twins_that_nobody_asked_opens(folder: Path) -> None:
+    docs = first = FrozenCollection(folder, CONFIG)
+    for _ in range(3_000):
+        docs = docs.hiding(HIDDEN)
+    assert answers(docs) == expected(HIDDEN)
+    assert first.is_open
+    docs.close()
+
+
 def test_twins_answer_at_the_same_time(folder: Path) -> None:
     sets = [HIDDEN[:1], HIDDEN, np.arange(10), np.arange(0, 40, 2)]
     first = FrozenCollection(folder, CONFIG, sets[0])

@@ -1,0 +1,51 @@
+"""``faissbase shards``: what its commands answer, in words and in JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import faissbase
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A dataset ``docs`` of three shards."""
+    url = (tmp_path / "bucket").as_uri()
+    with faissbase.connect(url, cache=tmp_path / "cache", refresh_s=0) as db:
+        docs = db.create_collection("docs", 4, "l2")
+        for i in range(3):
+            docs.upsert([f"{i}a", f"{i}b", "c"], np.full((3, 4), i))
+    return url
+
+
+def test_compact_merges_and_tells(cli: Any, url: str) -> None:
+    ran = cli("shards", "compact", url, "docs")
+    assert (ran.code, ran.out) == (0, "3 shards became 1: 7 records rewritten, 2 dropped\n")
+    ran = cli("shards", "compact", url, "docs", "--json")
+    assert (ran.json["dataset"], ran.json["merges"], ran.json["shards_after"]) == ("docs", 0, 1)
+    assert cli("shards", "compact", url, "nothing").code == 3
+
+
+def test_collect_tells_and_removes(cli: Any, url: str, tmp_path: Path) -> None:
+    cli("shards", "compact", url, "docs")
+    assert cli("shards", "collect", url, "docs").out.startswith("removed 0 versions, 0 objects")
+    found = cli("shards", "collect", url, "docs", "--grace", "0.001s", "--dry-run", "--json").json
+    assert (len(found["manifests"]), found["versions_kept"], found["dry_run"]) == (4, 1, True)
+    ran = cli("shards", "collect", url, "docs", "--grace", "0.001s")
+    assert ran.out.startswith(f"removed 4 versions, {len(found['objects'])} objects (")
+    with faissbase.connect(url, cache=tmp_path / "other", refresh_s=0) as db:
+        assert len(db.get_collection("docs").get()) == 7
+
+
+@pytest.mark.parametrize("grace", ["0s", "-1h", "24", "soon"])
+def test_a_wrong_grace_is_refused(cli: Any, url: str, grace: str) -> None:
+    ran = cli("shards", "collect", url, "docs", f"--grace={grace}")
+    assert (ran.code, "12h" in ran.err) == (2, True)
+
+
+def test_an_action_is_needed(cli: Any) -> None:
+    assert cli("shards").code == 2
