@@ -68,7 +68,7 @@ def connect(  # noqa: PLR0913  # one word for three kinds of places, each with s
         ``https://host:port`` of ``faissbase serve``, and needs the extra ``client``. A bucket is
         ``s3://bucket/prefix``, ``gs://``, ``az://`` or ``file:///folder``, and needs the extra ``scale``: its
         collections are shards, see docs/scale.md. ``ray://auto`` and ``ray://host:port`` are the shards that
-        ``faissbase shards serve --executor ray`` serves, and need the extra ``ray``.
+        ``faissbase shards deploy`` runs, and need the extra ``ray``.
     read_only : bool
         Never write: any number of readers beside writers of other processes.
     durability : {"full", "relaxed"}

@@ -1,4 +1,4 @@
-"""``faissbase shards serve URL --executor ray``: workers on a Ray cluster, until Ctrl-C."""
+"""``faissbase shards deploy URL``: workers on a Ray cluster, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -26,25 +26,22 @@ started here. Every node has to reach the URL, and keeps shards in --cache."""
 def add(actions: Commands) -> None:
     command = add_command(
         actions,
-        "serve",
+        "deploy",
         run,
         summary="serve the datasets at a URL by workers on a Ray cluster",
         about=_ABOUT,
         examples=[
-            "faissbase shards serve s3://bucket/prefix --executor ray --workers 4 --replicas 2",
-            "faissbase shards serve ./bucket --executor ray --address head:6379",
+            "faissbase shards deploy s3://bucket/prefix --workers 4 --replicas 2",
+            "faissbase shards deploy ./bucket --address head:6379",
         ],
         exit_codes="0 stopped as asked; 2 an option is wrong; 4 no cluster, no room on it, or no store",
     )
     command.add_argument("url", metavar="URL")
-    add_options(command)
+    _add_options(command)
 
 
-def add_options(command: argparse.ArgumentParser) -> None:
-    """What a deployment on Ray is made of."""
-    command.add_argument(
-        "--executor", choices=("ray",), default="ray", metavar="WHERE", help="what runs workers"
-    )
+def _add_options(command: argparse.ArgumentParser) -> None:
+    """What a deployment is made of."""
     about = "end once all is open, and leave the workers to the cluster"
     command.add_argument("--detach", action="store_true", help=about)
     command.add_argument("--workers", type=whole, default=2, metavar="N", help="actors (default: 2)")

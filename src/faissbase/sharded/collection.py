@@ -167,7 +167,8 @@ class ShardedCollection:
         newer = self._dataset.latest(after=self._manifest.version)
         if newer is not None and (newer.is_deleted or newer.uuid != self._manifest.uuid):
             self._is_gone = True
-            raise NotFoundError(f"collection {self.name!r} was deleted")
+            anew = "" if newer.is_deleted else ", and made anew: get it again"
+            raise NotFoundError(f"collection {self.name!r} was deleted{anew}")
         manifest, group = self._current
         if newer is not None or group.missing:
             self._at(newer or manifest)

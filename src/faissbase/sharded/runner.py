@@ -365,8 +365,7 @@ def _controller(name: str) -> Any:
         return _ray().get_actor(name, NAMESPACE)
     except ValueError as error:
         raise NotFoundError(
-            f"no deployment {name!r} runs on this Ray cluster: start it with "
-            "faissbase shards serve URL --executor ray"
+            f"no deployment {name!r} runs on this Ray cluster: start it with faissbase shards deploy URL"
         ) from error
 
 
@@ -409,7 +408,7 @@ def join(address: str | None, *, may_start: bool = False, workers: int = 1) -> N
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise NotReadyError(
             f"no Ray cluster at {address or 'this machine'} that can be joined: {_short(error)}; "
-            "faissbase shards serve URL --executor ray starts one, and so does ray start --head; one with a "
+            "faissbase shards deploy URL starts one, and so does ray start --head; one with a "
             "token is joined with RAY_AUTH_MODE=token and the RAY_AUTH_TOKEN of its head"
         ) from error
 
