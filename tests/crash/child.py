@@ -1,7 +1,7 @@
 """A process that forks writers, which are then killed: ``python -m tests.crash.child``.
 
 Reads one JSON job a line from standard input and runs it in a fork of itself, which saves starting Python
-and loading FAISS for every round. Writes to standard output: ``started PID``, then from the fork one
+and loading FAISS for every round. Writes to standard output: from the fork ``started PID`` and one
 ``done THREAD SEQ`` for each acknowledged operation, and ``ended STATUS`` once the fork is gone.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.crash.limits import quartered
 from tests.crash.model import D, Operation, operation, perform, upsert_of
 
 import faissbase
@@ -95,21 +96,30 @@ JOBS = {"write": write_forever, "catalog": change_catalog_forever}
 def _run_in_fork(job: dict[str, Any]) -> None:
     process = os.fork()
     if process == 0:
+        tell(f"started {os.getpid()}")  # by the fork itself, before anything that it acknowledges
         try:
             JOBS[job["job"]](job)
         except BaseException:  # noqa: BLE001  # told on stderr; the parent sees the exit status
             traceback.print_exc()
         os._exit(1)
-    tell(f"started {process}")
     _, status = os.waitpid(process, 0)
     tell(f"ended {status}")
 
 
+def _warm_up() -> None:
+    """Import what every fork would otherwise import for itself, and leave no thread: forks have none."""
+    faissbase.connect(":memory:").close()
+    for seq in range(10):
+        operation(0, 0, seq, may_reset=True)
+
+
 def main() -> None:
+    _warm_up()
     writer._REDO_BYTES_KEPT = 64 << 10  # so that redo copies are dropped, and WALs emptied, often enough
-    sqlite._WAL_PAGES = 300
-    for line in sys.stdin:
-        _run_in_fork(json.loads(line))
+    sqlite._WAL_PAGES = 100
+    with quartered():
+        for line in sys.stdin:
+            _run_in_fork(json.loads(line))
 
 
 if __name__ == "__main__":

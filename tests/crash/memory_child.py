@@ -1,6 +1,8 @@
 """Writes a conversation memory, and is killed at the n-th point between database and index.
 
-    python -m tests.crash.memory_child FOLDER FIRST STEP   n = FIRST, FIRST + STEP, ... in a fork, on FOLDER/n
+    python -m tests.crash.memory_child FOLDER STEP     n = 0, STEP, 2 * STEP, ... in a fork, on FOLDER/n
+    python -m tests.crash.memory_child --copy FOLDER STEP
+                                                     one run; FOLDER/n is a copy at each point n between those
     python -m tests.crash.memory_child --write DATABASE WORD N
                                                      N messages, for two at once
 
@@ -10,8 +12,10 @@ What was acknowledged is in FOLDER/n/acknowledged, one letter an operation.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -76,15 +80,12 @@ def run(folder: Path) -> None:
     acknowledge("l")
 
 
-def die_at(n: int) -> None:
-    """Have this process kill itself at the n-th point that it passes."""
-    left = n
+def at_each_point(then: Callable[[int], None]) -> None:
+    """Have this process call ``then`` with the number of each point that it passes."""
+    numbers = itertools.count()
 
     def pass_point() -> None:
-        nonlocal left
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        left -= 1
+        then(next(numbers))
 
     def watched(owner: Any, name: str) -> None:
         real: Callable[..., Any] = getattr(owner, name)
@@ -113,20 +114,14 @@ def die_at(n: int) -> None:
         watched(owner, name)
 
 
-def main() -> None:
-    if sys.argv[1] == "--write":
-        database, word, n_words = sys.argv[2:]
-        with ContextMemory(database, Letters()) as memory:
-            for number in range(int(n_words)):
-                memory.add(f"{word} {number}", "c")
-        return
-    first, step = map(int, sys.argv[2:])
-    for n in range(first, 10_000, step):
-        folder = Path(sys.argv[1]) / str(n)
+def kill_runs(root: Path, step: int) -> None:
+    """Run until killed, at one point in ``step``, and at last to the end."""
+    for n in range(0, 10_000, step):
+        folder = root / str(n)
         folder.mkdir()
         child = os.fork()
         if child == 0:
-            die_at(n)
+            _die_at(n)
             run(folder)
             os._exit(0)
         _, status = os.waitpid(child, 0)
@@ -134,6 +129,43 @@ def main() -> None:
             assert os.WEXITSTATUS(status) == 0, f"point {n}: see stderr"
             return
         assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+def _die_at(n: int) -> None:
+    def die(point: int) -> None:
+        if point == n:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    at_each_point(die)
+
+
+def copy_run(root: Path, step: int) -> None:
+    """Run to the end; a copy at each of the other points is what a process killed there leaves."""
+    folder = root / "run"
+    folder.mkdir()
+
+    def copy(point: int) -> None:
+        if point % step:
+            shutil.copytree(folder, root / str(point), ignore=shutil.ignore_patterns("*-shm"))
+
+    at_each_point(copy)
+    run(folder)
+    folder.rename(root / "10000")
+
+
+def _write(database: Path, word: str, n_words: int) -> None:
+    with ContextMemory(database, Letters()) as memory:
+        for number in range(n_words):
+            memory.add(f"{word} {number}", "c")
+
+
+def main() -> None:
+    if sys.argv[1] == "--write":
+        _write(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    elif sys.argv[1] == "--copy":
+        copy_run(Path(sys.argv[2]), int(sys.argv[3]))
+    else:
+        kill_runs(Path(sys.argv[1]), int(sys.argv[2]))
 
 
 if __name__ == "__main__":

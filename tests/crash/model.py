@@ -17,9 +17,9 @@ from faissbase.collection.collection import LocalCollection
 from faissbase.errors import NotFoundError
 from faissbase.types import Float32
 
-D = 256  # 1 KiB a vector: 256 rows are a large batch, 1024 slots a checksummed block
+D = 256  # 1 KiB a vector: where limits are `quartered`, 65 rows are a large batch, 256 slots a block
 N_FEW_IDS = 40
-N_MANY_IDS = 420
+N_MANY_IDS = 105
 N_GROUPS = 5
 
 Kind = Literal["few", "many", "delete", "delete_where", "update", "reset", "optimize"]
@@ -76,11 +76,11 @@ def operation(seed: int, thread: int, seq: int, *, may_reset: bool) -> Operation
     if kind == "few":
         return upsert_of(kind, few, rng, tag)
     if kind == "many":
-        n = int(rng.integers(257, N_MANY_IDS))
+        n = int(rng.integers(65, N_MANY_IDS))
         many = rng.permutation(N_MANY_IDS)[:n].tolist()
         return upsert_of(kind, [f"{thread}:many{i}" for i in many], rng, tag)
     if kind == "delete":
-        gone = rng.permutation(N_MANY_IDS)[: rng.integers(1, 60)].tolist()
+        gone = rng.permutation(N_MANY_IDS)[: rng.integers(1, 15)].tolist()
         return Operation(kind, [*few, *(f"{thread}:many{i}" for i in gone)])
     if kind == "delete_where":
         return Operation(kind, where={"group": f"{tag[0]}{rng.integers(N_GROUPS)}"})
@@ -154,9 +154,11 @@ def differences(found: Model, wanted: Model) -> str:
     return ", ".join(told)
 
 
-def assert_holds(collection: LocalCollection, wanted: Model, context: str = "") -> None:
-    """Every way of asking gives exactly ``wanted``."""
-    wrong = differences(contents(collection), wanted)
+def assert_holds(
+    collection: LocalCollection, wanted: Model, context: str = "", found: Model | None = None
+) -> None:
+    """Every way of asking gives exactly ``wanted``; ``found`` are its `contents`, where already read."""
+    wrong = differences(contents(collection) if found is None else found, wanted)
     assert not wrong, f"{context}: {wrong}"
     n = len(wanted)
     assert (len(collection), collection.count(), collection.ntotal) == (n, n, n), context

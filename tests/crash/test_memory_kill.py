@@ -38,13 +38,16 @@ _STATES = [
 _TURNS = [0, 2, 2, 2, 2, 3, 4]
 
 
-@pytest.fixture(
-    scope="module", params=[0, *(pytest.param(first, marks=pytest.mark.slow) for first in range(1, _STEP))]
-)
+@pytest.fixture(scope="module", params=["killed", pytest.param("copied", marks=pytest.mark.slow)])
 def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The folders of writers killed at one point in five, and of the last one, which came to its end."""
+    """The folders of writers killed at one point in five, and of the last one, which came to its end.
+
+    Or, for the points between, copies that one writer made of its folder: a kill leaves the same files, and
+    need not run everything before it again.
+    """
     root = tmp_path_factory.mktemp("killed")
-    command = [*_CHILD, str(root), str(request.param), str(_STEP)]
+    options = ["--copy"] if request.param == "copied" else []
+    command = [*_CHILD, *options, str(root), str(_STEP)]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=_PATIENCE_S)
     return sorted(root.iterdir(), key=lambda folder: int(folder.name))
 
