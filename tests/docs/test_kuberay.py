@@ -26,7 +26,7 @@ PODS = {
 def asked() -> Any:
     """The job's command line, as faissbase reads it."""
     args = PODS["job"]["containers"][0]["args"]
-    assert args[:2] == ["shards", "serve"]
+    assert args[:2] == ["shards", "deploy"]
     parser = Parser()
     shards_ray.add(parser.add_subparsers(parser_class=Parser))
     return parser.parse_args(args[1:])

@@ -30,7 +30,7 @@ def test_the_commands_of_the_guide_are_commands() -> None:
 
 
 def test_every_option_is_told() -> None:
-    shown = parser().parse_args(["serve", "url"])
+    shown = parser().parse_args(["deploy", "url"])
     flags = {f"--{name.replace('_', '-')}" for name in vars(shown)}
     for flag in flags - {"--url", "--run", "--json", "--quiet", "--data", "--default-data"}:
         assert re.search(rf"{flag}\b", GUIDE), flag
