@@ -256,55 +256,64 @@ def test_a_wrong_call_is_not_tried_elsewhere(tier: Tier) -> None:
     assert tier.tally.n_retries == 0
 
 
+class Askers:
+    """Eight threads that ask until they are told to stop; ``wrong`` is what came back wrong, or an error."""
+
+    def __init__(self, far: ShardedCollection, xq: np.ndarray, truth: list[list[str]]) -> None:
+        self.wrong: list[object] = []
+        self.is_over = threading.Event()
+        self._asked = [0] * 8
+        self._ask = lambda i: [hit.id for hit in far.search(xq[i], 7)] == truth[i]
+        self._threads = [threading.Thread(target=self._run, args=(part,)) for part in range(8)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, part: int) -> None:
+        try:
+            while not self.is_over.is_set():
+                for i in range(part, 64, 8):
+                    if not self._ask(i):
+                        self.wrong.append(i)
+                    self._asked[part] += 1
+        except faissbase.FaissbaseError as error:
+            self.wrong.append(error)
+
+    def have_gone_on(self) -> bool:
+        """Wait until nobody waits any more for what was asked before."""
+        before, until_s = list(self._asked), time.monotonic() + 60
+        while any(now < was + 2 for now, was in zip(self._asked, before, strict=True)):
+            if self.wrong or time.monotonic() > until_s:
+                return False
+            self.is_over.wait(0.002)
+        return True
+
+    def stop(self) -> None:
+        self.is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_no_query_is_lost_while_one_worker_at_a_time_fails(
     local: ShardedCollection, tier: Tier, seed: int
 ) -> None:
-    """Eight threads ask; again and again another worker has a fault, once nobody waits for the last one."""
+    """Again and again another worker has a fault, once nobody waits for the last one."""
     random_ = random.Random(seed)
-    far, xq = tier.collection(), vectors(64, 9)
-    truth = local.search(xq, 7).ids
-    is_over = threading.Event()
-    wrong: list[object] = []
-    asked = [0] * 8
-
-    def asking(part: int) -> None:
-        try:
-            while not is_over.is_set():
-                for i in range(part, 64, 8):
-                    found = [hit.id for hit in far.search(xq[i], 7)]
-                    asked[part] += 1
-                    if found != truth[i]:
-                        wrong.append((i, found))
-        except faissbase.FaissbaseError as error:
-            wrong.append(error)
-
-    def all_have_gone_on() -> bool:
-        before, until_s = list(asked), time.monotonic() + 60
-        while any(now < was + 2 for now, was in zip(asked, before, strict=True)):
-            if wrong or time.monotonic() > until_s:
-                return False
-            is_over.wait(0.002)
-        return True
-
-    threads = [threading.Thread(target=asking, args=(part,)) for part in range(8)]
-    for thread in threads:
-        thread.start()
+    xq = vectors(64, 9)
+    askers = Askers(tier.collection(), xq, local.search(xq, 7).ids)
+    faults: dict[str, Any] = {"slow": lambda call: time.sleep(0.05), "nonsense": lambda call: 7, "gone": None}
     for _ in range(20):
         worker = tier.workers[random_.choice(WORKERS)]
         kind = random_.choice(["gone", "slow", "nonsense"])
-        worker.is_gone = kind == "gone"
-        worker.fault = {"slow": lambda call: time.sleep(0.05), "nonsense": lambda call: 7, "gone": None}[kind]
-        is_over.wait(0.05)
+        worker.is_gone, worker.fault = kind == "gone", faults[kind]
+        askers.is_over.wait(0.05)
         worker.fault = None
         if kind == "gone":
             worker.restart()
-        if not all_have_gone_on():
+        if not askers.have_gone_on():
             break
-    is_over.set()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    askers.stop()
+    assert askers.wrong == []
     assert tier.tally.n_retries > 0
 
 
