@@ -263,7 +263,7 @@ class Askers:
         self.wrong: list[object] = []
         self.is_over = threading.Event()
         self._asked = [0] * 8
-        self._ask = lambda i: [hit.id for hit in far.search(xq[i], 7)] == truth[i]
+        self._far, self._xq, self._truth = far, xq, truth
         self._threads = [threading.Thread(target=self._run, args=(part,)) for part in range(8)]
         for thread in self._threads:
             thread.start()
@@ -272,7 +272,7 @@ class Askers:
         try:
             while not self.is_over.is_set():
                 for i in range(part, 64, 8):
-                    if not self._ask(i):
+                    if [hit.id for hit in self._far.search(self._xq[i], 7)] != self._truth[i]:
                         self.wrong.append(i)
                     self._asked[part] += 1
         except faissbase.FaissbaseError as error:
