@@ -17,7 +17,7 @@ from faissbase.sharded.bucket import PROBE_FOLDER, Bucket, Stored
 from faissbase.sharded.dataset import Dataset, manifests_folder
 
 # What means something by a manifest alone, or for a while; anything else stays while there is a dataset.
-_KINDS = ("builds/", "hidden/", "loads/", "shards/")
+_KINDS = ("builds/", "hidden/", "loads/", "quantizers/", "shards/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,12 +129,13 @@ def test_what_a_running_build_has_made_is_spared(docs: ShardedCollection, bucket
     bucket.create("docs/builds/b1/plan.json", b"{}")
     bucket.pass_hours(0)
     bucket.create("docs/shards/x/0", b"")
+    bucket.create("docs/quantizers/q.faiss", b"")
     bucket.pass_hours(10)
     bucket.create("docs/builds/b1/shard-0.json", b"{}")
     bucket.pass_hours(1)
     assert collected(bucket, 2) == ([1, 2, 3], 4)
     bucket.pass_hours(2)
-    assert collected(bucket, 2) == ([], 3), "it has recorded nothing for longer than the grace"
+    assert collected(bucket, 2) == ([], 4), "it has recorded nothing for longer than the grace"
 
 
 def test_a_dry_run_tells_and_removes_nothing(docs: ShardedCollection, bucket: DatedBucket) -> None:
