@@ -30,6 +30,10 @@ __all__ = ["Knobs", "Segment", "Selector", "open_segment"]
 
 _WARM_ROWS = 16_384
 _BATCH_ROWS = 4096  # queries whose candidates are held at once
+_BATCH_ROWS_LEAST = 64
+# FastScan makes a table of 16 numbers for each part of a code, query and list; of a billion bytes if it may.
+_TABLES_BYTES = 256 << 20
+_TABLE_BYTES = 40  # a number of a vector, at most
 _K_MEASURED = 10
 
 
@@ -217,8 +221,9 @@ class Segment:
         depth = knobs.depth(k, self.n)
         least = min(knobs.least, self.n) if selected is not None else 0
         pieces = [self._nothing(0, k)]
-        for start in range(0, len(queries), _BATCH_ROWS):
-            piece = queries[start : start + _BATCH_ROWS]
+        step = self._rows_at_once(knobs.effort)
+        for start in range(0, len(queries), step):
+            piece = queries[start : start + step]
             exact, slots = self._candidates(piece, max(depth, least), knobs.effort, selected)
             order = np.argsort(exact if self._is_nearer_smaller else -exact, axis=1, kind="stable")[:, :k]
             found = picked(exact, slots, order)
@@ -240,7 +245,19 @@ class Segment:
         Distances are those of the true vectors, slots as in `search`. For measuring how deep to re-rank.
         """
         selected = None if selector is None else selector.part(self.first, self.stop)
-        return self._candidates(queries, min(depth, self.n), effort, selected)
+        step, width = self._rows_at_once(effort), min(depth, self.n)
+        pieces = [
+            self._candidates(queries[start : start + step], width, effort, selected)
+            for start in range(0, max(1, len(queries)), step)
+        ]
+        return np.concatenate([piece[0] for piece in pieces]), np.concatenate([piece[1] for piece in pieces])
+
+    def _rows_at_once(self, effort: int) -> int:
+        """Queries to search together, so that what FAISS keeps for them stays small."""
+        if self.family != "ivf":
+            return _BATCH_ROWS
+        each = max(1, min(effort, self.n_lists)) * self.d * _TABLE_BYTES
+        return max(_BATCH_ROWS_LEAST, min(_BATCH_ROWS, _TABLES_BYTES // each))
 
     def _candidates(self, queries: Float32, depth: int, effort: int, selected: Selected | None) -> Neighbours:
         x = np.ascontiguousarray(queries)

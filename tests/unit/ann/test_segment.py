@@ -10,6 +10,7 @@ import faiss
 import numpy as np
 import pytest
 
+from faissbase.ann import segment as segment_module
 from faissbase.ann.build import Builder
 from faissbase.ann.flat import FlatView, Subset
 from faissbase.ann.grammar import parse
@@ -146,6 +147,24 @@ def test_searches_beside_warming_are_right(graph: Segment) -> None:
     assert min(worst) > 0.97
     assert graph.is_warm
     assert graph.ram_bytes == before + graph.n * D
+
+
+def test_a_batch_is_searched_in_pieces_whose_tables_are_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    xb, xq = _vectors("l2"), _vectors("l2", seed=1)[:300]
+    spec = _written(tmp_path / "s", "IVF16,RaBitQfs", "l2", xb)
+    segment = open_segment(tmp_path / "s", spec, "l2", xb, FIRST, N)
+    whole, candidates = segment.search(xq, K, ALL), segment.candidates(xq, K, 4)
+    asked: list[int] = []
+    search = segment._candidates
+    monkeypatch.setattr(segment_module, "_TABLES_BYTES", 1)
+    monkeypatch.setattr(segment, "_candidates", lambda x, *rest: (asked.append(len(x)), search(x, *rest))[1])
+    pieces = [*zip(segment.search(xq, K, ALL), whole, strict=True)]
+    pieces += zip(segment.candidates(xq, K, 4), candidates, strict=True)
+    for found, expected in pieces:
+        np.testing.assert_array_equal(found, expected)
+    assert asked == 2 * [64, 64, 64, 64, 44]
 
 
 def test_a_graph_file_holds_no_vectors(graph: Segment) -> None:
