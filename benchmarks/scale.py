@@ -3,18 +3,14 @@
     python -m benchmarks.scale --vectors big.npy --queries real.npz:queries [--rows 1000000 10000000]
 
 ``big.npy`` is ``[n, d]`` of any number type, searched by l2, grown from a real set; the queries are real and
-held out. For each number of rows its first ones are built with ``faissbase shards build`` into a folder (and,
-with ``--s3``, opened from a local S3 server too), then:
+held out. For each number of rows its first ones are built with ``faissbase shards build`` into a folder, then:
 
 * build: seconds for a million, processor seconds, and the most memory that was nobody's file, over all
   processes of the build;
 * search: queries a second in batches of 1,000 and one at a time, with ids, and recall@10;
-* beside it, in the same run: FAISS's flat scan of the same vectors, and the first shard's own index file
-  searched by hand with the same parameters and re-ranked by the same vectors, which returns row numbers;
+* beside it, in the same run: FAISS's flat scan of the same vectors, and the shards' own index files searched
+  by hand with the same parameters and re-ranked by the same vectors, which returns row numbers;
 * a cold start: from an empty cache, in a new process, to the first answer.
-
-With ``--d`` the vectors are turned into more dimensions by a random rotation of a longer space, which keeps
-their distances; the noise added fills the other dimensions.
 """
 
 from __future__ import annotations
@@ -148,8 +144,7 @@ def opened(url: str, cache: str, begin: float) -> dict[str, Any]:
     import faissbase
 
     queries = np.load(sys.argv[5])
-    options = json.loads(os.environ.get("SCALE_STORAGE", "null"))
-    with faissbase.connect(url, cache=cache, read_only=True, refresh_s=0, storage_options=options) as db:
+    with faissbase.connect(url, cache=cache, read_only=True, refresh_s=0) as db:
         collection = db.get_collection(NAME)
         hits = collection.search(queries[0], k=K)
         took = time.time() - begin
@@ -237,11 +232,9 @@ def latencies(call: Callable[[Float32], Any], queries: Float32) -> list[float]:
     return times
 
 
-def in_child(task: str, *arguments: object, **environment: str) -> dict[str, Any]:
+def in_child(task: str, *arguments: object) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.scale", "--child", task, *map(str, arguments)]
-    printed = subprocess.run(
-        command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    ).stdout
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     answer: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return answer
 
