@@ -3,7 +3,8 @@
     python -m benchmarks.scale --vectors big.npy --queries real.npz:queries [--rows 1000000 10000000]
 
 ``big.npy`` is ``[n, d]`` of any number type, searched by l2, grown from a real set; the queries are real and
-held out. For each number of rows its first ones are built with ``faissbase shards build`` into a folder, then:
+held out. For each number of rows the first ones are built with ``faissbase shards build`` into a folder;
+then:
 
 * build: seconds for a million, processor seconds, and the most memory that was nobody's file, over all
   processes of the build;
