@@ -256,7 +256,7 @@ class Segment:
         """Queries to search together, so that what FAISS keeps for them stays small."""
         if self.family != "ivf":
             return _BATCH_ROWS
-        each = max(1, min(effort, self.n_lists)) * self.d * _TABLE_BYTES
+        each: int = max(1, min(effort, self.n_lists)) * self.d * _TABLE_BYTES
         return max(_BATCH_ROWS_LEAST, min(_BATCH_ROWS, _TABLES_BYTES // each))
 
     def _candidates(self, queries: Float32, depth: int, effort: int, selected: Selected | None) -> Neighbours:

@@ -68,6 +68,15 @@ class Cache:
             return all(checksum_of(folder / file.path) == file.checksum for file in shard.files)
         return False
 
+    def wait_for(self, shard: Shard) -> None:
+        """Wait until nobody is about to remove a shard: who does has its folder alone, for a moment."""
+        with suppress(FaissbaseError):  # it is gone already
+            lock = FolderLock(self.folder / shard.name)
+            try:
+                lock.wait(shared=True)
+            finally:
+                lock.release()
+
     def drop(self, shard: Shard) -> None:
         """Remove a shard from this machine, unless somebody has it open."""
         _remove(self.folder / shard.name)

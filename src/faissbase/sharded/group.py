@@ -287,4 +287,7 @@ def _is_worth_trying(error: FaissbaseError, shard: Shard, cache: Cache) -> bool:
     if isinstance(error, CorruptionError) and folder.exists() and not cache.is_sound(shard):
         cache.drop(shard)
         return not folder.exists()
-    return not folder.exists() and isinstance(error, UnavailableError)
+    if isinstance(error, UnavailableError):
+        cache.wait_for(shard)
+        return True
+    return False

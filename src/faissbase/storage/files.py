@@ -118,6 +118,11 @@ class FolderLock:
             return True
         return True
 
+    def wait(self, *, shared: bool) -> None:
+        """Take the lock, however long others have it."""
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(self._fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+
     def release(self) -> None:
         """Let go, also for forks of this process, which have inherited the lock."""
         fd, self._fd = self._fd, -1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from faissbase.ann import segment as segment_module
 from faissbase.ann.build import Builder
-from faissbase.ann.flat import FlatView, Subset
+from faissbase.ann.flat import FlatView, Neighbours, Subset
 from faissbase.ann.grammar import parse
 from faissbase.ann.segment import Knobs, Segment, Selector, open_segment
 from faissbase.ann.spec import Spec, resolve
@@ -158,8 +159,13 @@ def test_a_batch_is_searched_in_pieces_whose_tables_are_small(
     whole, candidates = segment.search(xq, K, ALL), segment.candidates(xq, K, 4)
     asked: list[int] = []
     search = segment._candidates
+
+    def noted(queries: Float32, *rest: Any) -> Neighbours:
+        asked.append(len(queries))
+        return search(queries, *rest)
+
     monkeypatch.setattr(segment_module, "_TABLES_BYTES", 1)
-    monkeypatch.setattr(segment, "_candidates", lambda x, *rest: (asked.append(len(x)), search(x, *rest))[1])
+    monkeypatch.setattr(segment, "_candidates", noted)
     pieces = [*zip(segment.search(xq, K, ALL), whole, strict=True)]
     pieces += zip(segment.candidates(xq, K, 4), candidates, strict=True)
     for found, expected in pieces:
