@@ -46,7 +46,9 @@ _SINGLES = 1_000
 _BATCHES_S = 20.0
 _BLOCK_ROWS = 262_144
 _SAMPLED_S = 0.1
-_SEED = 2026
+_RECALL = 0.95
+_EFFORTS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96)
+_DEPTHS = (4, 8, 12, 16)
 
 
 def load(given: str) -> Any:
@@ -170,6 +172,7 @@ def searched(url: str, cache: str, begin: float) -> dict[str, Any]:
             ours.append(rate(lambda: collection.search(queries, k=K).ids, len(queries)))
             raw.append(rate(lambda: by_hand.search(queries), len(queries)))
         singles = latencies(lambda query: collection.search(query, k=K), queries)
+        fewest = least_effort(collection, queries, truth)
         memory = memory_kb()
         return {
             "recall@10": recall(ids, truth),
@@ -179,9 +182,35 @@ def searched(url: str, cache: str, begin: float) -> dict[str, Any]:
             "p50_ms": float(np.percentile(singles, 50)),
             "p99_ms": float(np.percentile(singles, 99)),
             "anonymous_gb": memory["anonymous"] / 1e6,
+            "least_effort": fewest,
             "knobs": [str(each.plan.knobs) for each in explained.shards.values()],
             "paths": [each.plan.path for each in explained.shards.values()],
         }
+
+
+def least_effort(collection: Any, queries: Float32, truth: Slots) -> dict[str, float]:
+    """The fewest lists and the shallowest re-ranking that reach .95 on these very queries, and their speed.
+
+    What a collection chooses by itself holds for harder queries than these, so that it finds more than asked.
+    """
+    for nprobe in _EFFORTS:
+        for rerank in _DEPTHS:
+            knobs = {"nprobe": nprobe, "rerank": rerank}
+            ids = [[int(id) for id in row] for row in collection.search(queries, k=K, **knobs).ids]
+            if recall(np.array(ids), truth) >= _RECALL:
+                speeds = [
+                    rate(lambda: collection.search(queries, k=K, **knobs).ids, len(queries))  # noqa: B023
+                    for _ in range(5)
+                ]
+                singles = latencies(lambda query: collection.search(query, k=K, **knobs), queries)  # noqa: B023
+                return {
+                    **knobs,
+                    "recall@10": recall(np.array(ids), truth),
+                    "batch_qps": statistics.median(speeds),
+                    "p50_ms": float(np.percentile(singles, 50)),
+                    "p99_ms": float(np.percentile(singles, 99)),
+                }
+    return {}
 
 
 class HandMade:
@@ -277,6 +306,7 @@ def shown(found: dict[str, Any]) -> str:
         f"  batches         {ours:,.0f} queries/s; FAISS by hand {found['by_hand_qps']:,.0f} "
         f"(recall@10 {found['by_hand_recall@10']:.4f}); flat scan {found['scan_qps']:,.0f}: "
         f"{ours / found['by_hand_qps']:.2f} and {ours / found['scan_qps']:.0f} times as fast",
+        f"  least effort    {found['least_effort']}",
         f"  one query       p50 {found['p50_ms']:.2f} ms, p99 {found['p99_ms']:.2f} ms",
         f"  cold start      {found['cold_start_s']:.2f} s to the first answer",
     ]
