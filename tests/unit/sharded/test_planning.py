@@ -123,7 +123,7 @@ def test_what_is_proposed_is_trained_and_found_again_by_faiss(n: int, d: int, me
     kind = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
     for spec in shard_specs(n, d, metric):
         index = faiss.index_factory(d, spec.factory, kind)
-        lists = faiss.extract_index_ivf(index)
+        lists = faiss.downcast_index(faiss.extract_index_ivf(index))
         lists.cp.niter = 1
         if hasattr(lists, "pq"):
             lists.pq.cp.niter = 1
