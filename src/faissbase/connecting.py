@@ -1,4 +1,4 @@
-"""``connect`` and ``aconnect``: a folder or a server behind one word."""
+"""``connect`` and ``aconnect``: a folder, a server, a bucket or workers on Ray behind one word."""
 
 from __future__ import annotations
 
@@ -103,43 +103,68 @@ def connect(  # noqa: PLR0913  # one word for three kinds of places, each with s
         ``read_only`` and no database there.
     """
     text = os.fspath(path)
+    given: dict[str, Any] = {
+        "read_only": read_only,
+        "durability": durability,
+        "memory_budget": memory_budget,
+        "api_key": api_key,
+        "timeout_s": timeout_s,
+        "verify": verify,
+        "cache": cache,
+        "storage_options": storage_options,
+        "allow_partial": allow_partial,
+        "refresh_s": refresh_s,
+    }
+    kind = _kind_of(text)
+    _check_options(given, kind, text)
+    taken = {name: given[name] for name in _OPTIONS[kind]}
+    if kind == "folder":
+        return connect_folder(path, **taken)
+    if kind == "server":
+        return _on_server(text, **taken)
+    taken["cache"] = Path(cache) if cache is not None else cache_folder()
+    return _on_ray(text, **taken) if kind == "ray" else shards.connect(text, **taken)
+
+
+_OPTIONS = {
+    "folder": ("read_only", "durability", "memory_budget"),
+    "server": ("api_key", "timeout_s", "verify"),
+    "bucket": ("read_only", "memory_budget", "cache", "storage_options", "allow_partial", "refresh_s"),
+    "ray": ("read_only", "cache", "allow_partial", "refresh_s"),
+}
+_DEFAULTS = {
+    "read_only": False,
+    "durability": "full",
+    "timeout_s": TIMEOUT_S,
+    "verify": True,
+    "allow_partial": False,
+    "refresh_s": REFRESH_S,
+}
+
+
+def _kind_of(text: str) -> str:
     if text.startswith("ray://"):
-        if api_key is not None or durability != "full" or storage_options is not None or memory_budget:
-            raise InvalidInputError(
-                f"api_key, durability, storage_options and memory_budget are not for {text!r}: it has its own"
-            )
-        return _on_ray(text, cache, read_only=read_only, allow_partial=allow_partial, refresh_s=refresh_s)
+        return "ray"
     if is_url(text):
-        if api_key is not None or durability != "full":
-            raise InvalidInputError(f"api_key and durability are not for object storage, {text!r} is")
-        folder = Path(cache) if cache is not None else cache_folder()
-        return shards.connect(
-            text,
-            folder,
-            storage_options=storage_options,
-            read_only=read_only,
-            allow_partial=allow_partial,
-            memory_budget=memory_budget,
-            refresh_s=refresh_s,
-        )
-    if cache is not None or storage_options is not None or allow_partial:
-        raise InvalidInputError(
-            f"cache, storage_options and allow_partial are for s3://... and {text!r} is none"
-        )
-    if "://" not in os.fspath(path):
-        if api_key is not None:
-            raise InvalidInputError(f"api_key is for a server, and {os.fspath(path)!r} is a folder")
-        return connect_folder(path, read_only=read_only, durability=durability, memory_budget=memory_budget)
-    if read_only or durability != "full" or memory_budget is not None:
-        raise InvalidInputError(
-            "read_only, durability and memory_budget are for folders: a server has its own"
-        )
+        return "bucket"
+    return "server" if "://" in text else "folder"
+
+
+def _check_options(given: Mapping[str, Any], kind: str, text: str) -> None:
+    """Refuse an option that another kind of place takes: none is ignored."""
+    for name, value in given.items():
+        if name not in _OPTIONS[kind] and value != _DEFAULTS.get(name):
+            others = " or ".join(f"a {other}" for other in _OPTIONS if name in _OPTIONS[other])
+            raise InvalidInputError(f"{name} is for {others}, and {text!r} is a {kind}")
+
+
+def _on_server(text: str, *, api_key: str | None, timeout_s: float, verify: bool | str) -> RemoteDatabase:
     try:
         from faissbase.client.remote import RemoteDatabase
         from faissbase.client.settings import address_of
     except ModuleNotFoundError as error:
         raise _missing(error) from error
-    return RemoteDatabase(address_of(os.fspath(path), api_key, timeout_s, verify))
+    return RemoteDatabase(address_of(text, api_key, timeout_s, verify))
 
 
 def connect_folder(
@@ -165,10 +190,10 @@ def connect_folder(
     )
 
 
-def _on_ray(text: str, cache: str | os.PathLike[str] | None, **options: Any) -> ShardedDatabase:
+def _on_ray(text: str, **options: Any) -> ShardedDatabase:
     from faissbase.sharded import runner  # ray costs nobody else anything
 
-    return runner.connect(text, cache=Path(cache) if cache is not None else cache_folder(), **options)
+    return runner.connect(text, **options)
 
 
 def cache_folder() -> Path:
