@@ -318,7 +318,7 @@ def test_what_is_wrong_with_a_connection_is_told(server: tuple[str, str], tmp_pa
     for url in ("ftp://x", "http://", "http://x/path", "http://a:b@x", "http://x:99999"):
         with pytest.raises(faissbase.InvalidInputError, match="address"):
             faissbase.connect(url, api_key=None)
-    with pytest.raises(faissbase.InvalidInputError, match="for folders"):
+    with pytest.raises(faissbase.InvalidInputError, match="read_only is for a folder"):
         faissbase.connect(server[0], read_only=True)
     with pytest.raises(faissbase.InvalidInputError, match="is a folder"):
         faissbase.connect(str(tmp_path), api_key="x")
