@@ -92,6 +92,20 @@ def _negation(pair: _Pair) -> str | None:
     return None if a % 2 == b % 2 else f"{a} | {b}"
 
 
+def _operators(pair: _Pair) -> str | None:
+    """Signs that compare or calculate, and the same sentence with "and" for "or"."""
+    a, b = pair.a.operators, pair.b.operators
+    if a != b:
+        return _sides(a, b)
+    tokens = pair.a.tokens, pair.b.tokens
+    if len(tokens[0]) != len(tokens[1]):
+        return None
+    differing = [both for both in zip(*tokens, strict=True) if both[0] != both[1]]
+    if differing and all(set(both) == {"and", "or"} for both in differing):
+        return " | ".join(differing[0])
+    return None
+
+
 def _question(pair: _Pair) -> str | None:
     a, b = pair.a.kind, pair.b.kind
     if a == b or not a or not b or _STRICT_KINDS.isdisjoint((a, b)):
@@ -180,6 +194,7 @@ def _replacement(pair: _Pair) -> str | None:
 _GUARDS: dict[str, Callable[[_Pair], str | None]] = {
     "numbers": _numbers,
     "negation": _negation,
+    "operators": _operators,
     "question": _question,
     "opposites": _opposites,
     "names": _names,

@@ -28,6 +28,15 @@ REFUSED = [
     ("negation", "Why do cats purr?", "Why do cats never purr?"),
     ("negation", "Which snakes are poisonous?", "Which snakes are not poisonous?"),
     ("negation", "Why doesn\N{RIGHT SINGLE QUOTATION MARK}t it start?", "Why does it start?"),
+    ("operators", "What is 2 + 2?", "What is 2 - 2?"),
+    ("operators", "What is 6 * 2", "What is 6 ÷ 2"),
+    ("operators", "How do I select rows where x > 5?", "How do I select rows where x < 5?"),
+    ("operators", "Is x >= 5 in this loop?", "Is x > 5 in this loop?"),
+    ("operators", "What is price * 2?", "What is price / 2?"),
+    ("operators", "Simplify x-y", "Simplify x/y"),
+    ("operators", "What does if (ok) do?", "What does if (!ok) do?"),
+    ("operators", "What does a && b give?", "What does a || b give?"),
+    ("operators", "Which users have a house and a car?", "Which users have a house or a car?"),
     ("question", "Why was the bridge built?", "When was the bridge built?"),
     ("question", "Who is Rosalind?", "Where is Rosalind?"),
     ("question", "How do I repair a kettle?", "How much does it cost to repair a kettle?"),
@@ -82,6 +91,10 @@ SHARED = [
     ("What is the colour of photosynthesis?", "What is the colour of photosyntesis?"),
     ("Is it true or not that cats purr?", "Is it true that cats purr?"),
     ("Which bicycle should I buy?", "Which bicycle should I buy for a long journey?"),
+    ("What is 2+2?", "what is 2 + 2"),
+    ("Is x ≥ 5?", "Is x>=5?"),
+    ("Is 2024-05-03 a Friday?", "is 2024-05-03 a friday"),
+    ("Is the sci-fi film good - or a bore?", "Is the sci-fi film good or a bore?"),
 ]
 
 
