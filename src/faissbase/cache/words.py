@@ -44,14 +44,16 @@ _TOKEN = re.compile(
 _OPERATOR = re.compile(
     r"(?P<compares>===?|<=>|[<>!=]=|<>|[-=]>|<-|<<|>>|[<>=≤≥≠])"
     r"|(?P<logic>&&|\|\||(?<![\w!?.])!(?=[\w(]))"
-    r"|(?<=[\w)\]])(?P<gap>[ \t]*)(?P<counts>\*\*|//|[-+*/^|×÷·−])(?P=gap)(?=[(\[]*\w)"
+    r"|(?<=[\w)\]])(?P<gap>[ \t]*)"
+    r"(?P<counts>\*\*|//|[-+*/^|\N{MULTIPLICATION SIGN}÷·\N{MINUS SIGN}])(?P=gap)(?=[(\[]*\w)"
 )
-_ATOM = r"(?:\d[\d.]*|(?<!\w)[^\W\d_]\d*)"  # a number or a variable: what dashes and slashes of prose are not between
+# A number or a variable: what dashes and slashes of prose do not stand beside.
+_ATOM = r"(?:\d[\d.]*|(?<!\w)[^\W\d_]\d*)"
 _BEFORE, _AFTER = re.compile(rf"{_ATOM}[)\]]*$"), re.compile(rf"[ \t(\[]*{_ATOM}(?!\w)")
-_OF_PROSE = frozenset("-/−")
+_OF_PROSE = frozenset({"-", "/", "\N{MINUS SIGN}"})
 _ALSO_WORDS = frozenset({"a", "A", "I"})
-_SPELLED = {"===": "=", "==": "=", "<>": "!=", "≠": "!=", "≤": "<=", "≥": ">=", "×": "*", "·": "*", "÷": "/",
-            "−": "-"}  # fmt: skip
+_SPELLED = {"===": "=", "==": "=", "<>": "!=", "≠": "!=", "≤": "<=", "≥": ">=", "·": "*", "÷": "/",
+            "\N{MULTIPLICATION SIGN}": "*", "\N{MINUS SIGN}": "-"}  # fmt: skip
 _PHRASE = re.compile(
     "|".join(rf"\b{re.escape(phrase)}\b" for phrase in sorted(PHRASES, key=len, reverse=True)), re.IGNORECASE
 )
