@@ -75,10 +75,12 @@ def connect(
         return Database(
             folder, read_only=False, durability="relaxed", memory_budget=budget, temporary_lock=lock
         )
+    if not text:
+        raise InvalidInputError("a database needs a folder of its own, got '' for its path")
     root = Path(text)
     _check_root(root, read_only)
     return Database(
-        root,
+        root.absolute(),  # the process may change its folder, and what is open must not move
         read_only=read_only,
         durability=durability,
         tenant=tenant,
