@@ -109,8 +109,8 @@ def run_export(args: argparse.Namespace, console: Console) -> Answer:
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
-    rows = path.with_name(path.name + ROWS_SUFFIX)
-    for target in (path, rows) if path.suffix.lower() in _VECTORS_ALONE else (path,):
+    is_alone = path.suffix.lower() in _VECTORS_ALONE
+    for target in (path, path.with_name(path.name + ROWS_SUFFIX)) if is_alone else (path,):
         if target.exists() and not overwrite:
             raise AlreadyExistsError(f"{target} exists already: give --overwrite to replace it")
 
