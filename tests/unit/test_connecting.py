@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -108,3 +110,16 @@ def test_a_path_that_means_something_else_makes_no_folder(
     with pytest.raises(InvalidInputError, match=message):
         faissbase.connect(path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_what_is_open_says_that_it_stays_in_its_process(copied: Any, tmp_path: Path) -> None:
+    with faissbase.connect(tmp_path) as db:
+        for mine in (db, db.create_collection("docs", dimension=2)):
+            with pytest.raises(TypeError, match="is open in this process and cannot be pickled or copied"):
+                copied(mine)
+    with (
+        faissbase.connect("http://localhost:1") as there,
+        pytest.raises(TypeError, match="cannot be pickled"),
+    ):
+        copied(there)

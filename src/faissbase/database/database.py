@@ -40,6 +40,7 @@ from faissbase.types import (
     DURABILITIES,
     Durability,
     Metric,
+    OpenHere,
     Placement,
     Problem,
 )
@@ -151,7 +152,7 @@ def _remove_own(root: Path, lock: int, process: int) -> None:
         os.close(lock)
 
 
-class Database:
+class Database(OpenHere):
     """The collections of one folder and tenant. Made by `connect`; use it with ``with`` or `close` it."""
 
     def __init__(
