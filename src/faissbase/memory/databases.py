@@ -32,6 +32,7 @@ from faissbase.memory.triggers import FORMAT
 DIALECTS = ("sqlite", "postgresql")
 _BUSY_TIMEOUT_MS = 30_000
 _WRITES = "faissbase_writes"
+_DAMAGE = ("not a database", "malformed")  # in SQLite's words
 
 
 def open_engine(source: str | os.PathLike[str] | Engine | Session) -> Engine:
@@ -219,6 +220,8 @@ def database_errors(engine: Engine) -> Iterator[None]:
     except DBAPIError as error:
         if isinstance(error.__cause__, FaissbaseError):
             raise error.__cause__ from error
+        if engine.dialect.name == "sqlite" and any(word in str(error.orig) for word in _DAMAGE):
+            raise CorruptionError(f"{engine.url.database} is no whole database: {error.orig}") from error
         raise
 
 
