@@ -50,6 +50,7 @@ _OPERATOR = re.compile(
 # A number or a variable: what dashes and slashes of prose do not stand beside.
 _ATOM = r"(?:\d[\d.]*|(?<!\w)[^\W\d_]\d*)"
 _BEFORE, _AFTER = re.compile(rf"{_ATOM}[)\]]*$"), re.compile(rf"[ \t(\[]*{_ATOM}(?!\w)")
+_LEFT, _RIGHT = re.compile(r"(\w+)[\s)\]]*$"), re.compile(r"[\s(\[]*(\w+)")
 _OF_PROSE = frozenset({"-", "/", "\N{MINUS SIGN}"})
 _ALSO_WORDS = frozenset({"a", "A", "I"})
 _SPELLED = {"===": "=", "==": "=", "<>": "!=", "≠": "!=", "≤": "<=", "≥": ">=", "·": "*", "÷": "/",
@@ -114,7 +115,9 @@ class Words:
     tokens : tuple[str, ...]
         All words, in lower case.
     operators : tuple[str, ...]
-        Signs that compare ("<="), negate ("!x") or, between numbers and single letters, calculate ("2 - x").
+        Signs that compare ("x<=5"), negate ("!x") or calculate ("2-x"), with what is beside them.
+    symbols : tuple[str, ...]
+        Emoji and the like, sorted.
     """
 
     content: tuple[Word, ...]
@@ -122,6 +125,7 @@ class Words:
     kind: str
     tokens: tuple[str, ...]
     operators: tuple[str, ...]
+    symbols: tuple[str, ...]
 
     @property
     def counted(self) -> dict[str, str]:
@@ -197,14 +201,22 @@ def _parsed(text: str) -> Words:
         kind=_kind(lows),
         tokens=lows,
         operators=tuple(_operators(text)),
+        symbols=() if text.isascii() else tuple(sorted(filter(_is_symbol, text))),
     )
+
+
+def _is_symbol(letter: str) -> bool:
+    return letter > "\x7f" and (unicodedata.category(letter) == "So" or letter == "\N{MUSIC SHARP SIGN}")
 
 
 def _operators(text: str) -> Iterator[str]:
     for found in _OPERATOR.finditer(text):
         sign = found[str(found.lastgroup)]
         if sign not in _OF_PROSE or _is_calculation(text, found):
-            yield _SPELLED.get(sign, sign)
+            left = _LEFT.search(text, max(0, found.start() - 40), found.start())
+            right = _RIGHT.match(text, found.end())
+            operands = ["" if each is None else each[1].lower() for each in (left, right)]
+            yield _SPELLED.get(sign, sign).join(operands)
 
 
 def _is_calculation(text: str, found: re.Match[str]) -> bool:
