@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import faissbase
-from faissbase.errors import InvalidInputError, NotFoundError
+from faissbase.errors import InvalidInputError, UnavailableError
 
 PLACES = {
     "folder": "data",
@@ -78,7 +78,7 @@ def test_nothing_is_made_in_a_folder_that_is_no_longer_there(how: str, tmp_path:
             data.rename(tmp_path / "other")
         if how == "replaced":
             faissbase.connect(data).close()
-        with pytest.raises(NotFoundError, match="was removed or renamed"):
+        with pytest.raises(UnavailableError, match="was removed or renamed"):
             db.create_collection("docs", dimension=2)
     assert not list(data.glob("default/*")), "and nothing is left behind"
 

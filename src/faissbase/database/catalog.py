@@ -22,6 +22,7 @@ from faissbase.errors import (
     CorruptionError,
     FaissbaseError,
     NotFoundError,
+    UnavailableError,
 )
 from faissbase.storage import records, sqlite
 from faissbase.storage.files import alone_in, os_errors, publish, sync_folder
@@ -132,7 +133,7 @@ class Catalog:
     def _writing(self) -> Iterator[Any]:
         with self._use() as connection:
             if _identity(self._path) != self._file:  # SQLite would go on writing into the removed file
-                raise NotFoundError(
+                raise UnavailableError(
                     f"no database at {self.root} any more: its folder was removed or renamed, connect() again"
                 )
             connection.execute("BEGIN IMMEDIATE")

@@ -179,6 +179,13 @@ def connect(
                 if log is not None:
                     _watch_log(connection, log)
                 connection.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIB}")
+        except apsw.CantOpenError as error:  # its log, which everybody has who may write
+            connection.close()
+            if read_only or os.access(path.parent, os.W_OK):
+                raise
+            raise UnavailableError(
+                f"{path.parent} cannot be written to: connect(..., read_only=True) opens it for reading"
+            ) from error
         except BaseException:
             connection.close()
             raise
