@@ -123,12 +123,14 @@ def _new_file(path: Path) -> apsw.Connection:
 def copy(source: apsw.Connection, path: Path) -> None:
     """Copy the moment that ``source`` has pinned to a new file, synced, its page checksums with it.
 
-    Not by ``VACUUM INTO``, which writes the first page last, so that ``cksumvfs`` learns too late that the
-    pages want checksums.
+    ``cksumvfs`` learns from the first page that pages want checksums. So not by ``VACUUM INTO``, which writes
+    it last, and not into an empty file: what does not fit the cache would be written before it, and pages that
+    came from the source's log, where they have no checksums yet, would never get one.
     """
     target = _new_file(path)
     try:
         target.execute("PRAGMA synchronous=FULL")
+        target.execute("CREATE TABLE first_page(is_written)")
         with target.backup("main", source, "main") as backup:
             backup.step(-1)
     finally:
