@@ -124,8 +124,8 @@ def copy(source: apsw.Connection, path: Path) -> None:
     """Copy the moment that ``source`` has pinned to a new file, synced, its page checksums with it.
 
     ``cksumvfs`` learns from the first page that pages want checksums. So not by ``VACUUM INTO``, which writes
-    it last, and not into an empty file: what does not fit the cache would be written before it, and pages that
-    came from the source's log, where they have no checksums yet, would never get one.
+    it last, and not into an empty file: what does not fit the cache would be written before it, and pages
+    that came from the source's log, where they have no checksums yet, would never get one.
     """
     target = _new_file(path)
     try:
