@@ -131,8 +131,11 @@ def copy(source: apsw.Connection, path: Path) -> None:
     try:
         target.execute("PRAGMA synchronous=FULL")
         target.execute("CREATE TABLE first_page(is_written)")
-        with target.backup("main", source, "main") as backup:
-            backup.step(-1)
+        copying = target.backup("main", source, "main")
+        try:  # as a context it ends a step that failed with a SystemError
+            copying.step(-1)
+        finally:
+            copying.close(True)
     finally:
         target.close()
 
