@@ -80,6 +80,18 @@ class TestBucket:
             thread.join()
         assert [str(i).encode() for i in won] == [bucket.get("race")]
 
+    def test_a_download_over_another_object_s_file_leaves_that_object_whole(
+        self, bucket: Bucket, tmp_path: Path
+    ) -> None:
+        files = []
+        for name in ("one", "two"):
+            (tmp_path / name).write_bytes(name.encode() * 1000)
+            files.append(bucket.upload(tmp_path / name, name, f"objects/{name}"))
+        for file in (*files, files[0]):
+            bucket.download(file, tmp_path / "here")
+        assert (tmp_path / "here").read_bytes() == b"one" * 1000
+        assert [bucket.get(file.key) for file in files] == [b"one" * 1000, b"two" * 1000]
+
     def test_what_is_not_there_cannot_be_read(self, bucket: Bucket, tmp_path: Path) -> None:
         with pytest.raises(NotFoundError, match="nowhere"):
             bucket.get("nowhere")

@@ -15,7 +15,7 @@ from faissbase.ann.spec import Spec
 from faissbase.collection import answers
 from faissbase.collection.answers import Moment
 from faissbase.collection.bounds import UNBOUNDED, Bounds
-from faissbase.collection.building import Progress
+from faissbase.collection.building import Measuring, Progress
 from faissbase.collection.care import Care
 from faissbase.collection.collection import LocalCollection, Parts
 from faissbase.collection.folder import make_files
@@ -260,10 +260,16 @@ class FreshCollection(Measurable):
         return self._parts().writer.run(Put(rows))
 
     def finish(
-        self, spec: Spec, trained: Path | None = None, *, threads: int, progress: Progress, measure_s: float
+        self,
+        spec: Spec,
+        trained: Path | None = None,
+        *,
+        threads: int,
+        progress: Progress,
+        measuring: Measuring,
     ) -> None:
         """Drop replaced records and build the index in one go; see `Building.whole`."""
-        self._parts().care.finish(spec, trained, threads=threads, progress=progress, measure_s=measure_s)
+        self._parts().care.finish(spec, trained, threads=threads, progress=progress, measuring=measuring)
 
     def alive(self) -> Mask | None:
         """``bool[n]``: which of the rows that were put, in their order, count; None where all do."""

@@ -261,6 +261,7 @@ class ObjectBucket:
         return file
 
     def download(self, file: File, target: Path) -> None:
+        _remove(target)
         with _store_errors(f"cannot read {self.url}/{file.key}"):
             if self._folder is not None and _linked(self._folder / file.key, target):
                 found = target.stat().st_size, checksum_of(target)
@@ -276,6 +277,7 @@ class ObjectBucket:
 
     def fetch(self, key: str, target: Path) -> None:
         """Bring an object of somebody else's, whose checksum nobody knows, to ``target``."""
+        _remove(target)
         with _store_errors(f"cannot read {self.url}/{key}"):
             self._fetch(key, target)
 
@@ -309,6 +311,12 @@ class ObjectBucket:
             if path in self._settled:
                 return
             self._settled.add(path)
+
+
+def _remove(target: Path) -> None:
+    """Make way: what is there may be a second name of another object, which must not be written to."""
+    with os_errors(f"cannot replace {target}"):
+        target.unlink(missing_ok=True)
 
 
 def _linked(source: Path, target: Path) -> bool:
