@@ -23,6 +23,8 @@ _MANY = 8  # times k: from there on, a part is chosen before it is sorted
 _GATHER_BYTES = 16 << 20
 # From this many queries on, copying a subset together pays.
 GATHER_QUERIES = 20
+SCAN_NS = 0.20
+"""Nanoseconds a number of an exact search of one query usually takes; other costs are told beside it."""
 # FAISS turns to BLAS from this many numbers in a batch of queries on.
 _BLAS_NUMBERS = int(faiss.cvar.distance_compute_blas_threshold)
 _FILLED_K = 64  # what is found for the zeros takes memory and time too

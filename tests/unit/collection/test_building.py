@@ -390,6 +390,18 @@ def test_what_a_segment_leaves_open_is_answered_exactly_though_the_tail_has_enou
     )
 
 
+def test_an_index_that_was_measured_on_a_busy_machine_is_searched(
+    docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knobs, slow_us = Knobs(effort=64, rerank=2), 1e6
+    for pace, path in ((1.0, "scan"), (1e6, "index")):
+        choice = Choice(knobs, 0.99, slow_us, pace=pace)
+        with monkeypatch.context() as patch:
+            patch.setattr("faissbase.ann.curve.Curve.choice_for", lambda *_, found=choice, **__: found)
+            docs.release()
+            assert docs.explain(data[1][0], K).plan.path == path
+
+
 def test_a_missed_recall_raises_the_effort_and_is_remembered(
     docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
