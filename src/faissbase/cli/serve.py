@@ -61,7 +61,8 @@ def _add_settings(command: argparse.ArgumentParser, names: Sequence[str]) -> Non
         about, default = _settings()[name]
         flag = f"--{name.replace('_', '-')}"
         if isinstance(default, bool):
-            command.add_argument(flag, action="store_true", default=None, help=about)
+            action = argparse.BooleanOptionalAction if default else "store_true"
+            command.add_argument(flag, action=action, default=None, help=about)
         else:
             command.add_argument(flag, metavar=type(default).__name__.upper(), help=f"{about} ({default!r})")
 
@@ -107,6 +108,8 @@ def run(args: argparse.Namespace, console: Console) -> Answer:
 
     def started(url: str, is_open: bool) -> None:
         console.note(f"faissbase serves {settings.url or settings.data} on {url} (Ctrl-C stops it)")
+        if settings.console:
+            console.note(f"its console is at {url}/console/")
         if is_open:
             console.note(
                 f"no API key is needed yet; faissbase keys create --data {settings.data} --tenant NAME "

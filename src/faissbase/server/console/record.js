@@ -1,0 +1,156 @@
+// One record in a window: read, changed, deleted, made.
+
+import { call } from "./api.js";
+import { searchLike } from "./asked.js";
+import { busy, button, copyButton, dialog, el, facts, field, form } from "./dom.js";
+import { jsonText, real, start, vectorText } from "./text.js";
+
+const GLANCE = 140;
+const NUMBERS = 12;
+
+// ---- at a glance -----------------------------------------------------------------------------------
+
+/** Metadata on one line, which opens. */
+export function metadataOf(metadata) {
+  const text = JSON.stringify(metadata ?? {});
+  if (text === "{}") return el("span", { class: "muted" }, "–");
+  const whole = () => el("pre", {}, JSON.stringify(metadata, null, 2));
+  return glance(text, whole, text.length > 40);
+}
+
+export function documentOf(document) {
+  if (document === undefined || document === null) return el("span", { class: "muted" }, "–");
+  return glance(document, () => el("pre", { class: "prose" }, document), document.length > GLANCE);
+}
+
+function glance(text, whole, opens) {
+  if (!opens) return el("span", { class: "data" }, text);
+  const node = el("details", { class: "glance" }, el("summary", { class: "data" }, start(text, GLANCE)));
+  node.addEventListener("toggle", () => node.open && node.children.length === 1 && node.append(whole()));
+  return node;
+}
+
+export function openerOf(context, index, id) {
+  return button(id, () => askRecord(context, index, id), { class: "link data", "aria-haspopup": "dialog" });
+}
+
+export function likeOf(index, id) {
+  return button("Like this", () => searchLike(index, id), { class: "small quiet", "aria-label": `Search like ${id}` });
+}
+
+// ---- in whole --------------------------------------------------------------------------------------
+
+/** Read a record and show it. */
+export async function askRecord(context, index, id) {
+  const body = { ids: [id], include_vectors: true };
+  let found;
+  try {
+    const { data } = await call("getRecords", { index: index.name, body });
+    found = data.vectors[0] ?? null;
+  } catch (error) {
+    if (error.status === 401) return;
+    dialog(id, () => troubleOf(error));
+    return;
+  }
+  if (found === null) dialog("No such record", () => el("p", {}, "There is no record ", el("strong", { class: "data" }, id), "."));
+  else showRecord(context, index, found);
+}
+
+function troubleOf(error) {
+  const place = el("div");
+  busy(place, place, () => Promise.reject(error));
+  return place;
+}
+
+function showRecord(context, index, record) {
+  dialog(
+    record.id,
+    (close) => {
+      const place = el("div");
+      const read = () => place.replaceChildren(reading(index, record, { close, edit, remove }));
+      const edit = () => place.replaceChildren(editing(index, record, { read, done: () => (close(), context.again()) }));
+      const remove = () => place.replaceChildren(removing(index, record, { read, done: () => (close(), context.again()) }));
+      read();
+      return place;
+    },
+    { isWide: true },
+  );
+}
+
+function reading(index, { id, metadata, document, values }, { close, edit, remove }) {
+  const like = button("Search like this", () => (close(), searchLike(index, id)), { class: "main" });
+  const shown = values.slice(0, NUMBERS).map((each) => real(each, 5)).join(", ");
+  const vector = el(
+    "div",
+    {},
+    el("code", { class: "data" }, `[${shown}${values.length > NUMBERS ? ", …" : ""}] `),
+    navigator.clipboard === undefined ? null : copyButton(JSON.stringify(values), "the vector"),
+  );
+  return el(
+    "div",
+    {},
+    facts([
+      ["Document", document === undefined || document === null ? null : el("pre", { class: "prose" }, document)],
+      ["Metadata", el("pre", {}, JSON.stringify(metadata, null, 2))],
+      [`Vector of ${values.length}`, vector],
+    ]),
+    el("div", { class: "actions" }, like, button("Edit", edit), button("Delete", remove, { class: "bad quiet" })),
+  );
+}
+
+function editing(index, record, { read, done }) {
+  const metadata = el("textarea", { class: "data", rows: "8", spellcheck: "false" });
+  metadata.value = JSON.stringify(record.metadata, null, 2);
+  const document = el("textarea", { rows: "5" });
+  document.value = record.document ?? "";
+  const parts = [field("Metadata", metadata, "A JSON object; it takes the place of the stored one."), field("Document", document)];
+  const save = async () => {
+    const ids = JSON.stringify([record.id]);
+    const documents = JSON.stringify([document.value === (record.document ?? "") ? null : document.value]);
+    const metadatas = jsonText(metadata.value, "the metadata");
+    const body = `{"ids": ${ids}, "metadatas": [${metadatas}], "documents": ${documents}, "replace": true}`;
+    await call("updateRecords", { index: index.name, body });
+    done();
+  };
+  return form(parts, "Save", save, { extra: [button("Cancel", read)] });
+}
+
+function removing(index, { id }, { read, done }) {
+  const part = el("p", {}, "Delete ", el("strong", { class: "data" }, id), " for good?");
+  const remove = async () => {
+    await call("deleteRecords", { index: index.name, body: { ids: [id] } });
+    done();
+  };
+  return form([part], "Delete it", remove, { kind: "danger", extra: [button("Cancel", read)] });
+}
+
+/** Ask for a new record and store it. */
+export function askNewRecord(index, done) {
+  const id = el("input", { class: "data", required: true, autocomplete: "off", spellcheck: "false" });
+  const vector = el("textarea", { class: "data", rows: "3", required: true, spellcheck: "false", placeholder: "[0.12, -0.03, …]" });
+  const metadata = el("textarea", { class: "data", rows: "3", spellcheck: "false", placeholder: '{"section": "guide"}' });
+  const document = el("textarea", { rows: "3" });
+  dialog("Add a record", (close) =>
+    form(
+      [
+        field("Id", id, "One that exists is refused."),
+        field("Vector", vector, `${index.dimension} numbers, as a JSON array.`),
+        field("Metadata", metadata, "A JSON object, or empty."),
+        field("Document", document, "What a text search reads, or empty."),
+      ],
+      "Store it",
+      async () => {
+        await call("putRecords", { index: index.name, query: { mode: "add" }, body: bodyOf(id, vector, metadata, document) });
+        close();
+        done();
+      },
+    ),
+  );
+}
+
+function bodyOf(id, vector, metadata, document) {
+  const parts = [`"id": ${JSON.stringify(id.value)}`, `"values": ${vectorText(vector.value)}`];
+  if (metadata.value.trim()) parts.push(`"metadata": ${jsonText(metadata.value, "the metadata")}`);
+  if (document.value) parts.push(`"document": ${JSON.stringify(document.value)}`);
+  return `{"vectors": [{${parts.join(", ")}}]}`;
+}
