@@ -102,11 +102,16 @@ export function dialog(title, content, { isWide = false } = {}) {
   return node;
 }
 
-/** A form that runs `submit` once at a time and shows what went wrong below it, keeping what was typed. */
-export function form(parts, verb, submit, { kind = "", extra = [] } = {}) {
+/**
+ * A form that runs `submit` once at a time and shows what went wrong below it, keeping what was typed.
+ *
+ * `verb` is what its button says, or that button, where it stands among the parts.
+ */
+export function form(parts, verb, submit, { kind = "main", extra = [] } = {}) {
   const place = el("div", { class: "outcome" });
-  const send = el("button", { type: "submit", class: kind || "main" }, verb);
-  const node = el("form", {}, parts, el("div", { class: "actions" }, send, extra), place);
+  const isThere = verb instanceof Element;
+  const send = isThere ? verb : el("button", { type: "submit", class: kind }, verb);
+  const node = el("form", {}, parts, isThere ? null : el("div", { class: "actions" }, send, extra), place);
   node.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (send.getAttribute("aria-busy") === "true") return;

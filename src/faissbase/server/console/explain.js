@@ -1,6 +1,6 @@
 // How a search was run, for people: see `explain` of a collection.
 
-import { el, facts, table } from "./dom.js";
+import { el, facts } from "./dom.js";
 import { count, milliseconds, share } from "./text.js";
 
 const PATHS = {
@@ -22,7 +22,7 @@ function body(plan) {
   const shards = Object.entries(plan.shards ?? {});
   return el(
     "div",
-    {},
+    { class: "inside" },
     el("p", {}, el("strong", {}, path), `: ${PATHS[path] ?? "a way this console has no words for"}.`),
     facts([
       ["Recall asked for", target >= 1 ? "1 (exact)" : String(target)],
@@ -44,10 +44,14 @@ function bars(title, times, taken) {
   const all = Object.entries(times ?? {});
   if (all.length === 0) return null;
   const most = Math.max(...all.map(([, ms]) => ms), Number.MIN_VALUE);
-  const rows = all.map(([name, ms]) => [
-    name === taken ? el("strong", {}, name, " ✓") : name,
-    el("meter", { min: 0, max: most, value: ms, "aria-label": name }),
-    milliseconds(ms),
-  ]);
-  return el("div", {}, el("h3", {}, title), table(title, [["Step", "name"], ["Share", "bar"], ["Time", "number"]], rows));
+  const lines = all.map(([name, ms]) =>
+    el(
+      "li",
+      {},
+      name === taken ? el("strong", {}, `${name} ✓`) : el("span", {}, name),
+      el("meter", { min: 0, max: most, value: ms, "aria-label": `${name}, of the longest` }),
+      el("span", { class: "number" }, milliseconds(ms)),
+    ),
+  );
+  return el("div", {}, el("h3", {}, title), el("ul", { class: "bars" }, lines));
 }

@@ -7,7 +7,7 @@ import { showOverview } from "./overview.js";
 import { showRecords } from "./records.js";
 import { showSearch } from "./search.js";
 import { nothingYet } from "./snippets.js";
-import { count } from "./text.js";
+import { several } from "./text.js";
 
 const TABS = [
   ["search", "Search", showSearch],
@@ -22,14 +22,25 @@ export async function showIndex(context, name, tab) {
   const tabs = data.kind === "faiss" ? TABS.filter(([each]) => each !== "records") : TABS;
   const [chosen, , show] = tabs.find(([each]) => each === tab) ?? tabs[0];
   const place = el("div");
-  context.main.replaceChildren(headOf(data), tabsOf(data, tabs, chosen), place);
+  let head = headOf(data);
+  context.main.replaceChildren(head, tabsOf(data, tabs, chosen), place);
   const isEmpty = data.kind !== "faiss" && data.ntotal === 0 && chosen === "search";
-  if (isEmpty) place.replaceChildren(nothingYet(data));
-  else await show(context, data, place);
+  if (isEmpty) {
+    place.replaceChildren(nothingYet(data));
+    return;
+  }
+  const changed = async () => {
+    const fresh = (await call("describeIndex", { index: name, signal: context.signal })).data;
+    const before = head;
+    head = headOf(fresh);
+    before.replaceWith(head);
+    await again(fresh);
+  };
+  const again = (await show({ ...context, changed }, data, place)) ?? context.again;
 }
 
 function headOf(index) {
-  const facts = [`${count(index.ntotal)} × ${count(index.dimension)}`, index.metric, index.index_type];
+  const facts = [several(index.ntotal, "record"), `d = ${index.dimension}`, index.metric, index.index_type];
   return el(
     "div",
     { class: "head" },

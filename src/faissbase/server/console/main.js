@@ -98,6 +98,10 @@ document.addEventListener("faissbase:unauthenticated", (event) => {
   const isFirst = !had && event.detail.message.startsWith("send your API key");
   ask(isFirst ? null : event.detail);
 });
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the part after # says which page is shown
+  main.focus();
+});
 window.addEventListener("hashchange", show);
 setInterval(() => document.visibilityState === "visible" && look(), LOOK_MS);
 look();

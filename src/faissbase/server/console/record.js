@@ -6,26 +6,33 @@ import { busy, button, copyButton, dialog, el, facts, field, form } from "./dom.
 import { jsonText, real, start, vectorText } from "./text.js";
 
 const GLANCE = 140;
+const FIELDS = 5;
+const VALUE = 32;
 const NUMBERS = 12;
 
 // ---- at a glance -----------------------------------------------------------------------------------
 
-/** Metadata on one line, which opens. */
+/** The first fields of metadata, which open to all of them. */
 export function metadataOf(metadata) {
-  const text = JSON.stringify(metadata ?? {});
-  if (text === "{}") return el("span", { class: "muted" }, "–");
+  const fields = Object.entries(metadata ?? {});
+  if (fields.length === 0) return el("span", { class: "muted" }, "–");
+  const shown = fields.slice(0, FIELDS).map(([name, value]) => {
+    const text = typeof value === "string" ? value : JSON.stringify(value);
+    return el("span", { class: "pair-of" }, el("span", { class: "muted" }, start(name, VALUE)), " ", start(text, VALUE));
+  });
+  const more = fields.length > FIELDS ? el("span", { class: "muted" }, `and ${fields.length - FIELDS} more`) : null;
   const whole = () => el("pre", {}, JSON.stringify(metadata, null, 2));
-  return glance(text, whole, text.length > 40);
+  return glance(el("summary", { class: "data" }, shown, more), whole);
 }
 
 export function documentOf(document) {
   if (document === undefined || document === null) return el("span", { class: "muted" }, "–");
-  return glance(document, () => el("pre", { class: "prose" }, document), document.length > GLANCE);
+  if (document.length <= GLANCE) return el("span", { class: "text" }, document);
+  return glance(el("summary", { class: "text" }, start(document, GLANCE)), () => el("pre", { class: "prose" }, document));
 }
 
-function glance(text, whole, opens) {
-  if (!opens) return el("span", { class: "data" }, text);
-  const node = el("details", { class: "glance" }, el("summary", { class: "data" }, start(text, GLANCE)));
+function glance(summary, whole) {
+  const node = el("details", { class: "glance" }, summary);
   node.addEventListener("toggle", () => node.open && node.children.length === 1 && node.append(whole()));
   return node;
 }
@@ -68,8 +75,8 @@ function showRecord(context, index, record) {
     (close) => {
       const place = el("div");
       const read = () => place.replaceChildren(reading(index, record, { close, edit, remove }));
-      const edit = () => place.replaceChildren(editing(index, record, { read, done: () => (close(), context.again()) }));
-      const remove = () => place.replaceChildren(removing(index, record, { read, done: () => (close(), context.again()) }));
+      const edit = () => place.replaceChildren(editing(index, record, { read, done: () => (close(), context.changed()) }));
+      const remove = () => place.replaceChildren(removing(index, record, { read, done: () => (close(), context.changed()) }));
       read();
       return place;
     },

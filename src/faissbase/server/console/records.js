@@ -10,13 +10,15 @@ const SIZES = [25, 50, 100, 250];
 
 export async function showRecords(context, index, place) {
   const page = new Pages(context, index);
-  const add = button("Add a record", () => askNewRecord(index, context.again));
+  const add = button("Add a record", () => askNewRecord(index, index.ntotal === 0 ? context.again : context.changed));
   if (index.ntotal === 0) {
     place.replaceChildren(el("p", { class: "actions" }, add), nothingYet(index));
     return;
   }
-  place.replaceChildren(finder(context, index), filterForm(page, add), page.node);
+  const forms = el("div", { class: "sides uneven" }, finder(context, index), filterForm(page));
+  place.replaceChildren(forms, el("div", { class: "head" }, page.summary, add), page.node);
   await page.first();
+  return (fresh) => page.reload(fresh);
 }
 
 function finder(context, index) {
@@ -26,7 +28,7 @@ function finder(context, index) {
   return node;
 }
 
-function filterForm(page, add) {
+function filterForm(page) {
   const filter = el("textarea", { rows: "2", class: "data", spellcheck: "false", placeholder: '{"section": "guide"}' });
   const size = el("select", {}, SIZES.map((each) => option(each, each, each === page.size)));
   size.addEventListener("change", () => ((page.size = Number(size.value)), page.turn(() => page.first())));
@@ -37,7 +39,7 @@ function filterForm(page, add) {
       page.filter = filter.value.trim() ? jsonText(filter.value, "the filter") : null;
       return page.first();
     },
-    { kind: "plain", extra: [add] },
+    { kind: "plain" },
   );
   node.className = "inline card";
   return node;
@@ -54,13 +56,23 @@ class Pages {
     this.before = button("Previous", () => this.turn(() => this.load(this.cursors.slice(0, -1))));
     this.after = button("Next", () => this.turn(() => this.load([...this.cursors, this.cursor])));
     const turning = el("nav", { class: "actions", "aria-label": "Pages" }, this.before, this.after);
-    this.node = el("section", { "aria-label": "Records" }, this.summary, this.outcome, this.place, turning);
+    this.node = el("section", { "aria-label": "Records" }, this.outcome, this.place, turning);
   }
 
-  async first() {
+  first() {
+    return this.countAndLoad([null]);
+  }
+
+  /** The same page again, of an index that has changed. */
+  reload(index) {
+    this.index = index;
+    return this.turn(() => this.countAndLoad(this.cursors));
+  }
+
+  async countAndLoad(cursors) {
     const found = this.filter === null ? null : await this.ask("countRecords", `{"filter": ${this.filter}}`);
     this.total = found === null ? this.index.ntotal : found.count;
-    await this.load([null]);
+    await this.load(cursors);
   }
 
   turn(run) {
@@ -108,6 +120,6 @@ class Pages {
       documentOf(each.document),
       likeOf(this.index, each.id),
     ]);
-    return table("Records", ["Id", "Metadata", "Document", ["", "acts"]], rows);
+    return table("Records", [["Id", "id"], "Metadata", "Document", ["", "acts"]], rows);
   }
 }

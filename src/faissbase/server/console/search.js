@@ -21,6 +21,7 @@ export async function showSearch(context, index, place) {
   place.replaceChildren(node, results);
   if (asked.runs) node.requestSubmit();
   asked.runs = false;
+  return () => node.requestSubmit();
 }
 
 // ---- the form --------------------------------------------------------------------------------------
@@ -32,9 +33,11 @@ function formOf(context, index, asked, results) {
   };
   const modes = index.kind === "faiss" ? [] : [modesOf(asked, shown)];
   shown();
-  const { k, recall, documents, explain, ...large } = controls;
-  const small = el("div", { class: "row" }, k, recall, documents, explain);
-  const node = form([modes, ...Object.values(large), small], "Search", () => run(context, index, asked, results));
+  const { text, vector, id, filter, ...small } = controls;
+  const large = el("div", { class: "sides" }, el("div", {}, text, vector, id), filter);
+  const send = el("button", { type: "submit", class: "main" }, "Search");
+  const row = el("div", { class: "row" }, Object.values(small), send);
+  const node = form([modes, large, row], send, () => run(context, index, asked, results));
   node.className = "card";
   node.setAttribute("role", "search");
   return node;
@@ -110,14 +113,11 @@ function requestOf(index, asked) {
 
 async function run(context, index, asked, results) {
   const { route, body } = requestOf(index, asked);
-  results.classList.add("old");
-  try {
-    const { data, ms } = await call(route, { index: index.name, body, signal: context.signal });
-    const path = route === "search" ? "search" : "specialized_search";
-    results.replaceChildren(...answerOf(context, index, data, ms, curlSearch(index.name, path, body)));
-  } finally {
-    results.classList.remove("old");
-  }
+  results.classList.add("old"); // until there are new ones
+  const { data, ms } = await call(route, { index: index.name, body, signal: context.signal });
+  const path = route === "search" ? "search" : "specialized_search";
+  results.replaceChildren(...answerOf(context, index, data, ms, curlSearch(index.name, path, body)));
+  results.classList.remove("old");
 }
 
 function answerOf(context, index, { results, explain }, ms, command) {
@@ -130,7 +130,7 @@ function answerOf(context, index, { results, explain }, ms, command) {
 
 function hitsOf(context, index, results) {
   const isFaiss = index.kind === "faiss";
-  const columns = [["#", "number"], "Id", ["Score", "number"], ["Distance", "number"], ...(isFaiss ? [] : ["Metadata", "Document", ["", "acts"]])];
+  const columns = [["#", "number rank"], ["Id", "id"], ["Score", "number"], ["Distance", "number"], ...(isFaiss ? [] : ["Metadata", "Document", ["", "acts"]])];
   const rows = results.map((hit, i) => [
     String(i + 1),
     isFaiss ? el("span", { class: "data" }, hit.id) : openerOf(context, index, hit.id),

@@ -38,7 +38,7 @@ export function duration(seconds) {
 }
 
 export function several(n, one, many = `${one}s`) {
-  return `${count(n)} ${n === 1 ? one : many}`;
+  return `${n === null ? "?" : count(n)} ${n === 1 ? one : many}`;
 }
 
 /** The beginning of a text, cut between its characters. */
