@@ -6,6 +6,7 @@ import { curlCreate, pythonCreate } from "./snippets.js";
 import { bytes, count, several } from "./text.js";
 
 const AT_ONCE = 50;
+const SIZES_AT_ONCE = 12;
 const ASKERS = 3;
 const TYPES = ["auto", "Flat", "HNSW", "HNSW_SQ8", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "IVF_PQ_FASTSCAN", "RABITQ", "IVF_RABITQ"];
 
@@ -40,8 +41,10 @@ function listing(context, indexes) {
 }
 
 function tableOf(context, indexes) {
-  const sizes = indexes.map(() => el("span", { class: "muted" }, "…"));
-  fillSizes(context, indexes, sizes);
+  const sizes = indexes.map(() => el("span", { class: "muted" }));
+  const fill = () => fillSizes(context, indexes, sizes);
+  if (indexes.length <= SIZES_AT_ONCE) fill();
+  else sizes[0].replaceChildren(button("Show sizes", fill, { class: "small", title: "opens each of these indexes" }));
   const columns = ["Name", ["Records", "number"], ["Dimension", "number"], "Metric", "Type", ["Size", "number"], ["", "acts"]];
   const rows = indexes.map((each, i) => [
     el("span", {}, nameOf(each), ...badges(each)),
@@ -71,6 +74,7 @@ function fillSizes(context, indexes, places) {
   const ask = async () => {
     for (let next = left.shift(); next !== undefined && context.isCurrent(); next = left.shift()) {
       const [i, { name, kind }] = next;
+      places[i].textContent = "…";
       if (kind === "faiss") places[i].textContent = "–";
       else await size(context, name, places[i]);
     }

@@ -10,11 +10,18 @@ export async function showOverview(context, index, place) {
     place.replaceChildren(el("section", { class: "card" }, facts(identity(index)), el("div", { class: "actions" }, remover(index))));
     return;
   }
-  const { data } = await call("stats", { index: index.name, signal: context.signal });
+  const cards = el("div", { class: "cards" });
+  const raw = el("pre");
+  const draw = async () => {
+    const { data } = await call("stats", { index: index.name, signal: context.signal });
+    const found = data.placement === "sharded" ? shardedCards(data) : folderCards(data);
+    cards.replaceChildren(card("Index", identity(index)), ...found);
+    raw.textContent = JSON.stringify(data, null, 2);
+  };
+  await draw();
   if (!context.isCurrent()) return;
-  const cards = data.placement === "sharded" ? shardedCards(data) : folderCards(data);
-  const raw = el("details", {}, el("summary", {}, "All of it, as the API has it"), el("pre", {}, JSON.stringify(data, null, 2)));
-  place.replaceChildren(el("div", { class: "cards" }, card("Index", identity(index)), cards), careOf(context, index), raw);
+  const all = el("details", {}, el("summary", {}, "All of it, as the API has it"), raw);
+  place.replaceChildren(cards, careOf(context, index, draw), all);
 }
 
 function identity({ id, name, tenant_id: tenant, dimension, metric, index_type: type, ntotal, placement, kind }) {
@@ -107,13 +114,14 @@ function remover(index) {
   return button("Delete this index", () => askDelete(index, () => (location.hash = "#/")), { class: "bad quiet" });
 }
 
-function careOf(context, index) {
+function careOf(context, index, draw) {
   const place = el("div", { "aria-live": "polite" });
   const act = (text, route, tell) => {
     const run = async () => {
       place.replaceChildren(el("p", { class: "muted" }, `${text}: running, which may take long…`));
       const { data } = await call(route, { index: index.name, body: {}, signal: context.signal });
       place.replaceChildren(tell(data));
+      await draw();
     };
     const node = button(text, () => busy(node, place, run));
     return node;
