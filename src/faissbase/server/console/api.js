@@ -106,7 +106,6 @@ function faultOf(response, text) {
 export function parse(text) {
   return JSON.parse(text, (_, value, context) => {
     const isRounded = typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value);
-    const source = context?.source ?? "";
-    return isRounded && /^-?\d+$/.test(source) && JSON.rawJSON ? JSON.rawJSON(source) : value;
+    return isRounded && context?.source && JSON.rawJSON ? JSON.rawJSON(context.source) : value;
   });
 }

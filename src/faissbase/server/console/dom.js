@@ -8,7 +8,9 @@ export function el(tag, attributes = {}, ...children) {
     if (typeof value === "function") node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value === true ? "" : String(value));
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return node;
 }
 
@@ -38,7 +40,9 @@ export function option(value, text = value, isChosen = false) {
  */
 export function table(caption, columns, rows) {
   const all = columns.map((each) => (Array.isArray(each) ? each : [each, ""]));
-  const heads = all.map(([name, kind]) => el("th", { scope: "col", role: "columnheader", class: kind }, name));
+  const heads = all.map(([name, kind]) =>
+    el("th", { scope: "col", role: "columnheader", class: kind }, name),
+  );
   const lines = rows.map((cells) =>
     el(
       "tr",
@@ -72,8 +76,11 @@ export function code(text, label) {
 
 export function copyButton(text, label, shown = "Copy") {
   const node = button(shown, async () => {
-    await navigator.clipboard.writeText(text);
-    node.textContent = "Copied";
+    const isCopied = await navigator.clipboard.writeText(text).then(
+      () => true,
+      () => false,
+    );
+    node.textContent = isCopied ? "Copied" : "Not allowed";
   });
   node.className = "small quiet";
   node.setAttribute("aria-label", `${shown}: ${label}`);
@@ -140,12 +147,23 @@ export async function busy(control, place, run) {
 export function trouble(error) {
   if (error.code === undefined) {
     const isOurs = error instanceof TypeError || error instanceof ReferenceError;
-    return el("div", { class: "notice bad", role: "alert" }, isOurs ? `A fault of this page: ${error}` : error.message);
+    return el(
+      "div",
+      { class: "notice bad", role: "alert" },
+      isOurs ? `A fault of this page: ${error}` : error.message,
+    );
   }
   return el(
     "div",
     { class: "notice bad", role: "alert" },
     el("p", { class: "data message" }, error.message),
-    el("p", { class: "fine" }, `${error.status} `, el("code", {}, error.code), " · request ", el("code", { class: "data" }, error.requestId)),
+    el(
+      "p",
+      { class: "fine" },
+      `${error.status} `,
+      el("code", {}, error.code),
+      " · request ",
+      el("code", { class: "data" }, error.requestId),
+    ),
   );
 }

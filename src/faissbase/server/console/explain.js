@@ -35,7 +35,9 @@ function body(plan) {
       bars("Forecast of each way", plan.predicted_ms, path),
       bars("Time taken in the server", plan.times_ms, null),
     ),
-    shards.map(([name, each]) => el("details", {}, el("summary", {}, "Shard ", el("span", { class: "data" }, name)), body(each))),
+    shards.map(([name, each]) =>
+      el("details", {}, el("summary", {}, "Shard ", el("span", { class: "data" }, name)), body(each)),
+    ),
   );
 }
 

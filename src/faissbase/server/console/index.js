@@ -50,7 +50,12 @@ function headOf(index) {
       el("p", { class: "crumbs" }, el("a", { href: "#/" }, "Indexes"), " /"),
       el("h1", { tabindex: "-1", class: "data" }, index.name),
     ),
-    el("p", { class: "badges" }, badges(index), facts.map((each) => el("span", { class: "badge data" }, each))),
+    el(
+      "p",
+      { class: "badges" },
+      badges(index),
+      facts.map((each) => el("span", { class: "badge data" }, each)),
+    ),
   );
 }
 
@@ -58,7 +63,10 @@ function tabsOf(index, tabs, chosen) {
   const links = tabs.map(([tab, text]) =>
     el(
       "a",
-      { href: `#/index/${encodeURIComponent(index.name)}/${tab}`, "aria-current": tab === chosen ? "page" : null },
+      {
+        href: `#/index/${encodeURIComponent(index.name)}/${tab}`,
+        "aria-current": tab === chosen ? "page" : null,
+      },
       text,
     ),
   );

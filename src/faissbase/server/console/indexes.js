@@ -8,7 +8,18 @@ import { bytes, count, several } from "./text.js";
 const AT_ONCE = 50;
 const SIZES_AT_ONCE = 12;
 const ASKERS = 3;
-const TYPES = ["auto", "Flat", "HNSW", "HNSW_SQ8", "IVF_FLAT", "IVF_SQ8", "IVF_PQ", "IVF_PQ_FASTSCAN", "RABITQ", "IVF_RABITQ"];
+const TYPES = [
+  "auto",
+  "Flat",
+  "HNSW",
+  "HNSW_SQ8",
+  "IVF_FLAT",
+  "IVF_SQ8",
+  "IVF_PQ",
+  "IVF_PQ_FASTSCAN",
+  "RABITQ",
+  "IVF_RABITQ",
+];
 
 export async function showIndexes(context) {
   const { data } = await call("listIndexes", { signal: context.signal });
@@ -24,7 +35,12 @@ function listing(context, indexes) {
   const known = indexes.filter((each) => each.ntotal !== null);
   const total = known.reduce((sum, each) => sum + each.ntotal, 0);
   const tenant = el("span", { class: "data" }, indexes[0].tenant_id);
-  const summary = el("p", { class: "muted" }, `${several(indexes.length, "index", "indexes")}, ${several(total, "record")}, of tenant `, tenant);
+  const summary = el(
+    "p",
+    { class: "muted" },
+    `${several(indexes.length, "index", "indexes")}, ${several(total, "record")}, of tenant `,
+    tenant,
+  );
   const search = el("input", { type: "search", placeholder: "Part of a name" });
   const place = el("div");
   let shown = AT_ONCE;
@@ -33,7 +49,10 @@ function listing(context, indexes) {
     const more = button(`Show more of ${count(fitting.length)}`, () => ((shown += AT_ONCE), draw()));
     const none = el("p", { class: "empty" }, "No index has that in its name.");
     const rows = fitting.slice(0, shown);
-    place.replaceChildren(...(rows.length ? [tableOf(context, rows)] : [none]), ...(fitting.length > shown ? [more] : []));
+    place.replaceChildren(
+      ...(rows.length ? [tableOf(context, rows)] : [none]),
+      ...(fitting.length > shown ? [more] : []),
+    );
   };
   search.addEventListener("input", draw);
   draw();
@@ -44,8 +63,19 @@ function tableOf(context, indexes) {
   const sizes = indexes.map(() => el("span", { class: "muted" }));
   const fill = () => fillSizes(context, indexes, sizes);
   if (indexes.length <= SIZES_AT_ONCE) fill();
-  else sizes[0].replaceChildren(button("Show sizes", fill, { class: "small", title: "opens each of these indexes" }));
-  const columns = ["Name", ["Records", "number"], ["Dimension", "number"], "Metric", "Type", ["Size", "number"], ["", "acts"]];
+  else
+    sizes[0].replaceChildren(
+      button("Show sizes", fill, { class: "small", title: "opens each of these indexes" }),
+    );
+  const columns = [
+    "Name",
+    ["Records", "number"],
+    ["Dimension", "number"],
+    "Metric",
+    "Type",
+    ["Size", "number"],
+    ["", "acts"],
+  ];
   const rows = indexes.map((each, i) => [
     el("span", {}, nameOf(each), ...badges(each)),
     each.kind === "faiss" ? "–" : count(each.ntotal),
@@ -53,7 +83,10 @@ function tableOf(context, indexes) {
     each.metric,
     el("span", { class: "data" }, each.index_type),
     sizes[i],
-    button("Delete", () => askDelete(each, context.again), { class: "small quiet bad", "aria-label": `Delete ${each.name}` }),
+    button("Delete", () => askDelete(each, context.again), {
+      class: "small quiet bad",
+      "aria-label": `Delete ${each.name}`,
+    }),
   ]);
   return table("Indexes", columns, rows);
 }
@@ -103,7 +136,12 @@ function nothingYet() {
     "section",
     { class: "card" },
     el("h2", {}, "No index yet"),
-    el("p", {}, "An index holds vectors of one dimension, each with an id, metadata and a document. Make one here, or from a program:"),
+    el(
+      "p",
+      {},
+      "An index holds vectors of one dimension, each with an id, metadata and a document. Make one here, or " +
+        "from a program:",
+    ),
     code(curlCreate(), "with curl"),
     code(pythonCreate(), "with Python"),
   );
@@ -113,7 +151,13 @@ function nothingYet() {
 
 function askNew() {
   const name = el("input", { required: true, autocomplete: "off", spellcheck: "false" });
-  const dimension = el("input", { type: "number", min: "1", max: "65535", required: true, placeholder: "384" });
+  const dimension = el("input", {
+    type: "number",
+    min: "1",
+    max: "65535",
+    required: true,
+    placeholder: "384",
+  });
   const metric = el(
     "select",
     {},
@@ -121,7 +165,11 @@ function askNew() {
     option("l2", "l2: squared distance"),
     option("ip", "ip: inner product"),
   );
-  const types = el("datalist", { id: "index-types" }, TYPES.map((each) => option(each)));
+  const types = el(
+    "datalist",
+    { id: "index-types" },
+    TYPES.map((each) => option(each)),
+  );
   const type = el("input", { value: "auto", list: types.id, autocomplete: "off", spellcheck: "false" });
   dialog("New index", (close) =>
     form(
@@ -134,7 +182,12 @@ function askNew() {
       ],
       "Create",
       async () => {
-        const body = { name: name.value.trim(), dimension: Number(dimension.value), metric: metric.value, index_type: type.value.trim() };
+        const body = {
+          name: name.value.trim(),
+          dimension: Number(dimension.value),
+          metric: metric.value,
+          index_type: type.value.trim(),
+        };
         const { data } = await call("createIndex", { body });
         close();
         location.hash = `#/index/${encodeURIComponent(data.name)}`;
@@ -168,4 +221,3 @@ export function askDelete({ name, ntotal }, done) {
     return node;
   });
 }
-

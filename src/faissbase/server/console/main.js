@@ -84,7 +84,7 @@ async function look() {
     (error) => ["bad", error.message],
   );
   light.className = `light ${state}`;
-  light.textContent = state === "good" ? "ready" : "not reachable";
+  light.textContent = state === "good" ? "ready" : "not ready";
   light.title = `${SERVER}: ${text}`;
 }
 

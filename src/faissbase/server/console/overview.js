@@ -7,7 +7,14 @@ import { bytes, count, real, share } from "./text.js";
 
 export async function showOverview(context, index, place) {
   if (index.kind === "faiss") {
-    place.replaceChildren(el("section", { class: "card" }, facts(identity(index)), el("div", { class: "actions" }, remover(index))));
+    place.replaceChildren(
+      el(
+        "section",
+        { class: "card" },
+        facts(identity(index)),
+        el("div", { class: "actions" }, remover(index)),
+      ),
+    );
     return;
   }
   const cards = el("div", { class: "cards" });
@@ -24,7 +31,17 @@ export async function showOverview(context, index, place) {
   place.replaceChildren(cards, careOf(context, index, draw), all);
 }
 
-function identity({ id, name, tenant_id: tenant, dimension, metric, index_type: type, ntotal, placement, kind }) {
+function identity({
+  id,
+  name,
+  tenant_id: tenant,
+  dimension,
+  metric,
+  index_type: type,
+  ntotal,
+  placement,
+  kind,
+}) {
   const data = (text) => el("span", { class: "data" }, text);
   return [
     ["Name", data(name)],
@@ -56,20 +73,43 @@ function folderCards(stats) {
     card("Search", [
       ["Answered by", el("span", { class: "data" }, stats.index)],
       ["Segments", count(stats.segments)],
-      ["Covered by the index", stats.segments ? el("span", {}, `${count(indexed)} of ${count(slots)} slots `, meter(indexed, slots, "covered")) : "nothing: every search is exact"],
+      [
+        "Covered by the index",
+        stats.segments
+          ? el("span", {}, `${count(indexed)} of ${count(slots)} slots `, meter(indexed, slots, "covered"))
+          : "nothing: every search is exact",
+      ],
       ["Recall, at least", measured.recall_low === undefined ? null : real(measured.recall_low, 4)],
-      ["Time for a query", measured.us_per_query === undefined ? null : `${real(measured.us_per_query, 3)} µs`],
+      [
+        "Time for a query",
+        measured.us_per_query === undefined ? null : `${real(measured.us_per_query, 3)} µs`,
+      ],
       ["Effort", measured.effort === undefined ? null : real(measured.effort, 4)],
       ["Ranked again by true vectors", measured.rerank === undefined ? null : count(measured.rerank)],
-      ["Processor time to build", measured.build_cpu_s === undefined ? null : `${real(measured.build_cpu_s, 3)} s`],
+      [
+        "Processor time to build",
+        measured.build_cpu_s === undefined ? null : `${real(measured.build_cpu_s, 3)} s`,
+      ],
       ["Efforts raised for filters", listed(stats.raised_efforts)],
     ]),
-    card("Due", [
-      ["Slots of deleted records", el("span", {}, `${count(tombstones)} (${share(tombstones, slots)}) `, meter(tombstones, slots, "dead"))],
-      ["Not yet in the index", count(slots - indexed)],
-      ["Generation", count(stats.generation)],
-      ["Damaged index files", listed(stats.damaged_segments)],
-    ], el("p", { class: "muted" }, "Optimize frees dead slots and builds the index to its end.")),
+    card(
+      "Due",
+      [
+        [
+          "Slots of deleted records",
+          el(
+            "span",
+            {},
+            `${count(tombstones)} (${share(tombstones, slots)}) `,
+            meter(tombstones, slots, "dead"),
+          ),
+        ],
+        ["Not yet in the index", count(slots - indexed)],
+        ["Generation", count(stats.generation)],
+        ["Damaged index files", listed(stats.damaged_segments)],
+      ],
+      el("p", { class: "muted" }, "Optimize frees dead slots and builds the index to its end."),
+    ),
   ];
 }
 
@@ -82,7 +122,14 @@ function shardedCards(stats) {
     each.recall === null ? "–" : real(each.recall, 4),
     bytes(each.size_bytes),
   ]);
-  const columns = ["Shard", ["Rows", "number"], ["Hidden", "number"], "Index", ["Recall", "number"], ["Size", "number"]];
+  const columns = [
+    "Shard",
+    ["Rows", "number"],
+    ["Hidden", "number"],
+    "Index",
+    ["Recall", "number"],
+    ["Size", "number"],
+  ];
   return [
     card("Sizes", [
       ["In storage", bytes(stats.size_bytes)],
@@ -101,17 +148,30 @@ function shardedCards(stats) {
 }
 
 function meter(part, whole, name) {
-  return el("meter", { min: 0, max: Math.max(1, whole), value: part, "aria-label": `${name}: ${share(part, whole)}` });
+  return el("meter", {
+    min: 0,
+    max: Math.max(1, whole),
+    value: part,
+    "aria-label": `${name}: ${share(part, whole)}`,
+  });
 }
 
 /** Names and values of an object on lines of their own; null where it has none. */
 function listed(found) {
   const all = Object.entries(found ?? {});
-  return all.length ? el("span", { class: "data" }, all.map(([name, value]) => el("div", {}, `${name}: ${value}`))) : null;
+  return all.length
+    ? el(
+        "span",
+        { class: "data" },
+        all.map(([name, value]) => el("div", {}, `${name}: ${value}`)),
+      )
+    : null;
 }
 
 function remover(index) {
-  return button("Delete this index", () => askDelete(index, () => (location.hash = "#/")), { class: "bad quiet" });
+  return button("Delete this index", () => askDelete(index, () => (location.hash = "#/")), {
+    class: "bad quiet",
+  });
 }
 
 function careOf(context, index, draw) {
@@ -130,13 +190,33 @@ function careOf(context, index, draw) {
   return el(
     "section",
     {},
-    el("div", { class: "actions" }, act("Optimize", "optimize", told), act("Verify", "verify", checked), remover(index)),
+    el(
+      "div",
+      { class: "actions" },
+      act("Optimize", "optimize", told),
+      act("Verify", "verify", checked),
+      remover(index),
+    ),
     place,
   );
 }
 
 function checked({ ok, rows_checked: rows, problems }) {
-  if (ok) return el("p", { class: "notice good" }, `Everything was read and is as it was written: ${count(rows)} rows.`);
-  const lines = problems.map((each) => [each.kind, el("span", { class: "data" }, each.where), el("span", { class: "data" }, each.message)]);
-  return el("div", { class: "notice bad" }, el("p", {}, "Damage was found."), table("Problems", ["Kind", "Where", "What"], lines));
+  if (ok)
+    return el(
+      "p",
+      { class: "notice good" },
+      `Everything was read and is as it was written: ${count(rows)} rows.`,
+    );
+  const lines = problems.map((each) => [
+    each.kind,
+    el("span", { class: "data" }, each.where),
+    el("span", { class: "data" }, each.message),
+  ]);
+  return el(
+    "div",
+    { class: "notice bad" },
+    el("p", {}, "Damage was found."),
+    table("Problems", ["Kind", "Where", "What"], lines),
+  );
 }

@@ -18,9 +18,16 @@ export function metadataOf(metadata) {
   if (fields.length === 0) return el("span", { class: "muted" }, "–");
   const shown = fields.slice(0, FIELDS).map(([name, value]) => {
     const text = typeof value === "string" ? value : JSON.stringify(value);
-    return el("span", { class: "pair-of" }, el("span", { class: "muted" }, start(name, VALUE)), " ", start(text, VALUE));
+    return el(
+      "span",
+      { class: "pair-of" },
+      el("span", { class: "muted" }, start(name, VALUE)),
+      " ",
+      start(text, VALUE),
+    );
   });
-  const more = fields.length > FIELDS ? el("span", { class: "muted" }, `and ${fields.length - FIELDS} more`) : null;
+  const more =
+    fields.length > FIELDS ? el("span", { class: "muted" }, `and ${fields.length - FIELDS} more`) : null;
   const whole = () => el("pre", {}, JSON.stringify(metadata, null, 2));
   return glance(el("summary", { class: "data" }, shown, more), whole);
 }
@@ -28,7 +35,9 @@ export function metadataOf(metadata) {
 export function documentOf(document) {
   if (document === undefined || document === null) return el("span", { class: "muted" }, "–");
   if (document.length <= GLANCE) return el("span", { class: "text" }, document);
-  return glance(el("summary", { class: "text" }, start(document, GLANCE)), () => el("pre", { class: "prose" }, document));
+  return glance(el("summary", { class: "text" }, start(document, GLANCE)), () =>
+    el("pre", { class: "prose" }, document),
+  );
 }
 
 function glance(summary, whole) {
@@ -42,7 +51,10 @@ export function openerOf(context, index, id) {
 }
 
 export function likeOf(index, id) {
-  return button("Like this", () => searchLike(index, id), { class: "small quiet", "aria-label": `Search like ${id}` });
+  return button("Like this", () => searchLike(index, id), {
+    class: "small quiet",
+    "aria-label": `Search like ${id}`,
+  });
 }
 
 // ---- in whole --------------------------------------------------------------------------------------
@@ -59,7 +71,10 @@ export async function askRecord(context, index, id) {
     dialog(id, () => troubleOf(error));
     return;
   }
-  if (found === null) dialog("No such record", () => el("p", {}, "There is no record ", el("strong", { class: "data" }, id), "."));
+  if (found === null)
+    dialog("No such record", () =>
+      el("p", {}, "There is no record ", el("strong", { class: "data" }, id), "."),
+    );
   else showRecord(context, index, found);
 }
 
@@ -75,8 +90,10 @@ function showRecord(context, index, record) {
     (close) => {
       const place = el("div");
       const read = () => place.replaceChildren(reading(index, record, { close, edit, remove }));
-      const edit = () => place.replaceChildren(editing(index, record, { read, done: () => (close(), context.changed()) }));
-      const remove = () => place.replaceChildren(removing(index, record, { read, done: () => (close(), context.changed()) }));
+      const edit = () =>
+        place.replaceChildren(editing(index, record, { read, done: () => (close(), context.changed()) }));
+      const remove = () =>
+        place.replaceChildren(removing(index, record, { read, done: () => (close(), context.changed()) }));
       read();
       return place;
     },
@@ -86,7 +103,10 @@ function showRecord(context, index, record) {
 
 function reading(index, { id, metadata, document, values }, { close, edit, remove }) {
   const like = button("Search like this", () => (close(), searchLike(index, id)), { class: "main" });
-  const shown = values.slice(0, NUMBERS).map((each) => real(each, 5)).join(", ");
+  const shown = values
+    .slice(0, NUMBERS)
+    .map((each) => real(each, 5))
+    .join(", ");
   const vector = el(
     "div",
     {},
@@ -97,12 +117,27 @@ function reading(index, { id, metadata, document, values }, { close, edit, remov
     "div",
     {},
     facts([
-      ["Document", document === undefined || document === null ? null : el("pre", { class: "prose" }, document)],
+      [
+        "Document",
+        document === undefined || document === null ? null : el("pre", { class: "prose" }, document),
+      ],
       ["Metadata", el("pre", {}, JSON.stringify(metadata, null, 2))],
       [`Vector of ${values.length}`, vector],
     ]),
-    el("div", { class: "actions" }, like, button("Edit", edit), button("Delete", remove, { class: "bad quiet" })),
+    el(
+      "div",
+      { class: "actions" },
+      like,
+      button("Edit", edit),
+      button("Delete", remove, { class: "bad quiet" }),
+    ),
   );
+}
+
+/** Whether a value has whole numbers that have lost their digits: see `parse` in api.js. */
+function isRounded(value) {
+  if (typeof value === "object" && value !== null) return Object.values(value).some(isRounded);
+  return Number.isInteger(value) && !Number.isSafeInteger(value);
 }
 
 function editing(index, record, { read, done }) {
@@ -110,12 +145,18 @@ function editing(index, record, { read, done }) {
   metadata.value = JSON.stringify(record.metadata, null, 2);
   const document = el("textarea", { rows: "5" });
   document.value = record.document ?? "";
-  const parts = [field("Metadata", metadata, "A JSON object; it takes the place of the stored one."), field("Document", document)];
+  metadata.readOnly = isRounded(record.metadata);
+  const remark = metadata.readOnly
+    ? "Not changed here: it has whole numbers that this browser would round."
+    : "A JSON object; it takes the place of the stored one.";
+  const parts = [field("Metadata", metadata, remark), field("Document", document)];
+  const before = [metadata.value, document.value];
   const save = async () => {
-    const ids = JSON.stringify([record.id]);
-    const documents = JSON.stringify([document.value === (record.document ?? "") ? null : document.value]);
-    const metadatas = jsonText(metadata.value, "the metadata");
-    const body = `{"ids": ${ids}, "metadatas": [${metadatas}], "documents": ${documents}, "replace": true}`;
+    // What was not touched is not sent: somebody else may have changed it meanwhile.
+    const metadatas = metadata.value === before[0] ? "null" : jsonText(metadata.value, "the metadata");
+    const documents = document.value === before[1] ? "null" : JSON.stringify(document.value);
+    const changes = metadatas === "null" ? "" : `, "metadatas": [${metadatas}], "replace": true`;
+    const body = `{"ids": ${JSON.stringify([record.id])}, "documents": [${documents}]${changes}}`;
     await call("updateRecords", { index: index.name, body });
     done();
   };
@@ -134,8 +175,19 @@ function removing(index, { id }, { read, done }) {
 /** Ask for a new record and store it. */
 export function askNewRecord(index, done) {
   const id = el("input", { class: "data", required: true, autocomplete: "off", spellcheck: "false" });
-  const vector = el("textarea", { class: "data", rows: "3", required: true, spellcheck: "false", placeholder: "[0.12, -0.03, …]" });
-  const metadata = el("textarea", { class: "data", rows: "3", spellcheck: "false", placeholder: '{"section": "guide"}' });
+  const vector = el("textarea", {
+    class: "data",
+    rows: "3",
+    required: true,
+    spellcheck: "false",
+    placeholder: "[0.12, -0.03, …]",
+  });
+  const metadata = el("textarea", {
+    class: "data",
+    rows: "3",
+    spellcheck: "false",
+    placeholder: '{"section": "guide"}',
+  });
   const document = el("textarea", { rows: "3" });
   dialog("Add a record", (close) =>
     form(
@@ -147,7 +199,11 @@ export function askNewRecord(index, done) {
       ],
       "Store it",
       async () => {
-        await call("putRecords", { index: index.name, query: { mode: "add" }, body: bodyOf(id, vector, metadata, document) });
+        await call("putRecords", {
+          index: index.name,
+          query: { mode: "add" },
+          body: bodyOf(id, vector, metadata, document),
+        });
         close();
         done();
       },

@@ -10,7 +10,9 @@ const SIZES = [25, 50, 100, 250];
 
 export async function showRecords(context, index, place) {
   const page = new Pages(context, index);
-  const add = button("Add a record", () => askNewRecord(index, index.ntotal === 0 ? context.again : context.changed));
+  const add = button("Add a record", () =>
+    askNewRecord(index, index.ntotal === 0 ? context.again : context.changed),
+  );
   if (index.ntotal === 0) {
     place.replaceChildren(el("p", { class: "actions" }, add), nothingYet(index));
     return;
@@ -23,14 +25,25 @@ export async function showRecords(context, index, place) {
 
 function finder(context, index) {
   const id = el("input", { class: "data", autocomplete: "off", spellcheck: "false", required: true });
-  const node = form([field("Look up an id", id)], "Open", () => askRecord(context, index, id.value), { kind: "plain" });
+  const node = form([field("Look up an id", id)], "Open", () => askRecord(context, index, id.value), {
+    kind: "plain",
+  });
   node.className = "inline card";
   return node;
 }
 
 function filterForm(page) {
-  const filter = el("textarea", { rows: "2", class: "data", spellcheck: "false", placeholder: '{"section": "guide"}' });
-  const size = el("select", {}, SIZES.map((each) => option(each, each, each === page.size)));
+  const filter = el("textarea", {
+    rows: "2",
+    class: "data",
+    spellcheck: "false",
+    placeholder: '{"section": "guide"}',
+  });
+  const size = el(
+    "select",
+    {},
+    SIZES.map((each) => option(each, each, each === page.size)),
+  );
   size.addEventListener("change", () => ((page.size = Number(size.value)), page.turn(() => page.first())));
   const node = form(
     [field("Filter", filter, "JSON; empty for all."), field("Records a page", size)],
@@ -106,11 +119,16 @@ class Pages {
   draw(records) {
     this.outcome.replaceChildren();
     const page = this.cursors.length;
-    const all = this.filter === null ? several(this.total, "record") : `${several(this.total, "record")} of ${count(this.index.ntotal)} match`;
+    const all =
+      this.filter === null
+        ? several(this.total, "record")
+        : `${several(this.total, "record")} of ${count(this.index.ntotal)} match`;
     this.summary.textContent = `${all} · page ${page}`;
     this.before.disabled = page === 1;
     this.after.disabled = this.cursor === null;
-    this.place.replaceChildren(records.length ? this.tableOf(records) : el("p", { class: "empty" }, "No record here."));
+    this.place.replaceChildren(
+      records.length ? this.tableOf(records) : el("p", { class: "empty" }, "No record here."),
+    );
   }
 
   tableOf(records) {

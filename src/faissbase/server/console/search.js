@@ -48,7 +48,13 @@ function modesOf(asked, changed) {
   const tell = () => (about.textContent = MODES.find(([mode]) => mode === asked.mode)[2]);
   const choices = MODES.map(([mode, text]) => {
     const choose = () => ((asked.mode = mode), tell(), changed());
-    const input = el("input", { type: "radio", name: "mode", value: mode, checked: mode === asked.mode, onchange: choose });
+    const input = el("input", {
+      type: "radio",
+      name: "mode",
+      value: mode,
+      checked: mode === asked.mode,
+      onchange: choose,
+    });
     return el("label", {}, input, el("span", {}, text));
   });
   tell();
@@ -59,19 +65,33 @@ function controlsOf(index, asked) {
   const keep = (name, node) => {
     if (node.type === "checkbox") node.checked = asked[name];
     else node.value = asked[name];
-    node.addEventListener("input", () => (asked[name] = node.type === "checkbox" ? node.checked : node.value));
+    node.addEventListener(
+      "input",
+      () => (asked[name] = node.type === "checkbox" ? node.checked : node.value),
+    );
     return node;
   };
   const line = (attributes) => el("input", { autocomplete: "off", ...attributes });
   const area = (attributes) => el("textarea", { spellcheck: "false", class: "data", ...attributes });
-  const check = (name, text) => el("label", { class: "check" }, keep(name, el("input", { type: "checkbox" })), text);
+  const check = (name, text) =>
+    el("label", { class: "check" }, keep(name, el("input", { type: "checkbox" })), text);
   return {
     text: field("Text", keep("text", line({ placeholder: "words of the documents" }))),
     vector: vectorField(index, keep("vector", area({ rows: "3", placeholder: "[0.12, -0.03, …]" }))),
     id: field("Id of the record", keep("id", line({ class: "data", spellcheck: "false" }))),
-    filter: field("Filter", keep("filter", area({ rows: "2", placeholder: '{"year": {"$gte": 2025}}' })), "JSON; empty for none."),
+    filter: field(
+      "Filter",
+      keep("filter", area({ rows: "2", placeholder: '{"year": {"$gte": 2025}}' })),
+      "JSON; empty for none.",
+    ),
     k: field("Hits", keep("k", line({ type: "number", min: "1", required: true, class: "short" }))),
-    recall: field("Recall", keep("recall", line({ type: "number", min: "0", max: "1", step: "any", placeholder: "0.95", class: "short" }))),
+    recall: field(
+      "Recall",
+      keep(
+        "recall",
+        line({ type: "number", min: "0", max: "1", step: "any", placeholder: "0.95", class: "short" }),
+      ),
+    ),
     documents: check("documents", "Documents"),
     explain: check("explain", "Explain"),
   };
@@ -79,7 +99,10 @@ function controlsOf(index, asked) {
 
 function vectorField(index, area) {
   const told = el("span", {}, "");
-  const tell = () => (told.textContent = area.value.trim() ? `${vectorLength(area.value)} of ${index.dimension} numbers.` : `${index.dimension} numbers, as a JSON array.`);
+  const tell = () =>
+    (told.textContent = area.value.trim()
+      ? `${vectorLength(area.value)} of ${index.dimension} numbers.`
+      : `${index.dimension} numbers, as a JSON array.`);
   area.addEventListener("input", tell);
   tell();
   return field("Vector", area, told);
@@ -88,7 +111,12 @@ function vectorField(index, area) {
 /** Which controls count: the server refuses what a way to search has no use for. */
 function isUsed(index, { mode }, name) {
   if (index.kind === "faiss") return ["vector", "k"].includes(name);
-  const used = { text: ["text"], vector: ["vector", "recall", "explain"], both: ["text", "vector"], record: ["id", "recall"] };
+  const used = {
+    text: ["text"],
+    vector: ["vector", "recall", "explain"],
+    both: ["text", "vector"],
+    record: ["id", "recall"],
+  };
   return [...used[mode], "k", "filter", "documents"].includes(name);
 }
 
@@ -121,21 +149,37 @@ async function run(context, index, asked, results) {
 }
 
 function answerOf(context, index, { results, explain }, ms, command) {
-  const summary = el("p", { class: "summary" }, el("strong", {}, several(results.length, "hit")), ` in ${milliseconds(ms)}`, el("span", { class: "muted" }, ", with the way here and back"));
+  const summary = el(
+    "p",
+    { class: "summary" },
+    el("strong", {}, several(results.length, "hit")),
+    ` in ${milliseconds(ms)}`,
+    el("span", { class: "muted" }, ", with the way here and back"),
+  );
   const asCurl = el("details", {}, el("summary", {}, "This search as a command"), code(command, "with curl"));
-  const none = el("p", { class: "empty" }, "Nothing matches. A text search finds whole words of documents; a filter may leave nothing.");
+  const none = el(
+    "p",
+    { class: "empty" },
+    "Nothing matches. A text search finds whole words of documents; a filter may leave nothing.",
+  );
   const hits = results.length ? hitsOf(context, index, results) : none;
   return [summary, explain ? explained(explain) : null, hits, asCurl].filter(Boolean);
 }
 
 function hitsOf(context, index, results) {
   const isFaiss = index.kind === "faiss";
-  const columns = [["#", "number rank"], ["Id", "id"], ["Score", "number"], ["Distance", "number"], ...(isFaiss ? [] : ["Metadata", "Document", ["", "acts"]])];
+  const columns = [
+    ["#", "number rank"],
+    ["Id", "id"],
+    ["Score", "number"],
+    ["Distance", "number"],
+    ...(isFaiss ? [] : ["Metadata", "Document", ["", "acts"]]),
+  ];
   const rows = results.map((hit, i) => [
     String(i + 1),
     isFaiss ? el("span", { class: "data" }, hit.id) : openerOf(context, index, hit.id),
-    el("span", { title: String(hit.score) }, real(hit.score, 4)),
-    el("span", { title: String(hit.distance) }, real(hit.distance, 4)),
+    el("span", { title: JSON.stringify(hit.score) }, real(hit.score, 4)),
+    el("span", { title: JSON.stringify(hit.distance) }, real(hit.distance, 4)),
     ...(isFaiss ? [] : [metadataOf(hit.metadata), documentOf(hit.document), likeOf(index, hit.id)]),
   ]);
   return table("Hits", columns, rows);

@@ -36,9 +36,12 @@ function stateOf({ version }, health) {
 
 function countersOf(samples) {
   const sum = (name, fits = () => true) =>
-    samples.filter((each) => each.name === name && fits(each.labels)).reduce((total, each) => total + each.value, 0);
+    samples
+      .filter((each) => each.name === name && fits(each.labels))
+      .reduce((total, each) => total + each.value, 0);
   const began = sum("process_start_time_seconds");
-  const requests = (first) => sum("faissbase_requests_total", (labels) => labels.includes(`status="${first}`));
+  const requests = (first) =>
+    sum("faissbase_requests_total", (labels) => labels.includes(`status="${first}`));
   return el(
     "section",
     { class: "card" },
@@ -75,7 +78,12 @@ function routesOf({ data, text }) {
   return el(
     "section",
     {},
-    el("div", { class: "head" }, el("h2", {}, "API"), button("Download openapi.json", () => save("openapi.json", text))),
+    el(
+      "div",
+      { class: "head" },
+      el("h2", {}, "API"),
+      button("Download openapi.json", () => save("openapi.json", text)),
+    ),
     table("Routes", ["Method", "Path", "What it does", "Scope"], rows),
   );
 }

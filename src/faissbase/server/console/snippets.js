@@ -80,6 +80,12 @@ export function nothingYet(index) {
     code(curlInsert(index), "with curl"),
     el("p", {}, "or from Python, with ", el("code", {}, 'pip install "faissbase[client]"'), ":"),
     code(pythonInsert(index), "with Python"),
-    el("p", { class: "muted" }, "Whole files go faster: ", el("code", {}, "docs.load_file(\"vectors.parquet\")"), "."),
+    el(
+      "p",
+      { class: "muted" },
+      "Whole files go faster: ",
+      el("code", {}, 'docs.load_file("vectors.parquet")'),
+      ".",
+    ),
   );
 }

@@ -32,7 +32,9 @@ export function milliseconds(value) {
 }
 
 export function duration(seconds) {
-  const [days, hours, minutes] = [seconds / 86400, (seconds / 3600) % 24, (seconds / 60) % 60].map(Math.floor);
+  const [days, hours, minutes] = [seconds / 86400, (seconds / 3600) % 24, (seconds / 60) % 60].map(
+    Math.floor,
+  );
   if (days) return `${days} d ${hours} h`;
   return hours ? `${hours} h ${minutes} min` : minutes ? `${minutes} min` : `${Math.floor(seconds)} s`;
 }
@@ -58,9 +60,13 @@ export function jsonText(typed, what) {
 
 /** Numbers that a person pasted, as a JSON array: with commas or without, with brackets or without. */
 export function vectorText(typed) {
-  const words = typed.replaceAll(/[[\]()]/g, " ").split(/[\s,;]+/).filter(Boolean);
+  const words = typed
+    .replaceAll(/[[\]()]/g, " ")
+    .split(/[\s,;]+/)
+    .filter(Boolean);
   for (const word of words) {
-    if (!Number.isFinite(Number(word))) throw new SyntaxError(`the vector has ${JSON.stringify(start(word, 40))}, which is no number`);
+    if (!Number.isFinite(Number(word)))
+      throw new SyntaxError(`the vector has ${JSON.stringify(start(word, 40))}, which is no number`);
   }
   return `[${words.map(Number).join(", ")}]`;
 }
