@@ -445,6 +445,26 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_them(target: Target, 
     assert tab.ids("Hits") == ["plain"]
 
 
+def test_the_console_works_below_the_prefix_of_a_proxy(target: Target, opened: Opened) -> None:
+    tab = opened(target.running)
+
+    def forward(route: Any) -> None:
+        request = route.request
+        headers = {name: value for name, value in request.headers.items() if name != "host"}
+        url = request.url.replace("/below/", "/")
+        answer = httpx.request(request.method, url, headers=headers, content=request.post_data_buffer)
+        route.fulfill(status=answer.status_code, headers=dict(answer.headers), body=answer.content)
+
+    tab.asked.clear()
+    tab.page.route("**/below/**", forward)
+    tab.page.goto(f"{target.running.url}/below/console/#/index/docs/search")
+    tab.sign_in(target.key)
+    tab.type("Text", "plain")
+    tab.press("Search")
+    assert tab.ids("Hits") == ["plain"]
+    assert [url for url in tab.asked if "/below/" not in url] == []
+
+
 def test_the_servers_page_lists_its_routes_and_gives_the_document(target: Target, opened: Opened) -> None:
     tab = opened(target.running, "#/server").sign_in(target.key)
     tab.sees("/v1/index/{index}/specialized_search")

@@ -84,7 +84,7 @@ function tableOf(context, indexes) {
     el("span", { class: "data" }, each.index_type),
     sizes[i],
     button("Delete", () => askDelete(each, context.again), {
-      class: "small quiet bad",
+      class: "small quiet",
       "aria-label": `Delete ${each.name}`,
     }),
   ]);

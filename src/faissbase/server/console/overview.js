@@ -5,6 +5,8 @@ import { busy, button, el, facts, table } from "./dom.js";
 import { askDelete, sizeOf } from "./indexes.js";
 import { bytes, count, real, share } from "./text.js";
 
+const PLACES = { folder: "the data folder", sharded: "object storage, as shards", faiss: "files of FAISS" };
+
 export async function showOverview(context, index, place) {
   if (index.kind === "faiss") {
     place.replaceChildren(
@@ -51,7 +53,7 @@ function identity({
     ["Dimension", count(dimension)],
     ["Metric", metric],
     ["Type", data(type)],
-    ["Kept in", kind === "faiss" ? "FAISS's own files" : placement],
+    ["Kept in", PLACES[kind === "faiss" ? kind : placement]],
   ];
 }
 
