@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 _ABOUT = """\
 Serve the folder to many tenants by REST under /v1, until Ctrl-C or SIGTERM.
 
-Every request needs an API key (faissbase keys create), but for /v1/health. While
-there are no keys at all, everything is open, to this machine alone. An address
-that others can reach is refused without keys or without TLS.
+Every request needs an API key (faissbase keys create), but for /v1/health and the
+files of the console, which is at /console for people with a browser. While there
+are no keys at all, everything is open, to this machine alone. An address that
+others can reach is refused without keys or without TLS.
 
 Settings come from a TOML file (--config), from FAISSBASE_<NAME> in the
 environment and from the options below; the later wins."""
