@@ -58,6 +58,8 @@ def test_what_is_copied_installs_starts_and_is_healthy(tmp_path: Path) -> None:
         ".",
     ]
     subprocess.run(install, cwd=source, check=True)
+    console = Path("faissbase", "server", "console")
+    assert _names(installed / console) == _names(ROOT / "src" / console)
     environment = dict(line.split("=", 1) for line in _of("ENV") if not line.startswith("PATH"))
     environment |= {"FAISSBASE_DATA": str(data), "FAISSBASE_PORT": "0", "PYTHONPATH": str(installed)}
     environment["PATH"] = os.environ["PATH"]
@@ -82,6 +84,10 @@ def test_what_is_copied_installs_starts_and_is_healthy(tmp_path: Path) -> None:
             server.terminate()
             server.communicate(timeout=30)
     assert server.returncode == 0
+
+
+def _names(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir()}
 
 
 def _passes(check: list[str]) -> bool:

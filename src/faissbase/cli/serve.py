@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 _ABOUT = """\
 Serve the folder to many tenants by REST under /v1, until Ctrl-C or SIGTERM.
 
-Every request needs an API key (faissbase keys create), but for /v1/health. While
-there are no keys at all, everything is open, to this machine alone. An address
-that others can reach is refused without keys or without TLS.
+Every request needs an API key (faissbase keys create), but for /v1/health and the
+files of the console, which is at /console for people with a browser. While there
+are no keys at all, everything is open, to this machine alone. An address that
+others can reach is refused without keys or without TLS.
 
 Settings come from a TOML file (--config), from FAISSBASE_<NAME> in the
 environment and from the options below; the later wins."""
@@ -61,7 +62,8 @@ def _add_settings(command: argparse.ArgumentParser, names: Sequence[str]) -> Non
         about, default = _settings()[name]
         flag = f"--{name.replace('_', '-')}"
         if isinstance(default, bool):
-            command.add_argument(flag, action="store_true", default=None, help=about)
+            action = argparse.BooleanOptionalAction if default else "store_true"
+            command.add_argument(flag, action=action, default=None, help=about)
         else:
             command.add_argument(flag, metavar=type(default).__name__.upper(), help=f"{about} ({default!r})")
 
@@ -107,6 +109,8 @@ def run(args: argparse.Namespace, console: Console) -> Answer:
 
     def started(url: str, is_open: bool) -> None:
         console.note(f"faissbase serves {settings.url or settings.data} on {url} (Ctrl-C stops it)")
+        if settings.console:
+            console.note(f"its console is at {url}/console/")
         if is_open:
             console.note(
                 f"no API key is needed yet; faissbase keys create --data {settings.data} --tenant NAME "

@@ -38,6 +38,7 @@ class Settings:
     tls_elsewhere: bool = _setting(False, "TLS ends before this server, as at a proxy: keys come without it")
     insecure: bool = _setting(False, "listen on a public address without keys or without TLS all the same")
     cors_origins: str = _setting("", "origins whose pages a browser lets ask, with commas between; or *")
+    console: bool = _setting(True, "the console at /console, for people with a browser")
     durability: str = _setting("full", "full, or relaxed: a crash of the machine may lose the last writes")
     shards: str = _setting("", "URL of object storage whose datasets are served, instead of the folder's")
     follow: str = _setting("", "URL of object storage whose published versions are served, read-only")
