@@ -225,41 +225,12 @@ class Server:
         assert key is not None
         key.require(op.scope)
         query = query_of(op, scope["query_string"])
-        if op.body is None and (heads.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in heads):
-            raise InvalidInputError("this route takes no body")
-        raw = b""
-        if op.body is not None:
-            raw = await read_body(
-                receive,
-                heads.get(b"content-length", b"").decode("latin-1"),
-                self._held,
-                most_bytes=self.settings.max_body_bytes,
-                timeout_s=self.settings.body_timeout_s,
-                is_there=cycle is not None and not cycle.more_body,
-            )
+        raw = await self._body(op, heads, receive, is_there=cycle is not None and not cycle.more_body)
         self.metrics.n_waiting += 1
         try:
             if self.is_stopping:
                 raise UnavailableError("the server is stopping")
-            kinds = (
-                heads.get(name, b"").decode("latin-1") for name in (b"content-encoding", b"content-type")
-            )
-            body = (raw, *kinds) if op.body is not None else None
-            accept = heads.get(b"accept", b"").decode("latin-1")
-            media = CONTENT_TYPE if op.answer is bytes else JSON if op.answer is not None else None
-            call = Call(
-                key,
-                self._tenants,
-                self._keys,
-                self.settings,
-                self.metrics,
-                path,
-                query,
-                body,
-                accept,
-                media,
-                self._dropin,
-            )
+            call = self._call(op, key, path, query, raw, heads)
             status, content = await self._answer(op, call, scope["path"], heads, cycle)
         finally:
             self.metrics.n_waiting -= 1
@@ -269,6 +240,41 @@ class Server:
             await content.send(receive, send)
             return
         await _send(send, story, status, content, call.media)
+
+    async def _body(self, op: Operation, heads: Heads, receive: Receive, *, is_there: bool) -> bytes:
+        """The body as it was sent, empty where the route takes none; to be given back to ``_held``."""
+        length = heads.get(b"content-length", b"0" if op.body is None else b"").decode("latin-1")
+        if op.body is None:
+            if length != "0" or b"transfer-encoding" in heads:
+                raise InvalidInputError("this route takes no body")
+            return b""
+        return await read_body(
+            receive,
+            length,
+            self._held,
+            most_bytes=self.settings.max_body_bytes,
+            timeout_s=self.settings.body_timeout_s,
+            is_there=is_there,
+        )
+
+    def _call(
+        self, op: Operation, key: Key, path: dict[str, str], query: dict[str, Any], raw: bytes, heads: Heads
+    ) -> Call:
+        """All that an operation is handed."""
+        kinds = (heads.get(name, b"").decode("latin-1") for name in (b"content-encoding", b"content-type"))
+        return Call(
+            key,
+            self._tenants,
+            self._keys,
+            self.settings,
+            self.metrics,
+            path,
+            query,
+            (raw, *kinds) if op.body is not None else None,
+            heads.get(b"accept", b"").decode("latin-1"),
+            CONTENT_TYPE if op.answer is bytes else JSON if op.answer is not None else None,
+            self._dropin,
+        )
 
     async def _serve_faiss(
         self, scope: Scope, heads: Heads, receive: Receive, send: Send, story: _Story
