@@ -1,9 +1,9 @@
-"""An object by its ranges: several at a time, each whole or asked for again. Knows offsets and bytes alone."""
+"""An object by its ranges: several at a time, each whole or asked for again. Knows offsets and bytes."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import islice
@@ -45,7 +45,7 @@ def whole_range(read: ReadRange, start: int, size_bytes: int) -> bytes:
 
 def pieces(
     read: ReadRange, start: int, stop: int, piece_bytes: int = PIECE_BYTES, *, connections: int = CONNECTIONS
-) -> Iterator[Piece]:
+) -> Generator[Piece, None, None]:
     """The bytes from ``start`` to ``stop`` in order, in pieces with their offsets.
 
     As many are under way at a time as there are connections; one more is in memory while it is used. Close

@@ -52,7 +52,7 @@ def test_what_is_not_taken_is_not_asked_for() -> None:
 
     found = ranges.pieces(noted, 0, len(CONTENT), 100, connections=2)
     next(found)
-    found.close()  # type: ignore[attr-defined]
+    found.close()
     assert len(asked) <= 3
 
 
