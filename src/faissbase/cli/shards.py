@@ -264,7 +264,7 @@ def _executor(args: argparse.Namespace) -> Executor:
     if args.executor == "inline":
         return InlineExecutor()
     if args.executor == "ray":
-        from faissbase.sharded.runner import RayExecutor
+        from faissbase.sharded.ray_executor import RayExecutor
 
         return RayExecutor(args.workers)
     return ProcessesExecutor(args.workers)

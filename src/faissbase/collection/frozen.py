@@ -25,9 +25,10 @@ from faissbase.collection.store import NOTHING, Config, Store, vectors_path
 from faissbase.collection.writer import Put, Writer
 from faissbase.errors import ConflictError
 from faissbase.filters.tree import parse
+from faissbase.storage.arrival import Arrival
 from faissbase.storage.files import draft_folder, os_errors, publish
 from faissbase.storage.records import State
-from faissbase.types import Float32, Mask, SearchResult, Slots, Where
+from faissbase.types import Float32, Mask, SearchResult, Slots, VerifyReport, Where
 
 T = TypeVar("T")
 
@@ -66,6 +67,8 @@ class FrozenCollection(Measurable):
         The same folder with other hidden slots: its open files are shared. Closing one closes both.
     bounds : Bounds
         How much one answer may bring.
+    arriving : callable, optional
+        What brings the vectors, asked for when the files are opened; None where they are in the folder.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class FrozenCollection(Measurable):
         memory_budget: int | None = None,
         like: FrozenCollection | None = None,
         bounds: Bounds = UNBOUNDED,
+        arriving: Callable[[], Arrival | None] = lambda: None,
     ) -> None:
         super().__init__(
             folder,
@@ -90,6 +94,7 @@ class FrozenCollection(Measurable):
         )
         self._hidden = hidden
         self._like = like
+        self._arriving = arriving
 
     def hiding(self, hidden: Slots) -> FrozenCollection:
         """The same collection with other hidden slots. This one goes on as it is."""
@@ -187,7 +192,17 @@ class FrozenCollection(Measurable):
             memory_bytes=self._memory_budget,
             hidden=self._hidden,
             bounds=self._bounds,
+            arrival=self._arriving(),
         )
+
+    def verify(self) -> VerifyReport:
+        """`LocalCollection.verify`, once every vector is here."""
+        self._newest().view.need_all()
+        return super().verify()
+
+    def begin_arrival(self) -> None:
+        """Bring the vectors that are not here yet, in the background."""
+        self._parts().store.begin_arrival()
 
 
 def _sizes(moment: Moment, slots: Slots) -> list[int]:

@@ -45,6 +45,8 @@ _GATHER_NS = 0.40
 _CODES_NS = 0.055
 _CODES_MS = 0.012  # what every such search costs beyond
 _GATHER_CODES_NS = 0.30
+_ARRIVING_NS = 40.0  # vectors from object storage, in one go
+_ARRIVING_ROW_MS = 1.0  # each by itself, some at a time
 _LEAST_RERANK = 2  # what lies beyond the k-th tells whether something nearer may have been missed
 _UNDECIDED_MOST = 8
 _SIGMAS = 3.0
@@ -138,7 +140,7 @@ def choose(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: Wa
     n, m = snapshot.view.n, selection.count
     if not m or not nq:
         return Plan("none", n, m, {})
-    if selection.mask is snapshot.alive:  # no filter: the same for every query of this moment
+    if selection.mask is snapshot.alive and snapshot.view.is_whole:  # the same for every query of this moment
         key = (nq, k, wanted)
         plan = snapshot.plans.get(key)
         if plan is None:
@@ -162,6 +164,9 @@ def _chosen(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: W
     codes_knobs = _codes_knobs(snapshot, nq, selection, wanted)
     if codes_knobs is not None:
         _forecast_codes(predicted, snapshot, nq, codes_knobs.depth(k, m), selection)
+    if not snapshot.view.is_whole:
+        depth = max((choice.knobs.depth(k, m) for choice in choices), default=0)
+        _forecast_waiting(predicted, snapshot.view, m, nq * depth)
     is_forced = wanted.is_explicit and bool(choices)
     path: Path = "index" if is_forced else min(predicted, key=lambda name: predicted[name])
     costs = {str(name): cost for name, cost in predicted.items()}
@@ -208,6 +213,14 @@ def _forecast_codes(
     predicted["codes"] = scan_ms + max(0.0, to_gather_ms)
     if not selection.is_gathered:
         selection.spared_ms += max(0.0, cheapest - scan_ms)
+
+
+def _forecast_waiting(predicted: dict[Path, float], view: FlatView, m: int, n_ranked: int) -> None:
+    """Add what it takes until the vectors are here that a path reads: some rows, or all of them."""
+    all_ms = view.n * view.d * _ARRIVING_NS / 1e6
+    rows_ms = {"subset": m * _ARRIVING_ROW_MS, "index": n_ranked * _ARRIVING_ROW_MS}
+    for path in predicted:
+        predicted[path] += min(all_ms, rows_ms.get(path, all_ms))
 
 
 def _exact_ms(view: FlatView, nq: int, m: int) -> dict[Path, float]:

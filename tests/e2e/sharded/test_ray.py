@@ -33,6 +33,7 @@ from faissbase.sharded import runner
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.database import ShardedDatabase
 from faissbase.sharded.placement import Placement
+from faissbase.sharded.ray_executor import RayExecutor
 from faissbase.sharded.routes import RoutedDatabase
 
 pytestmark = pytest.mark.slow
@@ -290,7 +291,7 @@ def test_wrong_deployments_are_refused_in_words(tier: Tier) -> None:
 
 
 def test_tasks_run_on_ray_and_are_run_again_when_their_workers_die(tmp_path: Path, tier: Tier) -> None:
-    executor = runner.RayExecutor(workers=2)
+    executor = RayExecutor(workers=2)
     assert sorted(executor.run(tasks.square, range(5))) == [(i, i * i) for i in range(5)]
     with pytest.raises(InvalidInputError, match="told"):
         list(executor.run(tasks.refuse, ["told"]))
