@@ -28,7 +28,8 @@ Settings come from a TOML file (--config), from FAISSBASE_<NAME> in the
 environment and from the options below; the later wins."""
 _ABOUT_SHARDS = """\
 Serve datasets of shards in object storage by the same REST as faissbase serve, until
-Ctrl-C or SIGTERM. A tenant's datasets are below URL/<tenant>/. The data folder holds
+Ctrl-C or SIGTERM. A tenant's datasets are below URL/<tenant>/; with ray://auto, in the
+deployment faissbase-<tenant>, and the default tenant's in the deployment faissbase. The data folder holds
 the API keys, and copies of shards. Any number of servers may serve one store, and
 write to it.
 
@@ -88,10 +89,11 @@ def add_of_shards(commands: Commands) -> None:
         examples=[
             "faissbase shards serve s3://bucket/prefix --data ./keys",
             "faissbase shards serve file:///mnt/shards --refresh-s 0.5",
+            "faissbase shards serve ray://auto --data ./keys",
         ],
         exit_codes="0 stopped as asked; 2 a setting is wrong; 4 not allowed, or no store or address",
     )
-    command.add_argument("shards", metavar="URL", help="of the store, as s3://bucket/prefix")
+    command.add_argument("shards", metavar="URL", help="of the store, as s3://bucket/prefix, or of workers on Ray")
     _add_settings(command, [name for name in _settings() if name not in ("shards", "follow")])
 
 

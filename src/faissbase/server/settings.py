@@ -13,6 +13,7 @@ from typing import Any
 
 from faissbase.errors import InvalidInputError
 from faissbase.sharded.bucket import is_url
+from faissbase.sharded.deployment import is_deployed, parsed
 from faissbase.types import DURABILITIES
 
 ENVIRONMENT_PREFIX = "FAISSBASE_"
@@ -219,8 +220,12 @@ def _check_urls(settings: Settings) -> None:
         raise InvalidInputError("shards serves a store, follow a read-only copy of one: give one of both")
     for name in ("shards", "follow"):
         url = getattr(settings, name)
-        if url and not is_url(url):
-            raise InvalidInputError(f"{name} must be a URL such as s3://bucket/prefix, got {url!r}")
+        if url and is_deployed(url):
+            parsed(url)
+        elif url and not is_url(url):
+            raise InvalidInputError(
+                f"{name} must be a URL such as s3://bucket/prefix or ray://auto, got {url!r}"
+            )
 
 
 def _check_together(settings: Settings) -> None:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.errors import (
     AlreadyExistsError,
     FaissbaseError,
@@ -292,6 +293,7 @@ class RayCluster:
         allow_partial: bool = False,
         refresh_s: float = REFRESH_S,
         timeout_s: float = TIMEOUT_S,
+        bounds: Bounds = UNBOUNDED,
     ) -> RoutedDatabase:
         """Its datasets as a database; ``cache`` is a folder for what is written."""
         facts = self.deployment
@@ -305,6 +307,7 @@ class RayCluster:
             memory_budget=facts.memory_budget,
             refresh_s=refresh_s,
             timeout_s=timeout_s,
+            bounds=bounds,
         )
 
     def _placements(self, keys: Sequence[Version]) -> dict[Version, Placement]:
@@ -334,6 +337,13 @@ def _got(ref: Any, timeout_s: float) -> Any:
         raise InternalError(f"the controller failed: {last_line(error)}") from error
     except ray.exceptions.RayError as error:
         raise UnavailableError(f"the controller does not answer: {first_line(error)}") from error
+
+
+def joined(address: str) -> str:
+    """Join the cluster at ``ray://auto`` or ``ray://host:port``; the name of the deployment meant."""
+    place, name = deployment.parsed(address)
+    join(place)
+    return name
 
 
 def _controller(name: str) -> Any:
@@ -481,7 +491,5 @@ def connect(
     refresh_s: float = REFRESH_S,
 ) -> RoutedDatabase:
     """The datasets of a deployment at ``ray://auto`` or ``ray://host:port``, with ``/name`` or without."""
-    place, name = deployment.parsed(address)
-    join(place)
-    cluster = RayCluster(name)
+    cluster = RayCluster(joined(address))
     return cluster.connect(cache, read_only=read_only, allow_partial=allow_partial, refresh_s=refresh_s)

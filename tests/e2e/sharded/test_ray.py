@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests import executor_tasks as tasks
+from tests.e2e.server.running import Running, done, made, new_key, refused
 
 import faissbase
 from faissbase.errors import (
@@ -178,6 +179,29 @@ def test_the_documented_example_runs(tier: Tier) -> None:
     assert list(names["hits"]) == []
     exec(compile(example.replace(', where={"lang": "en"}', ""), "scale.md", "exec"), names)
     assert names["hits"][0].id == "i0"
+
+
+def test_a_server_in_front_of_the_workers_answers_as_one_process(
+    tier: Tier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", tier.nodes.address)
+    folder, xq, where = made(tmp_path / "keys"), vectors(20, 9), {"n": {"$lt": 700}}
+    _, own = new_key(folder, "default", "read", "write")
+    _, others = new_key(folder, "acme", "read")
+    with Running(folder, "--shards", "ray://auto", "--refresh-s", 0.1) as running:
+        with faissbase.connect(running.url, api_key=own) as db:
+            docs, local = db.get_collection("docs"), tier.docs[0]
+            for filter in (None, where):
+                assert docs.search(xq, 10, filter).ids == local.search(xq, 10, filter).ids
+            assert docs.count(where) == local.count(where)
+            assert docs.upsert(["new"], xq[:1]) == 1
+            assert docs.search(xq[0], 1)[0].id == "new"
+            assert docs.delete(["new"]) == 1
+        with running.client(own) as client:
+            assert [each["placement"] for each in done(client.get("/index"))["indexes"]] == ["sharded"]
+        with running.client(others) as client:
+            assert "'faissbase-acme'" in refused(client.get("/index"), 404, "not_found")
+        assert running.stop() == 0
 
 
 def test_no_query_is_lost_when_an_actor_is_killed(tier: Tier) -> None:
