@@ -3,8 +3,10 @@
     python -m benchmarks.scale --vectors big.npy --queries real.npz:queries [--rows 1000000 10000000]
 
 ``big.npy`` is ``[n, d]`` of any number type, searched by l2, grown from a real set; the queries are real and
-held out. For each number of rows the first ones are built with ``faissbase shards build`` into a folder;
-then:
+held out. With ``--asked 400`` the first 400 of them are given to the build as questions that were asked, and
+what follows is measured with the others.
+
+For each number of rows the first ones are built with ``faissbase shards build`` into a folder; then:
 
 * build: seconds for a million, processor seconds, and the most memory that was nobody's file, over all
   processes of the build;
@@ -379,6 +381,7 @@ def main() -> None:
     )
     parser.add_argument("--vectors", required=True, help="file.npy, or file.npz:key")
     parser.add_argument("--queries", required=True, help="file.npy, or file.npz:key")
+    parser.add_argument("--asked", type=int, default=0, help="so many queries are given to the build")
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--latency-ms", type=float, default=20.0, help="of the store of the cold start")
@@ -388,13 +391,17 @@ def main() -> None:
     asked = parser.parse_args()
     vectors = load(asked.vectors)
     queries = np.ascontiguousarray(load(asked.queries), np.float32)[:BATCH]
-    results = []
+    given, queries, results = queries[: asked.asked], queries[asked.asked :], []
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         machine = facts(Path(folder))
+        options = list(asked.build)
+        if len(given):
+            np.save(Path(folder) / "asked.npy", given)
+            options += ["--queries", str(Path(folder) / "asked.npy")]
         for n in asked.rows:
-            results.append(measure(n, vectors, queries, Path(folder), asked.build, asked))
+            results.append(measure(n, vectors, queries, Path(folder), options, asked))
             print(shown(results[-1]), flush=True)
-    report = {"machine": machine, "k": K, "batch": BATCH, "results": results}
+    report = {"machine": machine, "k": K, "batch": BATCH, "asked": len(given), "results": results}
     print(json.dumps(report, indent=1, default=str))
     if asked.json:
         asked.json.write_text(json.dumps(report, indent=1, default=str))
