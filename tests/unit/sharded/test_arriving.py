@@ -277,6 +277,13 @@ def test_a_store_that_is_down_for_a_while_is_an_error_until_it_is_back(world: Wo
     assert world.is_whole()
 
 
+def test_rows_that_cannot_be_had_do_not_have_the_rest_fetched_again(world: World) -> None:
+    world.bucket.size = lambda key: 1  # type: ignore[method-assign]
+    with pytest.raises(CorruptionError, match="expected 10752000 bytes, got 1"):
+        world.cold()
+    assert world.bucket.calls["download"] == 3  # records, codes, hidden slots
+
+
 @pytest.mark.parametrize(("damage", "error"), [("gone", NotFoundError), ("short", CorruptionError)])
 def test_an_object_that_cannot_be_the_rows_is_refused_when_opened(
     tmp_path: Path, damage: str, error: type[Exception]
