@@ -26,7 +26,7 @@ from faissbase.sharded.ranges import PIECE_BYTES, pieces, whole_range
 from faissbase.storage.arrival import CheckRows
 from faissbase.storage.files import draft_folder, os_errors, write_at
 from faissbase.storage.vectors import FLOAT_BYTES
-from faissbase.types import Slots
+from faissbase.types import Float32, Slots
 
 CONNECTIONS = 16
 """Rows that are asked for at a time, beside the pieces in the background."""
@@ -102,26 +102,34 @@ class ArrivingRows:
             self._coming().result()
 
     def _bring(self, slots: Slots) -> None:
-        """Have rows there, and compared."""
-        absent = slots[(slots + 1) * self._row_bytes > self._there_bytes]
-        runs = list(self._threads.map(self._run, self._runs(absent)))
-        with self._filling:
-            for start, piece in runs:
-                self._write(start, piece)
-            self._check(slots, self._rows[slots])
-            self._good[slots] = True
+        """Have rows there, compared before they are written."""
+        is_absent = (slots + 1) * self._row_bytes > self._there_bytes
+        found = self._threads.map(self._run, self._runs(slots[is_absent]))
+        rows = self._rows[slots]
+        for first, run in found:
+            mine = slice(*slots.searchsorted((first, first + len(run))))
+            rows[mine] = run[slots[mine] - first]
+        self._check(slots, rows)
+        with self._filling, os_errors(f"cannot write {self.path}"):
+            if not self.is_whole:
+                for slot, row in zip(slots[is_absent].tolist(), rows[is_absent], strict=True):
+                    write_at(self._out.fileno(), memoryview(row.data).cast("B"), slot * self._row_bytes)
+                self._good[slots] = True
 
     def _runs(self, slots: Slots) -> Iterator[tuple[int, int]]:
-        """Where bytes begin and end that hold these rows, ascending; near ones together."""
+        """First and last of rows that are read together, ascending."""
         if not len(slots):
             return
         apart = np.flatnonzero(np.diff(slots) * self._row_bytes > _GAP_BYTES) + 1
         for run in np.split(slots, apart):
-            yield int(run[0]) * self._row_bytes, (int(run[-1]) + 1) * self._row_bytes
+            yield int(run[0]), int(run[-1])
 
-    def _run(self, span: tuple[int, int]) -> tuple[int, bytes]:
-        start, stop = span
-        return start, whole_range(self._read, start, stop - start)
+    def _run(self, ends: tuple[int, int]) -> tuple[int, Float32]:
+        """The first row, and the rows from there on."""
+        first, last = ends
+        n_bytes = (last + 1 - first) * self._row_bytes
+        content = whole_range(self._read, first * self._row_bytes, n_bytes)
+        return first, np.frombuffer(content, np.float32).reshape(last + 1 - first, -1)
 
     # ---- in the background -----------------------------------------------------------------------
 
@@ -177,7 +185,7 @@ class ArrivingRows:
             )
 
     def _write(self, start: int, piece: bytes) -> None:
-        """Put whole rows in their place, but for those that are good already."""
+        """Put rows in their place that nobody has looked at yet, but for those that are good already."""
         first = start // self._row_bytes
         with os_errors(f"cannot write {self.path}"):
             good = self._good[first : first + len(piece) // self._row_bytes]
@@ -192,7 +200,8 @@ class ArrivingRows:
         """Make the file one of the shard's, for whoever opens it next."""
         with suppress(OSError):  # the shard was removed: its rows stay open here
             os.rename(self.path, self._target)
-        self.is_whole = True
+        with self._filling:
+            self.is_whole = True
 
     def close(self) -> None:
         """Stop bringing rows. A store that does not answer is not waited for."""

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.object_stores import BUCKET, s3_server
 from tests.unit.sharded.faulty import FaultyBucket, at
 
+from faissbase.collection.frozen import FrozenCollection
 from faissbase.errors import CorruptionError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.sharded import cache as caches
 from faissbase.sharded.arriving import MOST_ROWS, ArrivingRows
@@ -275,6 +277,13 @@ def test_a_store_that_is_down_for_a_while_is_an_error_until_it_is_back(world: Wo
     assert world.is_whole()
 
 
+def test_rows_that_cannot_be_had_do_not_have_the_rest_fetched_again(world: World) -> None:
+    world.bucket.size = lambda key: 1  # type: ignore[method-assign]
+    with pytest.raises(CorruptionError, match="expected 10752000 bytes, got 1"):
+        world.cold()
+    assert world.bucket.calls["download"] == 3  # records, codes, hidden slots
+
+
 @pytest.mark.parametrize(("damage", "error"), [("gone", NotFoundError), ("short", CorruptionError)])
 def test_an_object_that_cannot_be_the_rows_is_refused_when_opened(
     tmp_path: Path, damage: str, error: type[Exception]
@@ -287,6 +296,27 @@ def test_an_object_that_cannot_be_the_rows_is_refused_when_opened(
     shard = Shard("s", 1, (File("vectors.0.f32", "k", len(content), "00"),), index="IVF4,SQ8")
     with pytest.raises(error, match="k"):
         cache.arrival(shard, 4)
+
+
+def test_a_cold_shard_over_s3_answers_as_the_whole_one(tmp_path: Path) -> None:
+    pytest.importorskip("moto.server")
+    with s3_server() as options:
+        url = f"s3://{BUCKET}/prod"
+        cold_cache = tmp_path / "cold"
+        with ShardedDatabase(open_bucket(url, options), tmp_path / "whole", refresh_s=0) as whole:
+            docs = whole.create_collection("docs", D, "l2", index_type="IVF64,SQ8")
+            docs.upsert([f"i{i}" for i in range(N)], vectors())
+            expected = [near(docs.search(query, 5)) for query in queries(3)]
+            [shard] = docs.manifest.shards
+            cache = caches.Cache(cold_cache, open_bucket(url, options), waits_bytes=0)
+            config = docs.config
+        folder = cache.ready(shard)
+        assert not (folder / "vectors.0.f32").exists()
+        cold = FrozenCollection(folder, config, arriving=lambda: cache.arrival(shard, D))
+        assert [near(cold.search(query, 5)) for query in queries(3)] == expected
+        assert cold.verify().ok
+        assert (folder / "vectors.0.f32").stat().st_size == 4 * D * N
+        cold.close()
 
 
 # ---- the rows alone ------------------------------------------------------------------------------
@@ -315,6 +345,30 @@ def test_what_was_believed_is_not_written_over(tmp_path: Path) -> None:
         arriving.need_all()
     np.testing.assert_array_equal(mapped[wanted], rows[wanted])
     assert not mapped[4].any()
+    arriving.close()
+
+
+def test_what_is_not_believed_is_not_written_either(tmp_path: Path) -> None:
+    """Damaged rows that come after the whole, and before somebody has looked at them, spoil nothing."""
+    rows, bucket, arriving, _ = arriving_rows(tmp_path)
+
+    def check(slots: np.ndarray, found: np.ndarray) -> None:
+        if (rows[slots] != found).any():
+            raise CorruptionError("other rows")
+
+    def late_and_damaged(content: bytes) -> bytes:
+        if len(content) >= _BULK:
+            return content
+        bucket.gate.set()
+        arriving.need_all()
+        return bytes(len(content))
+
+    arriving.check_with(check)
+    bucket.sent = late_and_damaged
+    with pytest.raises(CorruptionError, match="other rows"):
+        arriving.need([39_000])
+    assert (tmp_path / "shard" / "vectors.0.f32").read_bytes() == rows.tobytes()
+    arriving.need([39_000])
     arriving.close()
 
 
