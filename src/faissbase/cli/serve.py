@@ -93,7 +93,9 @@ def add_of_shards(commands: Commands) -> None:
         ],
         exit_codes="0 stopped as asked; 2 a setting is wrong; 4 not allowed, or no store or address",
     )
-    command.add_argument("shards", metavar="URL", help="of the store, as s3://bucket/prefix, or of workers on Ray")
+    command.add_argument(
+        "shards", metavar="URL", help="of the store, as s3://bucket/prefix, or of workers on Ray"
+    )
     _add_settings(command, [name for name in _settings() if name not in ("shards", "follow")])
 
 
