@@ -3,8 +3,8 @@
 A query leaves its router, asks for every shard the replica whose worker has least to do (shards of one
 worker in one call), and is answered when the slowest shard is. A worker does one call after the other. A call
 that is later than 19 of 20 of its worker's last ones, as routers reckon it, or than ``hedge_s``, is asked
-once more of the other replicas, one call in ten at most; what comes second is done all the same, and not
-waited for. Routers are as many as it takes, and all hops take as long.
+once more of the other replicas, one call in ten at most, of which three may be saved up; what comes second is
+done all the same, and not waited for. Routers are as many as it takes, and all hops take as long.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from faissbase.sharded.latencies import Latencies
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 _HEDGED_SHARE = 0.1
+_HEDGES_AT_ONCE = 3.0
 _WARM_SHARE = 0.1
 _CLIENTS_A_WORKER = 4
 _LOAD = 0.5
@@ -100,7 +101,7 @@ class _Run:
         self._n_events = 0
         self._free_at = [0.0] * tier.workers
         self._asked = [0] * tier.workers
-        self._n_calls = 0
+        self._hedges_left = _HEDGES_AT_ONCE
         self._usual = Latencies()
         self.on_end: Callable[[float], None] = lambda now: None
         self.outcome = Outcome()
@@ -134,7 +135,7 @@ class _Run:
 
     def _call(self, query: _Query, worker: int, shards: list[int], now: float, *, may_hedge: bool) -> None:
         self._asked[worker] += 1
-        self._n_calls += 1
+        self._hedges_left = min(_HEDGES_AT_ONCE, self._hedges_left + _HEDGED_SHARE)
         is_open = [True]
 
         def arrived(then: float) -> None:
@@ -151,7 +152,8 @@ class _Run:
 
         def late(then: float) -> None:
             has_others = all(len(self._tier.holders(shard)) > 1 for shard in shards)
-            if is_open[0] and has_others and self.outcome.n_hedges < _HEDGED_SHARE * self._n_calls:
+            if is_open[0] and has_others and self._hedges_left >= 1.0:
+                self._hedges_left -= 1.0
                 self.outcome.n_hedges += 1
                 self._ask(query, [shard for shard in shards if shard in query.open_shards], then, worker)
 

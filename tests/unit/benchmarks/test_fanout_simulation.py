@@ -71,7 +71,7 @@ def test_what_is_late_is_learnt_from_each_worker() -> None:
 
 def test_no_more_than_one_call_in_ten_is_hedged() -> None:
     found = arriving(Tier(1, 2, 2, is_hedging=True, hedge_s=0.5), Costs([1.0]), rate=0.1, n_queries=5000)
-    assert found.n_hedges <= 0.1 * len(found.calls) + 1
+    assert found.n_hedges <= 0.1 * len(found.calls) + 3
 
 
 def test_replicas_are_on_different_workers_and_evenly_spread() -> None:
