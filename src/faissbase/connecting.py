@@ -15,6 +15,7 @@ from faissbase.errors import InvalidInputError, NotReadyError
 from faissbase.sharded import database as shards
 from faissbase.sharded.bucket import is_url
 from faissbase.sharded.database import REFRESH_S, ShardedDatabase
+from faissbase.sharded.deployment import is_deployed
 from faissbase.sharded.places import ShardPlaces
 from faissbase.types import Durability
 
@@ -151,7 +152,7 @@ _DEFAULTS = {
 
 
 def _kind_of(text: str) -> str:
-    if text.startswith("ray://"):
+    if is_deployed(text):
         return "ray"
     if is_url(text):
         return "bucket"

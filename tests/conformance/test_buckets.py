@@ -25,6 +25,7 @@ from faissbase.errors import (
 from faissbase.sharded.bucket import Bucket, File, check_creates_once, checksum_of, is_url, open_bucket
 from faissbase.sharded.collecting import collect
 from faissbase.sharded.dataset import Dataset
+from faissbase.sharded.ranges import PIECE_BYTES
 
 STORES = ("file", "memory", "s3", "faulty")
 
@@ -80,6 +81,18 @@ class TestBucket:
             thread.join()
         assert [str(i).encode() for i in won] == [bucket.get("race")]
 
+    def test_a_download_over_another_object_s_file_leaves_that_object_whole(
+        self, bucket: Bucket, tmp_path: Path
+    ) -> None:
+        files = []
+        for name in ("one", "two"):
+            (tmp_path / name).write_bytes(name.encode() * 1000)
+            files.append(bucket.upload(tmp_path / name, name, f"objects/{name}"))
+        for file in (*files, files[0]):
+            bucket.download(file, tmp_path / "here")
+        assert (tmp_path / "here").read_bytes() == b"one" * 1000
+        assert [bucket.get(file.key) for file in files] == [b"one" * 1000, b"two" * 1000]
+
     def test_what_is_not_there_cannot_be_read(self, bucket: Bucket, tmp_path: Path) -> None:
         with pytest.raises(NotFoundError, match="nowhere"):
             bucket.get("nowhere")
@@ -116,6 +129,23 @@ class TestBucket:
         assert target.read_bytes() == source.read_bytes()
         [stored] = bucket.list("d")
         assert (stored.key, stored.size_bytes) == (file.key, 300_000)
+
+    def test_large_files_come_in_ranges(self, bucket: Bucket, tmp_path: Path) -> None:
+        source, target = tmp_path / "source", tmp_path / "elsewhere" / "target"
+        content = np.random.default_rng(0).bytes(2 * PIECE_BYTES + 5)
+        source.write_bytes(content)
+        file = bucket.upload(source, "x", "d/x")
+        target.parent.mkdir()
+        bucket.download(file, target)
+        assert target.read_bytes() == content
+        assert bucket.size("d/x") == len(content)
+        assert bucket.read("d/x", PIECE_BYTES - 1, 7) == content[PIECE_BYTES - 1 : PIECE_BYTES + 6]
+        wrong = File("x", "d/x", len(content), "0" * 32)
+        with pytest.raises(CorruptionError, match="d/x is damaged: expected"):
+            bucket.download(wrong, target.with_name("other"))
+        for missing in (lambda: bucket.size("d/y"), lambda: bucket.read("d/y", 0, 1)):
+            with pytest.raises(NotFoundError, match="d/y"):
+                missing()
 
     def test_another_object_than_was_promised_is_refused(self, bucket: Bucket, tmp_path: Path) -> None:
         source, target = tmp_path / "source", tmp_path / "target"

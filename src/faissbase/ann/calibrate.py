@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faissbase.ann.curve import Choice, Curve, Point, Scan
-from faissbase.ann.flat import FlatView, Subset
+from faissbase.ann.flat import SCAN_NS, FlatView, Subset
 from faissbase.ann.segment import Knobs, Segment, Selector
 from faissbase.types import Float32, Mask
 
@@ -47,6 +47,8 @@ _FILTERED_QUERIES = 80
 _LEASTS = (0, 32, 64, 128, 256)
 _PIVOTS = 4  # each with enough queries for exact search to gather its subset
 _SETTLED_LEAST = 0.7
+_BESIDE_NUMBERS, _BESIDE_LEAST, _BESIDE_TIMES = 1 << 22, 1 << 18, 5
+_PACE_LEAST = 0.1
 _SUBSET_NS = 0.24  # exact search of a subset, a float
 _BLOCK_ROWS = 65_536
 
@@ -124,13 +126,14 @@ def measure(  # noqa: PLR0913  # tests and builds each set some of them
         return Curve(k, ())
     sets = list(_made_queries(segment, view, rows, n_queries, rng)) if queries is None else [queries]
     asked = _with_truth(view, k, sets)
-    points, controls = _plain(segment, asked, k, is_over, should_stop)
+    beside = _Beside(view)
+    points, controls = _plain(segment, asked, k, beside, is_over, should_stop)
     queries = asked[-1].queries[:_FILTERED_QUERIES]
     scanned: list[list[Scan]] = []
     for share, kinds in _subsets(segment, view, queries, k, alive, shares, rng):
         if is_over() or should_stop():
             break
-        points.extend(_points_of_share(segment, share, kinds, k, controls, is_over))
+        points.extend(_points_of_share(segment, share, kinds, k, controls, beside, is_over))
         scanned.extend(_scans(segment, view, kind, k) for kind in kinds)
     worst = [min(scans, key=lambda scan: scan.recall_low) for scans in zip(*scanned, strict=True)]
     return Curve(k, tuple(points), tuple(worst))
@@ -213,6 +216,7 @@ def _plain(
     segment: Segment,
     asked: list[_Asked],
     k: int,
+    beside: _Beside,
     is_over: Callable[[], bool],
     should_stop: Callable[[], bool],
 ) -> tuple[list[Point], list[_Control]]:
@@ -222,11 +226,12 @@ def _plain(
         depth = max(reranks) * k
         hits = [_hits(segment, one, segment.candidates(one.queries, depth, effort)) for one in asked]
         us = _times(segment, asked[-1].queries, k, effort, reranks)
+        pace = beside.pace()
         for rerank in reranks:
             sets = [_recalls(each, rerank * k, k) for each in hits]
             worst = min(sets, key=lambda recalls: float(recalls.mean()))
             low = lower_bound(worst, k)
-            points.append(Point(effort, rerank, float(worst.mean()), low, us[rerank]))
+            points.append(Point(effort, rerank, float(worst.mean()), low, us[rerank], pace=pace))
             reached = max(reached, low)
         controls.append(_Control(effort, sets[-1][:_FILTERED_QUERIES], low))
         if low >= _ENOUGH or should_stop() or (reached >= _USUAL and is_over()):
@@ -247,6 +252,25 @@ def _times(
     us = [_median_us(segment, queries[:_TIMED_QUERIES], k, Knobs(effort, rerank)) for rerank in ends]
     us = [us[0], max(us)]
     return {rerank: float(np.interp(rerank, ends, us[-len(ends) :])) for rerank in reranks}
+
+
+class _Beside:
+    """Exact searches of some of the vectors, timed between those of the index."""
+
+    def __init__(self, view: FlatView) -> None:
+        rows = view.vectors[: max(1, _BESIDE_NUMBERS // view.d)]
+        self._view = FlatView(rows, view.metric)
+        self._is_told = rows.size >= _BESIDE_LEAST  # of fewer, the call itself would be most of it
+
+    def pace(self) -> float:
+        """How many times as long as usual one takes; 1 where there is too little to tell."""
+        times = []
+        for row in range(_BESIDE_TIMES if self._is_told else 0):
+            begin = perf_counter()
+            self._view.search(np.ascontiguousarray(self._view.vectors[row : row + 1]), 1)
+            times.append(perf_counter() - begin)
+        usual_s = SCAN_NS * self._view.n * self._view.d / 1e9
+        return max(float(np.median(times)) / usual_s, _PACE_LEAST) if times else 1.0
 
 
 def _median_us(
@@ -333,21 +357,22 @@ def _points_of_share(
     kinds: _Kinds,
     k: int,
     controls: list[_Control],
+    beside: _Beside,
     is_over: Callable[[], bool],
 ) -> Iterator[Point]:
     exact_us = share * segment.n * segment.d * _SUBSET_NS / 1e3
     worth = next((control.effort for control in controls if control.low >= _WORTH), controls[-1].effort)
     for effort in [effort for effort in _grid(segment) if effort >= worth][::_FILTERED_STEP]:
         control = max((c for c in controls if c.effort <= effort), key=lambda c: c.effort)
-        points = list(_points_of_effort(segment, share, kinds, k, effort, control))
+        points = list(_points_of_effort(segment, share, kinds, k, effort, control, beside))
         yield from points
         best = max(point.recall_low for point in points)
-        if best >= _ENOUGH_FILTERED or points[0].us_per_query > exact_us or is_over():
+        if best >= _ENOUGH_FILTERED or points[0].us_per_query > exact_us * points[0].pace or is_over():
             return
 
 
 def _points_of_effort(
-    segment: Segment, share: float, kinds: _Kinds, k: int, effort: int, control: _Control
+    segment: Segment, share: float, kinds: _Kinds, k: int, effort: int, control: _Control, beside: _Beside
 ) -> Iterator[Point]:
     """One point for each number of candidates that may be required, the fewest first."""
     rerank = max(_reranks(segment, k, effort))
@@ -356,7 +381,7 @@ def _points_of_effort(
     found = [_answered(segment, kind, k, max(rerank * k, leasts[-1]), effort) for kind in kinds]
     subset = kinds[0][0]
     queries, knobs = subset.asked.queries[:_TIMED_FILTERED], Knobs(effort, rerank, leasts[-1])
-    us = _median_us(segment, queries, k, knobs, subset.selector)
+    us, pace = _median_us(segment, queries, k, knobs, subset.selector), beside.pace()
     for least in leasts:
         settled = float((found[0][1] >= least).mean())
         if settled < _SETTLED_LEAST:
@@ -364,7 +389,7 @@ def _points_of_effort(
         sets = [np.where(counts >= least, recalls, 1.0) for recalls, counts in found]
         worst = min(sets, key=lambda recalls: float(recalls.mean()))
         low = _paired_bound(worst, control)
-        yield Point(effort, rerank, float(worst.mean()), low, us, share, least, settled)
+        yield Point(effort, rerank, float(worst.mean()), low, us, share, least, settled, pace)
 
 
 def _scans(segment: Segment, view: FlatView, subsets: list[_Subset], k: int) -> list[Scan]:

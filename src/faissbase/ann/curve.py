@@ -38,6 +38,8 @@ class Point:
         The part of the vectors that a selector leaves; 1 without one.
     settled : float
         The share of queries that are answered, for subsets drawn at random.
+    pace : float
+        How many times as long as usual an exact search took at that moment: the machine may have been busy.
     """
 
     effort: int
@@ -48,6 +50,7 @@ class Point:
     share: float = 1.0
     least: int = 0
     settled: float = 1.0
+    pace: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,12 @@ class Choice:
     recall_low: float
     us_per_query: float
     settled: float = 1.0
+    pace: float = 1.0
+
+    @property
+    def usual_us(self) -> float:
+        """The time of one query beside which exact searches take what they usually take."""
+        return self.us_per_query / self.pace
 
     def harder(self, factor: float) -> Choice:
         """With so many times the effort, and the cost that goes with it."""
@@ -168,7 +177,7 @@ class Curve:
 
 def _cheapest(choices: Iterable[Choice]) -> Choice | None:
     def cost(choice: Choice) -> tuple[float, int, int]:
-        return choice.us_per_query / choice.settled, choice.knobs.rerank, -choice.knobs.least
+        return choice.usual_us / choice.settled, choice.knobs.rerank, -choice.knobs.least
 
     return min(choices, key=cost, default=None)
 
@@ -190,15 +199,16 @@ def _crossing(points: Sequence[Point], recall: float) -> Choice | None:
 def _between(low: Point | None, high: Point, recall: float) -> Choice:
     if low is None:
         knobs = Knobs(high.effort, high.rerank, high.least)
-        return Choice(knobs, high.recall_low, high.us_per_query, high.settled)
+        return Choice(knobs, high.recall_low, high.us_per_query, high.settled, high.pace)
     part = (recall - low.recall_low) / (high.recall_low - low.recall_low)
     effort = math.ceil(low.effort + part * (high.effort - low.effort) - _ROUNDING)
     us = low.us_per_query + part * (high.us_per_query - low.us_per_query)
-    return Choice(Knobs(effort, high.rerank, high.least), recall, us, min(low.settled, high.settled))
+    pace = low.pace + part * (high.pace - low.pace)
+    return Choice(Knobs(effort, high.rerank, high.least), recall, us, min(low.settled, high.settled), pace)
 
 
 def _for_more(choice: Choice, ratio: float) -> Choice:
     knobs = choice.knobs
     growth = ratio**_GROWTH
     grown = Knobs(math.ceil(knobs.effort * growth), knobs.rerank, math.ceil(knobs.least * growth))
-    return Choice(grown, choice.recall_low, choice.us_per_query * growth, choice.settled)
+    return Choice(grown, choice.recall_low, choice.us_per_query * growth, choice.settled, choice.pace)

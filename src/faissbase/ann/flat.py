@@ -17,12 +17,15 @@ import faiss
 import numpy as np
 
 from faissbase.ann.half import Coded, HalfCodes
+from faissbase.storage.arrival import Arrival
 from faissbase.types import Float32, Metric, Slots
 
 _MANY = 8  # times k: from there on, a part is chosen before it is sorted
 _GATHER_BYTES = 16 << 20
 # From this many queries on, copying a subset together pays.
 GATHER_QUERIES = 20
+SCAN_NS = 0.20
+"""Nanoseconds a number of an exact search of one query usually takes; other costs are told beside it."""
 # FAISS turns to BLAS from this many numbers in a batch of queries on.
 _BLAS_NUMBERS = int(faiss.cvar.distance_compute_blas_threshold)
 _FILLED_K = 64  # what is found for the zeros takes memory and time too
@@ -174,17 +177,58 @@ class FlatView:
     slot −1.
     """
 
-    def __init__(self, vectors: Float32, metric: Metric, half: HalfCodes | None = None) -> None:
-        self.vectors = vectors
+    def __init__(
+        self,
+        vectors: Float32,
+        metric: Metric,
+        half: HalfCodes | None = None,
+        arrival: Arrival | None = None,
+    ) -> None:
+        self._vectors = vectors
         self.metric = metric
         self._half = half
+        self._arrival = arrival
         self.n, self.d = vectors.shape
         self._longest_norm: float | None = None
 
+    @property
+    def vectors(self) -> Float32:
+        """All of them, once they are there."""
+        self.need_all()
+        return self._vectors
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every vector is there, and none has to be waited for."""
+        return self._arrival is None or self._arrival.is_whole
+
+    def rows(self, slots: Slots | int) -> Float32:
+        """The vectors in some slots, once these are there."""
+        self._need(np.atleast_1d(slots))
+        found: Float32 = self._vectors[slots]
+        return found
+
+    def _need(self, slots: Slots) -> None:
+        if self._arrival is not None:
+            self._arrival.need(slots)
+
+    def need_all(self) -> None:
+        """Return once every vector is there."""
+        if self._arrival is not None:
+            self._arrival.need_all()
+
     @cached_property
     def _index(self) -> Any:
-        """Made when first searched: a moment whose index answers needs none."""
-        return lay_over(faiss.IndexFlat(self.d, _faiss_metric(self.metric)), self.vectors, self.n)
+        """Made when first searched: a moment whose index answers needs none.
+
+        Over what may not be there yet: whoever searches it has asked for what it will read.
+        """
+        return lay_over(faiss.IndexFlat(self.d, _faiss_metric(self.metric)), self._vectors, self.n)
+
+    @property
+    def _index_of_all(self) -> Any:
+        self.need_all()
+        return self._index
 
     @property
     def is_halved(self) -> bool:
@@ -205,11 +249,12 @@ class FlatView:
             return self._search_directly(queries, k)
         wide = min(self.n, _widened(k))
         with threads_for(nq):
-            distances, slots = self._index.search(_filled(queries), wide)
+            distances, slots = self._index_of_all.search(_filled(queries), wide)
         return self._settle(queries, k, distances[:nq], slots[:nq], self.n, None)
 
     def search_subset(self, queries: Float32, k: int, subset: Subset) -> Neighbours:
         """The k nearest among a subset."""
+        self._need(subset.slots)
         if len(queries) == 1:
             return _search_alone(self._index, queries, k, subset.parameters)
         if len(queries) < GATHER_QUERIES:
@@ -225,7 +270,7 @@ class FlatView:
             found = self._search_half(query, k, wide, half, coded)
             if found is not None:
                 return found
-        return _search_alone(self._index, query, k)
+        return _search_alone(self._index_of_all, query, k)
 
     def _search_half(
         self, query: Float32, k: int, wide: int, half: HalfCodes, coded: Coded
@@ -245,12 +290,13 @@ class FlatView:
     def _search_directly(self, queries: Float32, k: int, subset: Subset | None = None) -> Neighbours:
         """By the kernels that subtract, piece by piece, whatever the number of queries."""
         parameters = None if subset is None else subset.parameters
+        index = self._index_of_all if subset is None else self._index
         step = max(1, (_BLAS_NUMBERS - 1) // self.d)
         pieces = []
         for start in range(0, len(queries), step):
             piece = queries[start : start + step]
             with threads_for(len(piece)):
-                pieces.append(self._index.search(piece, k, params=parameters))
+                pieces.append(index.search(piece, k, params=parameters))
         if len(pieces) == 1:
             distances, found = pieces[0]
             return distances, found
@@ -268,7 +314,7 @@ class FlatView:
                 piece = slots[start : start + rows]
                 n_found = min(k, len(piece))
                 distances, local = faiss.knn(
-                    queries, self.vectors[piece], n_found, metric=_faiss_metric(self.metric)
+                    queries, self._vectors[piece], n_found, metric=_faiss_metric(self.metric)
                 )
                 merged.add_result(distances, piece[local])
             merged.finalize()
@@ -303,10 +349,11 @@ class FlatView:
 
     def distances_of(self, queries: Float32, slots: Slots) -> Float32:
         """The distance of each query to its own ``int64[nq, m]``, computed directly."""
+        self._need(slots)
         exact = np.empty(slots.shape, np.float32)
         kernel = faiss.fvec_L2sqr_by_idx if self.metric == "l2" else faiss.fvec_inner_products_by_idx
         x, slots = np.ascontiguousarray(queries), np.ascontiguousarray(slots)
-        pointers = (faiss.swig_ptr(array) for array in (exact, x, self.vectors, slots))
+        pointers = (faiss.swig_ptr(array) for array in (exact, x, self._vectors, slots))
         with threads_for(len(queries)):
             kernel(*pointers, self.d, *slots.shape)
         return exact
@@ -348,5 +395,5 @@ class FlatView:
         product above it otherwise.
         """
         with threads_for(1):
-            _, distances, slots = self._index.range_search(query, radius)
+            _, distances, slots = self._index_of_all.range_search(query, radius)
         return distances, slots

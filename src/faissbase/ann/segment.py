@@ -24,7 +24,8 @@ from faissbase.ann.gathered import Codes
 from faissbase.ann.grammar import Family, parse
 from faissbase.ann.spec import Spec
 from faissbase.errors import CorruptionError
-from faissbase.types import Float32, Metric
+from faissbase.storage.arrival import Arrival
+from faissbase.types import Float32, Metric, Slots
 
 __all__ = ["Knobs", "Segment", "Selector", "open_segment"]
 
@@ -134,7 +135,7 @@ class Segment:
     file_bytes : int
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it is made of, by name
         self,
         engine: Engine,
         vectors: Float32,
@@ -145,8 +146,10 @@ class Segment:
         file_bytes: int,
         reranks: tuple[int, ...] = (1,),
         storage: _Storage | None = None,
+        arrival: Arrival | None = None,
     ) -> None:
-        self.vectors = vectors
+        self._vectors = vectors
+        self._arrival = arrival
         self.n, self.d = vectors.shape
         self.metric = metric
         self.first, self.stop = first, first + len(vectors)
@@ -160,6 +163,18 @@ class Segment:
         self._is_nearer_smaller = metric == "l2"
         self._kernel = faiss.fvec_L2sqr_by_idx if metric == "l2" else faiss.fvec_inner_products_by_idx
         self._vectors_at = faiss.swig_ptr(vectors)
+
+    @property
+    def vectors(self) -> Float32:
+        """The true vectors, ``float32[n, d]``, once all are there."""
+        if self._arrival is not None:
+            self._arrival.need_all()
+        return self._vectors
+
+    def _need(self, labels: Slots) -> None:
+        """Wait for the vectors of candidates."""
+        if self._arrival is not None:
+            self._arrival.need(labels[labels >= 0] + self.first)
 
     @property
     def ram_bytes(self) -> int:
@@ -207,6 +222,7 @@ class Segment:
         engine.prepared(query, room.compared)
         with threads_for(1):
             engine.index.search_c(1, room.compared_at, depth, room.rough_at, room.labels_at, parameters)
+            self._need(room.labels)
             self._kernel(room.exact_at, room.query_at, self._vectors_at, room.labels_at, self.d, 1, depth)
         exact = room.exact
         if least and room.labels[least - 1] < 0:
@@ -264,6 +280,7 @@ class Segment:
         with threads_for(len(x)):
             _, labels = self._engine.search(x, depth, effort, selected)
             labels, exact = np.ascontiguousarray(labels), np.empty(labels.shape, np.float32)
+            self._need(labels)
             pointers = (faiss.swig_ptr(exact), faiss.swig_ptr(x), self._vectors_at, faiss.swig_ptr(labels))
             self._kernel(*pointers, self.d, *labels.shape)
         return exact, np.where(labels >= 0, labels + self.first, -1) if self.first else labels
@@ -366,7 +383,15 @@ def reranks_of(spec: Spec) -> tuple[int, ...]:
     return (1, 2, 4) if is_fine else (1, 2, 4, 8, 16, 32, 64)
 
 
-def open_segment(path: Path, spec: Spec, metric: Metric, vectors: Float32, first: int, stop: int) -> Segment:
+def open_segment(
+    path: Path,
+    spec: Spec,
+    metric: Metric,
+    vectors: Float32,
+    first: int,
+    stop: int,
+    arrival: Arrival | None = None,
+) -> Segment:
     """The segment in file ``path``, mapped, ready to search at once.
 
     Parameters
@@ -379,6 +404,8 @@ def open_segment(path: Path, spec: Spec, metric: Metric, vectors: Float32, first
     vectors : float32[n, d]
         All mapped vectors of the collection, of which the segment covers ``first`` to ``stop``.
     first, stop : int
+    arrival : Arrival, optional
+        Where vectors may not be there yet: candidates are waited for; under a graph over vectors, all.
 
     Raises
     ------
@@ -392,6 +419,8 @@ def open_segment(path: Path, spec: Spec, metric: Metric, vectors: Float32, first
     trailer = files.read_trailer(path, spec, metric, n, d)
     storage, code = None, bare_graph(spec)
     if code is not None:
+        if arrival is not None:
+            arrival.need_all()
         faiss_metric = faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT
         storage = _GraphStorage(path, trailer.ranges, QUANTIZERS.get(code, -1), rows, faiss_metric, first)
         engine = storage.flat()
@@ -408,4 +437,5 @@ def open_segment(path: Path, spec: Spec, metric: Metric, vectors: Float32, first
         file_bytes=path.stat().st_size,
         reranks=reranks_of(spec),
         storage=storage if code in QUANTIZERS else None,
+        arrival=arrival,
     )

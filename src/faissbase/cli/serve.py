@@ -20,15 +20,17 @@ if TYPE_CHECKING:
 _ABOUT = """\
 Serve the folder to many tenants by REST under /v1, until Ctrl-C or SIGTERM.
 
-Every request needs an API key (faissbase keys create), but for /v1/health. While
-there are no keys at all, everything is open, to this machine alone. An address
-that others can reach is refused without keys or without TLS.
+Every request needs an API key (faissbase keys create), but for /v1/health and the
+files of the console, which is at /console for people with a browser. While there
+are no keys at all, everything is open, to this machine alone. An address that
+others can reach is refused without keys or without TLS.
 
 Settings come from a TOML file (--config), from FAISSBASE_<NAME> in the
 environment and from the options below; the later wins."""
 _ABOUT_SHARDS = """\
 Serve datasets of shards in object storage by the same REST as faissbase serve, until
-Ctrl-C or SIGTERM. A tenant's datasets are below URL/<tenant>/. The data folder holds
+Ctrl-C or SIGTERM. A tenant's datasets are below URL/<tenant>/; with ray://auto, in the
+deployment faissbase-<tenant>, and the default tenant's in the deployment faissbase. The data folder holds
 the API keys, and copies of shards. Any number of servers may serve one store, and
 write to it.
 
@@ -62,7 +64,8 @@ def _add_settings(command: argparse.ArgumentParser, names: Sequence[str]) -> Non
         about, default = _settings()[name]
         flag = f"--{name.replace('_', '-')}"
         if isinstance(default, bool):
-            command.add_argument(flag, action="store_true", default=None, help=about)
+            action = argparse.BooleanOptionalAction if default else "store_true"
+            command.add_argument(flag, action=action, default=None, help=about)
         else:
             command.add_argument(flag, metavar=type(default).__name__.upper(), help=f"{about} ({default!r})")
 
@@ -87,10 +90,13 @@ def add_of_shards(commands: Commands) -> None:
         examples=[
             "faissbase shards serve s3://bucket/prefix --data ./keys",
             "faissbase shards serve file:///mnt/shards --refresh-s 0.5",
+            "faissbase shards serve ray://auto --data ./keys",
         ],
         exit_codes="0 stopped as asked; 2 a setting is wrong; 4 not allowed, or no store or address",
     )
-    command.add_argument("shards", metavar="URL", help="of the store, as s3://bucket/prefix")
+    command.add_argument(
+        "shards", metavar="URL", help="of the store, as s3://bucket/prefix, or of workers on Ray"
+    )
     _add_settings(command, [name for name in _settings() if name not in ("shards", "follow")])
 
 
@@ -110,6 +116,8 @@ def run(args: argparse.Namespace, console: Console) -> Answer:
 
     def started(url: str, is_open: bool) -> None:
         console.note(f"faissbase serves {settings.url or settings.data} on {url} (Ctrl-C stops it)")
+        if settings.console:
+            console.note(f"its console is at {url}/console/")
         if is_open:
             console.note(
                 f"no API key is needed yet; faissbase keys create --data {settings.data} --tenant NAME "

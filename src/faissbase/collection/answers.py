@@ -239,7 +239,7 @@ def stored(moment: Moment, slots: Slots) -> Rows:
     rows = _checked(moment, slots) if len(slots) else []
     return Rows(
         [row.id for row in rows],
-        np.ascontiguousarray(moment.snapshot.view.vectors[slots]),
+        np.ascontiguousarray(moment.snapshot.view.rows(slots)),
         [row.norm for row in rows],
         [row.metadata_json for row in rows],
         [row.document for row in rows],
@@ -310,7 +310,7 @@ def _transaction(moment: Moment) -> ReadTransaction:
 
 def record(row: StoredRow, snapshot: Snapshot, include_vectors: bool) -> Record:
     """A stored row as its owner gave it."""
-    vector = given_vector(snapshot.view.vectors[row.slot], row.norm) if include_vectors else None
+    vector = given_vector(snapshot.view.rows(row.slot), row.norm) if include_vectors else None
     return Record(row.id, orjson.loads(row.metadata_json), row.document, vector)
 
 

@@ -44,6 +44,25 @@ ShouldStop = Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
+class Measuring:
+    """How recall is measured once an index is built.
+
+    Attributes
+    ----------
+    seconds : float
+        After so many no new setting is begun.
+    queries : float32[nq, d] or None
+        Real queries; made of stored vectors where there are none.
+    """
+
+    seconds: float = _CALIBRATION_BUDGET_S
+    queries: Float32 | None = None
+
+
+_USUAL = Measuring()
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A segment to build over slots ``first`` to ``stop``, going on from ``base`` where there is one."""
 
@@ -152,7 +171,7 @@ class Building:
         *,
         progress: Progress,
         should_stop: ShouldStop,
-        measure_s: float,
+        measuring: Measuring,
     ) -> bool:
         """Build one segment over all there is, in one go: nothing is published before it is done.
 
@@ -162,8 +181,7 @@ class Building:
         trained : Path, optional
             A trained, empty index of that spec to go on from; trained on a sample of what is stored where
             there is none.
-        measure_s : float
-            After so many seconds no new setting is measured.
+        measuring : Measuring
 
         Returns
         -------
@@ -180,7 +198,7 @@ class Building:
             if not builder.add(view.n, progress=progress, should_stop=should_stop):
                 return False
             cpu_s = time.process_time() - started_s
-            return self._publish(builder, 0, snapshot, cpu_s, should_stop, measure_s)
+            return self._publish(builder, 0, snapshot, cpu_s, should_stop, measuring)
 
     def _moment(self) -> tuple[Snapshot, list[SegmentRow]]:
         """What is searched now, and the sound segments that are listed, opened yet or not."""
@@ -229,14 +247,14 @@ class Building:
         snapshot: Snapshot,
         cpu_s: float,
         should_stop: ShouldStop,
-        measure_s: float = _CALIBRATION_BUDGET_S,
+        measuring: Measuring = _USUAL,
     ) -> bool:
         """Make what is built live; False where the slots were numbered anew meanwhile or it was stopped."""
         spec, stop = builder.spec, builder.stop
         generation = snapshot.state.generation
         with self._files.draft(generation) as draft:
             builder.write(draft)
-            curve = self._measured(draft, spec, (first, stop), snapshot, should_stop, measure_s=measure_s)
+            curve = self._measured(draft, spec, (first, stop), snapshot, should_stop, measuring=measuring)
             if should_stop():
                 return False
             name, size_bytes, checksum = self._files.keep(draft)
@@ -264,10 +282,10 @@ class Building:
         should_stop: ShouldStop,
         *,
         with_filters: bool = False,
-        measure_s: float = _CALIBRATION_BUDGET_S,
+        measuring: Measuring = _USUAL,
     ) -> Curve:
         first, stop = slots
-        until_s = time.perf_counter() + measure_s
+        until_s = time.perf_counter() + measuring.seconds
         vectors = snapshot.view.vectors
         index = open_segment(path, spec, self._config.metric, vectors, first, stop)
         index.warm(threads=self._threads)
@@ -279,6 +297,7 @@ class Building:
             alive,
             n_queries=_CALIBRATION_QUERIES,
             seed=_CALIBRATION_SEED,
+            queries=measuring.queries,
             shares=SHARES if with_filters else (),
             is_over=lambda: time.perf_counter() > until_s,
             should_stop=should_stop,

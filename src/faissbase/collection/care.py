@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from faissbase.ann.flat import MAX_THREADS
 from faissbase.ann.spec import EXACT_TYPES, Spec
-from faissbase.collection.building import Building, Progress, is_due, never, no_progress
+from faissbase.collection.building import Building, Measuring, Progress, is_due, never, no_progress
 from faissbase.collection.optimizer import compact
 from faissbase.collection.store import Snapshot, Store
 from faissbase.collection.writer import Alone, Writer
@@ -81,13 +81,13 @@ class Care:
         return self.report(before)
 
     def finish(
-        self, spec: Spec, trained: Path | None, *, threads: int, progress: Progress, measure_s: float
+        self, spec: Spec, trained: Path | None, *, threads: int, progress: Progress, measuring: Measuring
     ) -> None:
         """Drop what is dead, and build one segment of ``spec`` over the rest; see `Building.whole`."""
         self.drop_dead()
         if spec.family != "flat":
             building = Building(self._store, self._writer, memory_bytes=self._memory_bytes, threads=threads)
-            building.whole(spec, trained, progress=progress, should_stop=never, measure_s=measure_s)
+            building.whole(spec, trained, progress=progress, should_stop=never, measuring=measuring)
         self._store.settle()
 
     def drop_dead(self) -> None:

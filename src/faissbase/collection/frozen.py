@@ -15,7 +15,7 @@ from faissbase.ann.spec import Spec
 from faissbase.collection import answers
 from faissbase.collection.answers import Moment
 from faissbase.collection.bounds import UNBOUNDED, Bounds
-from faissbase.collection.building import Progress
+from faissbase.collection.building import Measuring, Progress
 from faissbase.collection.care import Care
 from faissbase.collection.collection import LocalCollection, Parts
 from faissbase.collection.folder import make_files
@@ -25,9 +25,10 @@ from faissbase.collection.store import NOTHING, Config, Store, vectors_path
 from faissbase.collection.writer import Put, Writer
 from faissbase.errors import ConflictError
 from faissbase.filters.tree import parse
+from faissbase.storage.arrival import Arrival
 from faissbase.storage.files import draft_folder, os_errors, publish
 from faissbase.storage.records import State
-from faissbase.types import Float32, Mask, SearchResult, Slots, Where
+from faissbase.types import Float32, Mask, SearchResult, Slots, VerifyReport, Where
 
 T = TypeVar("T")
 
@@ -66,6 +67,8 @@ class FrozenCollection(Measurable):
         The same folder with other hidden slots: its open files are shared. Closing one closes both.
     bounds : Bounds
         How much one answer may bring.
+    arriving : callable, optional
+        What brings the vectors, asked for when the files are opened; None where they are in the folder.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class FrozenCollection(Measurable):
         memory_budget: int | None = None,
         like: FrozenCollection | None = None,
         bounds: Bounds = UNBOUNDED,
+        arriving: Callable[[], Arrival | None] = lambda: None,
     ) -> None:
         super().__init__(
             folder,
@@ -90,6 +94,7 @@ class FrozenCollection(Measurable):
         )
         self._hidden = hidden
         self._like = like
+        self._arriving = arriving
 
     def hiding(self, hidden: Slots) -> FrozenCollection:
         """The same collection with other hidden slots. This one goes on as it is."""
@@ -187,7 +192,17 @@ class FrozenCollection(Measurable):
             memory_bytes=self._memory_budget,
             hidden=self._hidden,
             bounds=self._bounds,
+            arrival=self._arriving(),
         )
+
+    def verify(self) -> VerifyReport:
+        """`LocalCollection.verify`, once every vector is here."""
+        self._newest().view.need_all()
+        return super().verify()
+
+    def begin_arrival(self) -> None:
+        """Bring the vectors that are not here yet, in the background."""
+        self._parts().store.begin_arrival()
 
 
 def _sizes(moment: Moment, slots: Slots) -> list[int]:
@@ -260,10 +275,16 @@ class FreshCollection(Measurable):
         return self._parts().writer.run(Put(rows))
 
     def finish(
-        self, spec: Spec, trained: Path | None = None, *, threads: int, progress: Progress, measure_s: float
+        self,
+        spec: Spec,
+        trained: Path | None = None,
+        *,
+        threads: int,
+        progress: Progress,
+        measuring: Measuring,
     ) -> None:
         """Drop replaced records and build the index in one go; see `Building.whole`."""
-        self._parts().care.finish(spec, trained, threads=threads, progress=progress, measure_s=measure_s)
+        self._parts().care.finish(spec, trained, threads=threads, progress=progress, measuring=measuring)
 
     def alive(self) -> Mask | None:
         """``bool[n]``: which of the rows that were put, in their order, count; None where all do."""

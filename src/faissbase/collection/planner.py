@@ -8,7 +8,7 @@ with parameters that were measured to reach the recall asked for. Knows arrays, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from faissbase.ann.curve import Choice
 from faissbase.ann.flat import (
     GATHER_QUERIES,
     MAX_THREADS,
+    SCAN_NS,
     FlatView,
     Neighbours,
     Subset,
@@ -36,7 +37,6 @@ Path = Literal["none", "index", "scan", "wide scan", "subset", "codes"]
 
 DEFAULT_RECALL = 0.95
 # Nanoseconds a float: measured on 40,000 × 384 and 500,000 × 128, FAISS 1.15.1 (see ARCHITECTURE.md).
-_SCAN_NS = 0.20
 _HALF_SCAN_NS = 0.10
 _SUBSET_NS = 0.24
 _SUBSET_MANY_NS = 0.55  # from a quarter of the slots on, memory is no longer read ahead
@@ -45,6 +45,8 @@ _GATHER_NS = 0.40
 _CODES_NS = 0.055
 _CODES_MS = 0.012  # what every such search costs beyond
 _GATHER_CODES_NS = 0.30
+_ARRIVING_NS = 40.0  # vectors from object storage, in one go
+_ARRIVING_ROW_MS = 1.0  # each by itself, some at a time
 _LEAST_RERANK = 2  # what lies beyond the k-th tells whether something nearer may have been missed
 _UNDECIDED_MOST = 8
 _SIGMAS = 3.0
@@ -138,7 +140,7 @@ def choose(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: Wa
     n, m = snapshot.view.n, selection.count
     if not m or not nq:
         return Plan("none", n, m, {})
-    if selection.mask is snapshot.alive:  # no filter: the same for every query of this moment
+    if selection.mask is snapshot.alive and snapshot.view.is_whole:  # the same for every query of this moment
         key = (nq, k, wanted)
         plan = snapshot.plans.get(key)
         if plan is None:
@@ -162,6 +164,9 @@ def _chosen(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: W
     codes_knobs = _codes_knobs(snapshot, nq, selection, wanted)
     if codes_knobs is not None:
         _forecast_codes(predicted, snapshot, nq, codes_knobs.depth(k, m), selection)
+    if not snapshot.view.is_whole:
+        depth = max((choice.knobs.depth(k, m) for choice in choices), default=0)
+        _forecast_waiting(predicted, snapshot.view, m, nq * depth)
     is_forced = wanted.is_explicit and bool(choices)
     path: Path = "index" if is_forced else min(predicted, key=lambda name: predicted[name])
     costs = {str(name): cost for name, cost in predicted.items()}
@@ -210,6 +215,14 @@ def _forecast_codes(
         selection.spared_ms += max(0.0, cheapest - scan_ms)
 
 
+def _forecast_waiting(predicted: dict[Path, float], view: FlatView, m: int, n_ranked: int) -> None:
+    """Add what it takes until the vectors are here that a path reads: some rows, or all of them."""
+    all_ms = view.n * view.d * _ARRIVING_NS / 1e6
+    rows_ms = {"subset": m * _ARRIVING_ROW_MS, "index": n_ranked * _ARRIVING_ROW_MS}
+    for path in predicted:
+        predicted[path] += min(all_ms, rows_ms.get(path, all_ms))
+
+
 def _exact_ms(view: FlatView, nq: int, m: int) -> dict[Path, float]:
     if m == view.n:
         return {"scan": _scan_ms(view, nq)}
@@ -219,14 +232,14 @@ def _exact_ms(view: FlatView, nq: int, m: int) -> dict[Path, float]:
 def _scan_ms(view: FlatView, nq: int) -> float:
     numbers = view.n * view.d / 1e6
     if nq == 1:
-        return float(numbers * (_HALF_SCAN_NS if view.is_halved else _SCAN_NS))
+        return float(numbers * (_HALF_SCAN_NS if view.is_halved else SCAN_NS))
     return float(numbers * _batch_ns(nq, view.d))
 
 
 def _batch_ns(nq: int, d: int) -> float:
     """What a batch costs for each number of the vectors searched."""
     rows = product_rows(nq, d)
-    return (rows * _BLAS_NS if rows else nq * _SCAN_NS) / min(nq, MAX_THREADS)
+    return (rows * _BLAS_NS if rows else nq * SCAN_NS) / min(nq, MAX_THREADS)
 
 
 def _subset_ms(m: int, n: int, d: int, nq: int) -> float:
@@ -272,18 +285,20 @@ def _choice(live: LiveSegment, measured: Choice | None, wanted: Wanted) -> Choic
     asked = wanted.effort_for(live.index.family)
     effort = standard.effort if asked is None else asked
     knobs = Knobs(effort, standard.rerank if wanted.rerank is None else wanted.rerank)
-    return Choice(knobs, 0.0, measured.us_per_query if measured else 0.0)
+    return (
+        replace(measured, knobs=knobs, recall_low=0.0, settled=1.0) if measured else Choice(knobs, 0.0, 0.0)
+    )
 
 
 def _index_ms(snapshot: Snapshot, nq: int, m: int, choices: tuple[Choice, ...]) -> float:
     """All segments and the tail; queries that the index leaves open are searched exactly after it."""
     share = m / snapshot.view.n
     at_once = min(nq, MAX_THREADS)
-    index_ms = sum(choice.us_per_query for choice in choices) * nq / at_once / 1e3
+    index_ms = sum(choice.usual_us for choice in choices) * nq / at_once / 1e3
     open_share = 1.0 - min(choice.settled for choice in choices)
     exact_ms = open_share * _subset_ms(m, snapshot.view.n, snapshot.view.d, nq) if open_share else 0.0
     tail = snapshot.tail
-    tail_ms = 0.0 if tail is None else tail.n * share * tail.d * nq * _SCAN_NS / at_once / 1e6
+    tail_ms = 0.0 if tail is None else tail.n * share * tail.d * nq * SCAN_NS / at_once / 1e6
     return index_ms + exact_ms + tail_ms
 
 

@@ -1,16 +1,20 @@
 """Recall as it really is: recent questions asked again exactly, and compared.
 
-Where a band of selectivity misses its target, the effort for that band is raised; where it is met with room
-to spare, an effort once raised is lowered again.
+Where a band of selectivity misses its target, its effort is raised. Where the target is met for certain,
+less effort is tried on the same questions, and kept where it meets the target for certain too: an index is
+built for questions harder than those that most people ask.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from faissbase.ann.calibrate import lower_bound
 from faissbase.collection.answers import Moment, nearest_slots, planned_slots
 from faissbase.collection.asked import Question
 from faissbase.collection.planner import DEFAULT_RECALL, Wanted
@@ -18,6 +22,8 @@ from faissbase.collection.tuning import BANDS, band_of
 
 _EXACTLY = Wanted(recall=1.0)
 _Z = 1.96
+_ANSWERS_PART = 0.7  # of the budget; exact search takes most
+_QUESTIONS_LEAST = 64
 TOLERANCE = 1e-5  # float32 rounding, relative: a hit as near as the k-th counts
 
 
@@ -37,7 +43,9 @@ class Band:
     n_exact : int
         Of these questions, how many an exact path answered.
     effort_factor : float
-        By how much the effort of this band has been raised, this report included.
+        What the effort of this band is multiplied by since, this report included.
+    is_easy : bool
+        Whether enough questions tell that less effort might do.
     """
 
     share_above: float
@@ -49,6 +57,7 @@ class Band:
     target: float
     n_exact: int
     effort_factor: float = 1.0
+    is_easy: bool = False
 
     @property
     def is_below(self) -> bool:
@@ -90,72 +99,91 @@ class RecallReport:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What came of one question; its band is a place in `BANDS`."""
+    """What came of one question; its band is a place in `BANDS`, its target 0 where the effort was given."""
 
     band: int
     recall: float
     target: float
     is_exact: bool
+    k: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A question with its true answer: the distance of the last of ``k`` hits."""
+
+    question: Question
+    band: int
+    kth: float
+    k: int
 
 
 def measured_recall(moment: Moment, questions: Sequence[Question], budget_s: float) -> RecallReport:
     """Ask each question again, exactly and as it was asked, within ``budget_s`` seconds of CPU time.
 
-    A band that misses its target has its effort raised, and is asked again, as long as the budget lasts.
+    Efforts are changed by what is found, as long as the budget lasts.
     """
     start = time.process_time()
+    answered = list(_answered_within(moment, questions, start + _ANSWERS_PART * budget_s))
+    bands = []
+    for at in sorted({each.band for each in answered}):
+        of_band = [each for each in answered if each.band == at]
+        bands.append(_tuned(moment, at, of_band, start + budget_s))
+    return RecallReport(tuple(bands), len(questions), len(answered), time.process_time() - start)
+
+
+def _answered_within(moment: Moment, questions: Sequence[Question], until_s: float) -> Iterator[_Answered]:
+    """The true answers of those that have any; of one at least, whatever the time."""
+    for number, question in enumerate(questions):
+        if number and time.process_time() > until_s:
+            return
+        selection = moment.select(question.where)
+        if not selection.count:
+            continue
+        exact, _ = nearest_slots(moment, question.query, question.k, question.where, _EXACTLY)
+        band = band_of(selection.count / selection.n)
+        yield _Answered(question, band, float(exact[0, -1]), exact.shape[1])
+
+
+def _tuned(moment: Moment, at: int, answered: Sequence[_Answered], until_s: float) -> Band:
+    """What a band reaches, and its effort raised until it does, or lowered as long as it still does."""
     tuning = moment.snapshot.tuning
-    asked = list(questions)
-    bands: dict[int, Band] = {}
-    n_measured = 0
-    while asked and time.process_time() - start < budget_s:
-        measured = _measured_within(moment, asked, start + budget_s)
-        n_measured = n_measured or len(measured)
-        moved = set()
-        for at in sorted({each.band for _, each in measured}):
-            band = band_of_measured(at, [each for _, each in measured if each.band == at])
-            is_tunable = band.n_exact < band.n_queries and band.target > 0.0
-            if is_tunable and tuning.learn(at, band.recall, band.recall_low, band.target):
-                moved.add(at)
-            bands[at] = replace(band, effort_factor=tuning.factors[at])
-        if moved:
-            moment.snapshot.plans.clear()
-        asked = [each for each, found in measured if found.band in moved and bands[found.band].is_below]
-    ordered = tuple(bands[at] for at in sorted(bands))
-    return RecallReport(ordered, len(questions), n_measured, time.process_time() - start)
-
-
-def _measured_within(
-    moment: Moment, questions: Sequence[Question], until_s: float
-) -> list[tuple[Question, Measured]]:
-    measured: list[tuple[Question, Measured]] = []
-    for question in questions:
-        if measured and time.process_time() > until_s:
+    band = _measured(moment, at, answered)
+    is_tunable = band.n_exact < band.n_queries and band.target > 0.0
+    while is_tunable and band.is_below and tuning.raise_effort(at):
+        moment.snapshot.plans.clear()
+        if time.process_time() > until_s:
             break
-        found = _measure(moment, question)
-        if found is not None:
-            measured.append(found)
-    return measured
+        band = _measured(moment, at, answered)
+    while is_tunable and band.is_easy and time.process_time() < until_s:
+        before = tuning.factors[at]
+        if not tuning.lower_effort(at):
+            break
+        moment.snapshot.plans.clear()
+        tried = _measured(moment, at, answered)
+        if not tried.is_easy:
+            tuning.factors[at] = before
+            moment.snapshot.plans.clear()
+            break
+        band = tried
+    return replace(band, effort_factor=tuning.factors[at])
 
 
-def _measure(moment: Moment, question: Question) -> tuple[Question, Measured] | None:
-    """One question; None where nothing matches any more."""
-    selection = moment.select(question.where)
-    if not selection.count:
-        return None
-    exact, _ = nearest_slots(moment, question.query, question.k, question.where, _EXACTLY)
+def _measured(moment: Moment, at: int, answered: Sequence[_Answered]) -> Band:
+    return band_of_measured(at, [_asked_again(moment, each) for each in answered])
+
+
+def _asked_again(moment: Moment, answered: _Answered) -> Measured:
+    question = answered.question
     wanted = question.wanted
     plan, (distances, slots) = planned_slots(moment, question.query, question.k, question.where, wanted)
-    kth = float(exact[0, -1])
-    slack = TOLERANCE * (abs(kth) + 1e-30)
+    slack = TOLERANCE * (abs(answered.kth) + 1e-30)
     is_l2 = moment.snapshot.view.metric == "l2"
-    near = distances[0] <= kth + slack if is_l2 else distances[0] >= kth - slack
+    near = distances[0] <= answered.kth + slack if is_l2 else distances[0] >= answered.kth - slack
     n_right = int((near & (slots[0] >= 0)).sum())
-    share = selection.count / selection.n
     target = 0.0 if wanted.is_explicit else (wanted.recall or DEFAULT_RECALL)
-    recall = min(1.0, n_right / exact.shape[1])
     is_exact = plan.path not in ("index", "codes")
-    return question, Measured(band_of(share), recall, target, is_exact)
+    return Measured(answered.band, min(1.0, n_right / answered.k), target, is_exact, answered.k)
 
 
 def band_of_measured(at: int, measured: Sequence[Measured]) -> Band:
@@ -167,7 +195,18 @@ def band_of_measured(at: int, measured: Sequence[Measured]) -> Band:
     target = sum(each.target for each in measured) / n
     n_exact = sum(each.is_exact for each in measured)
     above, to = BANDS[at]
-    return Band(above, to, n, mean, low, high, target, n_exact)
+    return Band(above, to, n, mean, low, high, target, n_exact, is_easy=_is_easy(measured))
+
+
+def _is_easy(measured: Sequence[Measured]) -> bool:
+    """Whether the index meets every target that was asked for, each by enough questions to be certain."""
+    tunable = [each for each in measured if each.target > 0.0 and not each.is_exact]
+    for target in {each.target for each in tunable}:
+        asked = [each for each in tunable if each.target == target]
+        recalls = np.array([each.recall for each in asked])
+        if len(asked) < _QUESTIONS_LEAST or lower_bound(recalls, min(each.k for each in asked)) < target:
+            return False
+    return bool(tunable)
 
 
 def interval(recalls: Sequence[float]) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from faissbase.ann.curve import Choice, Curve
 from faissbase.ann.segment import Segment, open_segment
 from faissbase.ann.spec import Spec
 from faissbase.errors import FaissbaseError
+from faissbase.storage.arrival import Arrival
 from faissbase.storage.records import SegmentRow
 from faissbase.storage.segments import SegmentFolder
 from faissbase.types import Float32, Metric
@@ -81,9 +82,10 @@ def spec_of(row: SegmentRow) -> Spec:
 class Segments:
     """Opens segment files, and keeps what is open of one generation."""
 
-    def __init__(self, folder: Path, metric: Metric) -> None:
+    def __init__(self, folder: Path, metric: Metric, arrival: Arrival | None = None) -> None:
         self._files = SegmentFolder(folder)
         self._metric = metric
+        self._arrival = arrival
         self._lock = threading.Lock()
         self._generation = -1
         self._open: dict[str, LiveSegment] = {}
@@ -132,7 +134,8 @@ class Segments:
     def _open_one(self, row: SegmentRow, vectors: Float32) -> None:
         try:
             path = self._files.check(row.name, row.size_bytes, row.checksum)
-            index = open_segment(path, spec_of(row), self._metric, vectors, row.first_slot, row.stop_slot)
+            place = row.first_slot, row.stop_slot, self._arrival
+            index = open_segment(path, spec_of(row), self._metric, vectors, *place)
             live = LiveSegment(row, index, curve_of(row))
         except FaissbaseError as error:
             with self._lock:

@@ -51,8 +51,8 @@ class Stats:
     measured : dict
         Of an index in one segment, for the default recall: ``recall_low``, ``us_per_query``, ``effort``,
         ``rerank``, ``build_cpu_s``, as far as it was measured when it was built.
-    raised_efforts : dict of str to float
-        By which factor `recall_report` has raised the effort where filters leave so many per cent.
+    effort_factors : dict of str to float
+        What `recall_report` has the effort multiplied by where filters leave so many per cent.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Stats:
     memory_bytes: int
     damaged_segments: dict[str, str]
     measured: dict[str, float]
-    raised_efforts: dict[str, float]
+    effort_factors: dict[str, float]
     filter_cache_bytes: int
     path: str
 
@@ -103,7 +103,7 @@ def stats_of(store: Store, snapshot: Snapshot, filter_cache_bytes: int) -> Stats
         memory_bytes=sum(live.index.ram_bytes for live in segments) + snapshot.view.half_bytes,
         damaged_segments=store.damaged_segments,
         measured=_measured(segments[0]) if len(segments) == 1 else {},
-        raised_efforts=store.tuning.raised,
+        effort_factors=store.tuning.changed,
         filter_cache_bytes=filter_cache_bytes,
         path=str(store.folder),
     )

@@ -26,6 +26,7 @@ from faissbase.collection.segments import LiveSegment, Segments
 from faissbase.collection.selected import Selection
 from faissbase.collection.tuning import Tuning
 from faissbase.errors import ConflictError, CorruptionError, NotFoundError, NotReadyError, UnavailableError
+from faissbase.storage.arrival import Arrival
 from faissbase.storage.files import FolderLock
 from faissbase.storage.records import ReadTransaction, Records, State, WriteTransaction
 from faissbase.storage.vectors import VectorFile
@@ -144,6 +145,7 @@ class Store:
 
     ``hidden`` are slots that count as dead whatever the files say, ascending: of a collection that is never
     written again, where it is told elsewhere which of its records have been replaced or deleted since.
+    ``arrival`` brings the vectors of such a one, where they are not in the folder yet; it is closed too.
     """
 
     def __init__(
@@ -156,8 +158,10 @@ class Store:
         memory_bytes: int | None = None,
         bounds: Bounds = UNBOUNDED,
         hidden: Slots = NOTHING,
+        arrival: Arrival | None = None,
     ) -> None:
         self._hidden = hidden
+        self._arrival = arrival
         self.folder = folder
         self.config = config
         self.read_only = read_only
@@ -172,7 +176,7 @@ class Store:
         self._vectors: tuple[int, VectorFile] | None = None
         self._half: tuple[int, HalfCodes] | None = None
         self._half_bytes = _HALF_BYTES if memory_bytes is None else min(_HALF_BYTES, memory_bytes)
-        self._segments = Segments(folder, config.metric)
+        self._segments = Segments(folder, config.metric, arrival)
         self.tuning = Tuning()
         self.on_snapshot: Callable[[Snapshot], None] | None = None
         try:
@@ -186,6 +190,8 @@ class Store:
             if not read_only:
                 self.remove_other_generations()
             self._integrity = BlockCheck(self.records, self.vector_file(state.generation), state)
+            if arrival is not None:
+                arrival.check_with(self._check_arrived)
             self._rows = _RowCache(state.generation)
         except BaseException:
             self.close()
@@ -205,15 +211,27 @@ class Store:
         """
         with self._files:
             if self._vectors is None or self._vectors[0] < generation:
-                path = vectors_path(self.folder, generation)
-                if not path.exists():
-                    self._explain_missing(path, generation)
                 # Whoever still reads the older file keeps it alive; it closes with its last reader.
-                opened = VectorFile(path, self.config.dimension, writable=not self.read_only)
-                self._vectors = (generation, opened)
+                self._vectors = (generation, self._opened_vectors(generation))
             elif self._vectors[0] > generation:
                 raise ConflictError(f"generation {generation} of the slots has been replaced")
             return self._vectors[1]
+
+    def _opened_vectors(self, generation: int) -> VectorFile:
+        path = vectors_path(self.folder, generation) if self._arrival is None else self._arrival.path
+        if not path.exists():
+            self._explain_missing(path, generation)
+        is_writable = not self.read_only
+        return VectorFile(path, self.config.dimension, writable=is_writable, arrival=self._arrival)
+
+    def _check_arrived(self, slots: Slots, vectors: Float32) -> None:
+        """Compare vectors that came from elsewhere with the checksums of their records, where these live."""
+        with self.records.read_transaction() as transaction:
+            rows = transaction.stored_rows(slots)
+        vector_of = dict(zip(slots.tolist(), vectors, strict=True))
+        for row in rows:
+            if row.slot not in vector_of or not fits(row, vector_of[row.slot].tobytes()):
+                raise CorruptionError(f"{self.folder}: record {row.id!r} in slot {row.slot} is damaged")
 
     def _explain_missing(self, path: Path, generation: int) -> None:
         with self.records.read_transaction() as transaction:
@@ -365,7 +383,7 @@ class Store:
         if self._half is None or self._half[0] != generation:
             config = self.config
             self._half = generation, half_codes(config.dimension, config.metric, self._half_bytes)
-        return FlatView(vectors, self.config.metric, self._half[1])
+        return FlatView(vectors, self.config.metric, self._half[1], self._arrival)
 
     # ---- rows ------------------------------------------------------------------------------------
 
@@ -451,11 +469,18 @@ class Store:
         return other
 
     def close(self) -> None:
+        if self._arrival is not None:
+            self._arrival.close()
         self._segments.close()
         with self._lock:
             self.records.close()
         self._vectors = None
         self._use.release()
+
+    def begin_arrival(self) -> None:
+        """Bring the vectors that are not here yet, in the background."""
+        if self._arrival is not None:
+            self._arrival.begin()
 
     def checkpoint(self, transaction: WriteTransaction) -> None:
         """Make the slots of all redo copies durable, then drop the copies."""

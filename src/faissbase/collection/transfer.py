@@ -165,7 +165,7 @@ def export(moment: Moment, path: Path, where: Filter, *, progress: bool = False)
 def _batch(moment: Moment, slots: np.ndarray[Any, np.dtype[np.int64]]) -> Batch:
     assert moment.transaction is not None
     rows = checked_rows(moment.transaction, slots, moment.store.vector_file(moment.snapshot.state.generation))
-    vectors = _given_vectors(moment.snapshot.view.vectors[slots], np.array([row.norm for row in rows]))
+    vectors = _given_vectors(moment.snapshot.view.rows(slots), np.array([row.norm for row in rows]))
     metadatas = [orjson.loads(row.metadata_json) for row in rows]
     return Batch(vectors, [row.id for row in rows], metadatas, [row.document for row in rows])
 

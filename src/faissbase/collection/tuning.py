@@ -1,4 +1,4 @@
-"""What searches have taught: by how much the effort is raised, band of selectivity by band.
+"""What searches have taught: by what the effort is multiplied, band of selectivity by band.
 
 Knows shares and factors; not what is searched.
 """
@@ -13,8 +13,11 @@ from itertools import pairwise
 _EDGES = (0.0, 0.001, 0.01, 0.1, 0.5, 0.999, 1.0)
 BANDS: tuple[tuple[float, float], ...] = tuple(pairwise(_EDGES))
 
-_UP, _DOWN, _MOST = 1.5, 1.25, 16.0
-_ROOM = 0.02  # a target met by more than this allows less effort
+UNFILTERED = len(BANDS) - 1
+"""The band of searches that a filter leaves all to. Only there less effort is safe: in others, the number of
+candidates that must turn up depends on it."""
+
+_UP, _DOWN, _MOST, _LEAST = 1.5, 0.8, 16.0, 0.25
 
 
 def band_of(share: float) -> int:
@@ -33,20 +36,24 @@ class Tuning:
     def factor(self, share: float) -> float:
         return self.factors[band_of(share)]
 
-    def learn(self, band: int, recall: float, recall_low: float, target: float) -> bool:
-        """Raise the effort of a band that missed its target, lower one raised too far; whether it moved."""
-        before = self.factors[band]
-        if recall < target:
-            self.factors[band] = min(_MOST, before * _UP)
-        elif recall_low > min(1.0, target + _ROOM) and before > 1.0:
-            self.factors[band] = max(1.0, before / _DOWN)
-        return self.factors[band] != before
+    def raise_effort(self, band: int) -> bool:
+        """More effort for a band that missed its target; whether there is more."""
+        return self._moved(band, min(_MOST, self.factors[band] * _UP))
+
+    def lower_effort(self, band: int) -> bool:
+        """Less effort for a band that would meet its target with less; whether that may be."""
+        least = _LEAST if band == UNFILTERED else 1.0
+        return self._moved(band, max(least, self.factors[band] * _DOWN))
+
+    def _moved(self, band: int, factor: float) -> bool:
+        before, self.factors[band] = self.factors[band], factor
+        return factor != before
 
     @property
-    def raised(self) -> dict[str, float]:
-        """The bands with more effort than the build measured, as people read them."""
+    def changed(self) -> dict[str, float]:
+        """The bands with another effort than the build measured, as people read them."""
         return {
-            f"{100 * above:g} to {100 * to:g} %": factor
+            f"{100 * above:g} to {100 * to:g} %": round(factor, 4)
             for (above, to), factor in zip(BANDS, self.factors, strict=True)
             if factor != 1.0
         }

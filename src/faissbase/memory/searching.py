@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import BindParameter, ColumnElement, Engine, Select, bindparam, or_, select
+from sqlalchemy import BindParameter, ColumnElement, Engine, Row, Select, bindparam, or_, select
 from sqlalchemy.orm import Session
 
 from faissbase.memory import databases
@@ -96,13 +96,16 @@ class Hits:
     told: Mapping[MemoryId, Told] = field(default_factory=dict)
 
 
-_COLUMNS = ["id" if each.name == "memory_id" else each.name for each in fields(Told)]
-_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
-_TELL = select(*(Memory.__table__.c[name] for name in _COLUMNS)).where(Memory.__table__.c.id.in_(_IDS))
-_LINKS = Link.__table__.c
+_AT_ONCE = 16
+"""Ids in one statement: as many always, so that nothing of it is made anew for each search."""
+
+_MEMORIES, _LINKS = Memory.__table__.c, Link.__table__.c
+_COLUMNS = [_MEMORIES["id" if each.name == "memory_id" else each.name] for each in fields(Told)]
+_IDS: list[BindParameter[Any]] = [bindparam(f"id_{number}") for number in range(_AT_ONCE)]
+_TELL = select(*_COLUMNS).where(_MEMORIES.id.in_(_IDS))
 _LINKED = (
-    select(_LINKS.memory_id, _LINKS.other_id)
-    .where(_LINKS.memory_id.in_(_IDS))
+    select(_LINKS.memory_id, *_COLUMNS)
+    .where(_LINKS.memory_id.in_(_IDS), _MEMORIES.id == _LINKS.other_id)
     .order_by(_LINKS.similarity.desc(), _LINKS.other_id)
 )
 _NOTES_MAX = 20_000
@@ -116,33 +119,43 @@ class Notes:
         self._lock = threading.Lock()
         self._version: tuple[int, int] | None = None
         self._told: dict[MemoryId, Told] = {}
-        self._linked: dict[MemoryId, list[int]] = {}
+        self._linked: dict[MemoryId, list[Told]] = {}
 
     def told(self, ids: Collection[MemoryId], version: tuple[int, int] | None) -> dict[MemoryId, Told]:
         """What there is to tell of memories, by id."""
         with self._lock:
             self._turn_to(version)
-            missing = [each for each in ids if each not in self._told]
-            if missing:
-                with databases.connected(self._engine) as connection:
-                    rows = connection.execute(_TELL, {"ids": missing})
-                    self._told |= {row[0]: Told(*row) for row in rows}
+            for row in self._read(_TELL, [each for each in ids if each not in self._told]):
+                self._told[row.id] = Told(*tuple(row))
             return {each: self._told[each] for each in ids if each in self._told}
 
-    def linked(self, ids: Collection[MemoryId], version: tuple[int, int] | None) -> dict[MemoryId, list[int]]:
-        """The ids that each memory is linked to, the nearest first."""
+    def linked(
+        self, ids: Collection[MemoryId], version: tuple[int, int] | None
+    ) -> dict[MemoryId, list[Told]]:
+        """What each memory is linked to, the nearest first."""
         with self._lock:
             self._turn_to(version)
             missing = [each for each in ids if each not in self._linked]
-            if missing:
-                self._linked |= {each: [] for each in missing}
-                with databases.connected(self._engine) as connection:
-                    for one, other in connection.execute(_LINKED, {"ids": missing}):
-                        self._linked[one].append(other)
+            self._linked |= {each: [] for each in missing}
+            for row in self._read(_LINKED, missing):
+                self._linked[row.memory_id].append(Told(*tuple(row)[1:]))
             return {each: self._linked[each] for each in ids}
 
+    def _read(self, statement: Select[Any], ids: Sequence[MemoryId]) -> list[Row[Any]]:
+        if not ids:
+            return []
+        found: list[Row[Any]] = []
+        with databases.connected(self._engine) as connection:
+            for start in range(0, len(ids), _AT_ONCE):
+                some = list(ids[start : start + _AT_ONCE])
+                some += some[-1:] * (_AT_ONCE - len(some))
+                values = {each.key: id for each, id in zip(_IDS, some, strict=True)}
+                found += connection.execute(statement, values).all()
+        return found
+
     def _turn_to(self, version: tuple[int, int] | None) -> None:
-        if version is None or version != self._version or len(self._told) > _NOTES_MAX:
+        is_full = len(self._told) + len(self._linked) > _NOTES_MAX
+        if version is None or version != self._version or is_full:
             self._told, self._linked, self._version = {}, {}, version
 
 
@@ -216,15 +229,13 @@ def links_of(
     """What each hit is linked to, the nearest first, of the same conversation and scope."""
     version = replica_of(engine, conversation_id).version
     linked = notes.linked([each.memory_id for each in hits.found], version)
-    told = notes.told({other for others in linked.values() for other in others}, version)
     if wanted.as_of:  # as they were then
-        told = {each: hits.told[each] for each in told if each in hits.told}
+        return {
+            memory_id: [hits.told[other.memory_id] for other in others if other.memory_id in hits.told]
+            for memory_id, others in linked.items()
+        }
     return {
-        memory_id: [
-            told[other]
-            for other in others
-            if other in told and (wanted.as_of or told[other].may_be_told(conversation_id, wanted))
-        ]
+        memory_id: [other for other in others if other.may_be_told(conversation_id, wanted)]
         for memory_id, others in linked.items()
     }
 

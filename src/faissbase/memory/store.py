@@ -238,11 +238,11 @@ class FAISSVectorStore:
             standings = self._standings[slice(len(self._ids)) if allowed is None else allowed]
             weights = _EVEN if weigh is None else weigh(standings)
             places, cosines = self._candidates(query, int(k), weights, allowed)
-            scores = np.nan_to_num(weights[places].scored(cosines), nan=-np.inf)
+            scores = _nan_last(weights[places].scored(cosines))
             if len(scores) > k:  # with all that equal the last of them, of which the newest come first
                 near = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
                 places, cosines, scores = places[near], cosines[near], scores[near]
-            newest = np.nan_to_num(standings.occurred_s[places], nan=-np.inf)
+            newest = _nan_last(standings.occurred_s[places])
             order = np.lexsort((places, -newest, -scores))[:k]
             slots = places if allowed is None else allowed[places]
             return [
@@ -367,6 +367,10 @@ def _highest(scores: Float32, most: int) -> Slots:
     if most >= len(scores):
         return np.arange(len(scores))
     return np.argpartition(scores, len(scores) - most)[len(scores) - most :]
+
+
+def _nan_last(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.where(np.isnan(values), -np.inf, values)
 
 
 def _grown(array: npt.NDArray[Any], n: int) -> npt.NDArray[Any]:

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from faissbase.dropin.frames import MEDIA, PATH
 from faissbase.errors import AlreadyExistsError, InvalidInputError, UnavailableError
-from faissbase.server import access, backups, dropin, indexes, logs, searches, vectors, watching
+from faissbase.server import access, backups, dropin, indexes, logs, pages, searches, vectors, watching
 from faissbase.server.bodies import JSON, Held, media_of, read_body
 from faissbase.server.downloads import CONTENT_TYPE as TAR
 from faissbase.server.downloads import Download
@@ -94,6 +94,7 @@ class Server:
         self._answered = Answered()
         self._held = Held(settings.max_held_bytes)
         self._router = Router(OPERATIONS)
+        self._pages = pages.pages() if settings.console else {}
         self._dropin = dropin.DropIn(settings, tenants.folder, self._claimed, self._room)
 
     # ---- letting in ------------------------------------------------------------------------------
@@ -120,9 +121,11 @@ class Server:
         self._dropin.runs_in(asyncio.get_running_loop())
         self.metrics.n_in_flight += 1
         try:
-            op = OPEN_PATHS.get(scope["path"])
+            op, page = OPEN_PATHS.get(scope["path"]), self._pages.get(scope["path"])
             if op is not None:
                 await self._serve_open(op, scope, send, story)
+            elif page is not None:
+                await _send_page(page, scope["method"], heads, send, story)
             else:
                 story.key = self._let_in(scope, heads)
                 self._rates.take(story.key.tenant)
@@ -154,9 +157,16 @@ class Server:
         is_shown = self._is_public or self.settings.tls_elsewhere
         if self._keys.are_there or (is_shown and not self.settings.insecure):
             raise Unauthenticated("send your API key as X-API-Key, or as Authorization: Bearer")
-        if not self._is_public and _is_from_a_page(heads):
+        if not self._is_public and self._is_from_elsewhere(scope["scheme"], heads):
             raise Unauthenticated("while there are no keys, pages in a browser are not served: make a key")
         return NOBODY
+
+    def _is_from_elsewhere(self, scheme: str, heads: Heads) -> bool:
+        """Whether a page in a browser may have sent it that is not the console."""
+        host = heads.get(b"host", b"").lower()
+        origin, own = heads.get(b"origin"), b"%s://%s" % (scheme.encode(), host)
+        is_ours = origin is None or (bool(self._pages) and origin == own)
+        return not is_ours or not _is_of_this_machine(host)
 
     async def _fail(self, error: Exception, send: Send, story: _Story) -> None:
         ours = as_ours(error)
@@ -215,41 +225,12 @@ class Server:
         assert key is not None
         key.require(op.scope)
         query = query_of(op, scope["query_string"])
-        if op.body is None and (heads.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in heads):
-            raise InvalidInputError("this route takes no body")
-        raw = b""
-        if op.body is not None:
-            raw = await read_body(
-                receive,
-                heads.get(b"content-length", b"").decode("latin-1"),
-                self._held,
-                most_bytes=self.settings.max_body_bytes,
-                timeout_s=self.settings.body_timeout_s,
-                is_there=cycle is not None and not cycle.more_body,
-            )
+        raw = await self._body(op, heads, receive, is_there=cycle is not None and not cycle.more_body)
         self.metrics.n_waiting += 1
         try:
             if self.is_stopping:
                 raise UnavailableError("the server is stopping")
-            kinds = (
-                heads.get(name, b"").decode("latin-1") for name in (b"content-encoding", b"content-type")
-            )
-            body = (raw, *kinds) if op.body is not None else None
-            accept = heads.get(b"accept", b"").decode("latin-1")
-            media = CONTENT_TYPE if op.answer is bytes else JSON if op.answer is not None else None
-            call = Call(
-                key,
-                self._tenants,
-                self._keys,
-                self.settings,
-                self.metrics,
-                path,
-                query,
-                body,
-                accept,
-                media,
-                self._dropin,
-            )
+            call = self._call(op, key, path, query, raw, heads)
             status, content = await self._answer(op, call, scope["path"], heads, cycle)
         finally:
             self.metrics.n_waiting -= 1
@@ -259,6 +240,41 @@ class Server:
             await content.send(receive, send)
             return
         await _send(send, story, status, content, call.media)
+
+    async def _body(self, op: Operation, heads: Heads, receive: Receive, *, is_there: bool) -> bytes:
+        """The body as it was sent, empty where the route takes none; to be given back to ``_held``."""
+        length = heads.get(b"content-length", b"0" if op.body is None else b"").decode("latin-1")
+        if op.body is None:
+            if length != "0" or b"transfer-encoding" in heads:
+                raise InvalidInputError("this route takes no body")
+            return b""
+        return await read_body(
+            receive,
+            length,
+            self._held,
+            most_bytes=self.settings.max_body_bytes,
+            timeout_s=self.settings.body_timeout_s,
+            is_there=is_there,
+        )
+
+    def _call(
+        self, op: Operation, key: Key, path: dict[str, str], query: dict[str, Any], raw: bytes, heads: Heads
+    ) -> Call:
+        """All that an operation is handed."""
+        kinds = (heads.get(name, b"").decode("latin-1") for name in (b"content-encoding", b"content-type"))
+        return Call(
+            key,
+            self._tenants,
+            self._keys,
+            self.settings,
+            self.metrics,
+            path,
+            query,
+            (raw, *kinds) if op.body is not None else None,
+            heads.get(b"accept", b"").decode("latin-1"),
+            CONTENT_TYPE if op.answer is bytes else JSON if op.answer is not None else None,
+            self._dropin,
+        )
 
     async def _serve_faiss(
         self, scope: Scope, heads: Heads, receive: Receive, send: Send, story: _Story
@@ -365,6 +381,21 @@ async def _send(
     await send({"type": "http.response.body", "body": content})
 
 
+async def _send_page(page: pages.Page, method: str, heads: Heads, send: Send, story: _Story) -> None:
+    """A file of the console, or that the caller has it already."""
+    story.route = pages.ROUTE
+    if method not in ("GET", "HEAD"):
+        raise WrongMethod(method, pages.METHODS)
+    is_known = page.is_known(heads.get(b"if-none-match", b""))
+    story.status, content = (304, b"") if is_known else (page.status, page.content)
+    story.bytes_out = len(content)
+    headers = [(b"x-request-id", story.request_id.encode()), *page.headers]
+    if not is_known:
+        headers.append((b"content-length", str(len(content)).encode()))
+    await send({"type": "http.response.start", "status": story.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
 async def _begin(
     send: Send,
     story: _Story,
@@ -396,13 +427,12 @@ def _sent_key(scope: Scope) -> str | None:
     return sent.pop() if len(sent) == 1 else "" if sent else None
 
 
-def _is_from_a_page(heads: Heads) -> bool:
-    """Whether a page in a browser may have sent it, by another name for this machine or from elsewhere."""
+def _is_of_this_machine(host: bytes) -> bool:
+    """Whether the header ``Host`` has a name that leads here only: a page of others comes by another."""
     try:
-        host = urlsplit(f"//{heads.get(b'host', b'').decode('latin-1').lower()}").hostname or ""
+        return is_own_name(urlsplit(f"//{host.decode('latin-1')}").hostname or "")
     except ValueError:
-        return True
-    return b"origin" in heads or not is_own_name(host)
+        return False
 
 
 def _request_id(heads: Heads) -> str:

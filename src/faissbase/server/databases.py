@@ -9,7 +9,7 @@ from typing import IO, Any, Protocol, TypeAlias
 from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.collection.stats import Served
 from faissbase.collection.store import Config
-from faissbase.database.database import Database
+from faissbase.database.database import DEFAULT_TENANT, Database
 from faissbase.database.placements import Places
 from faissbase.sharded.bucket import open_bucket
 from faissbase.sharded.database import REFRESH_S, ShardedDatabase
@@ -132,5 +132,25 @@ def sharded_databases(
             bounds=bounds,
             refresh_s=refresh_s,
         )
+
+    return opened
+
+
+def deployed_databases(
+    url: str, cache: Path, *, read_only: bool, bounds: Bounds = UNBOUNDED, refresh_s: float = REFRESH_S
+) -> OpenDatabase:
+    """What opens the datasets that a deployment on Ray serves: each tenant has one of its own.
+
+    That of the default tenant has the name in the URL, those of others that name, a hyphen and theirs. Joins
+    the cluster at once.
+    """
+    from faissbase.sharded import runner  # ray costs nobody else anything
+
+    name = runner.joined(url)
+
+    def opened(tenant: str) -> ShardedDatabase:
+        own = name if tenant == DEFAULT_TENANT else f"{name}-{tenant}"
+        cluster = runner.RayCluster(own)
+        return cluster.connect(cache / tenant, read_only=read_only, bounds=bounds, refresh_s=refresh_s)
 
     return opened

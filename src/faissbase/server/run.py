@@ -25,12 +25,18 @@ from faissbase.errors import AccessError, InvalidInputError, NotReadyError, Unav
 from faissbase.server import logs
 from faissbase.server.app import Server
 from faissbase.server.cors import with_cors
-from faissbase.server.databases import OpenDatabase, folder_databases, sharded_databases
+from faissbase.server.databases import (
+    OpenDatabase,
+    deployed_databases,
+    folder_databases,
+    sharded_databases,
+)
 from faissbase.server.keys import Keys
 from faissbase.server.protocol import Protocol
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
 from faissbase.sharded.bucket import open_bucket
+from faissbase.sharded.deployment import is_deployed
 from faissbase.storage.files import remove_drafts
 from faissbase.storage.malloc import share_freed_memory
 from faissbase.types import Durability
@@ -135,7 +141,9 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
 
 def _store(settings: Settings) -> str | None:
     """The URL that is served, as messages have it; says what is wrong with it."""
-    return None if settings.url is None else open_bucket(settings.url).url
+    if settings.url is None or is_deployed(settings.url):
+        return settings.url
+    return open_bucket(settings.url).url
 
 
 def _databases(settings: Settings, folder: Path) -> OpenDatabase:
@@ -143,6 +151,14 @@ def _databases(settings: Settings, folder: Path) -> OpenDatabase:
     cache = Path(settings.shard_cache).absolute() if settings.shard_cache else folder / SHARDS_FOLDER
     budget = settings.memory_budget or None
     bounds = Bounds(settings.max_metadata_bytes, settings.max_answer_bytes)
+    if settings.url is not None and is_deployed(settings.url):
+        return deployed_databases(
+            settings.url,
+            cache,
+            read_only=bool(settings.follow),
+            bounds=bounds,
+            refresh_s=settings.refresh_s,
+        )
     if settings.url is not None:
         return sharded_databases(
             settings.url,

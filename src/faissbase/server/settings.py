@@ -13,6 +13,7 @@ from typing import Any
 
 from faissbase.errors import InvalidInputError
 from faissbase.sharded.bucket import is_url
+from faissbase.sharded.deployment import is_deployed, parsed
 from faissbase.types import DURABILITIES
 
 ENVIRONMENT_PREFIX = "FAISSBASE_"
@@ -38,6 +39,7 @@ class Settings:
     tls_elsewhere: bool = _setting(False, "TLS ends before this server, as at a proxy: keys come without it")
     insecure: bool = _setting(False, "listen on a public address without keys or without TLS all the same")
     cors_origins: str = _setting("", "origins whose pages a browser lets ask, with commas between; or *")
+    console: bool = _setting(True, "the console at /console, for people with a browser")
     durability: str = _setting("full", "full, or relaxed: a crash of the machine may lose the last writes")
     shards: str = _setting("", "URL of object storage whose datasets are served, instead of the folder's")
     follow: str = _setting("", "URL of object storage whose published versions are served, read-only")
@@ -218,8 +220,12 @@ def _check_urls(settings: Settings) -> None:
         raise InvalidInputError("shards serves a store, follow a read-only copy of one: give one of both")
     for name in ("shards", "follow"):
         url = getattr(settings, name)
-        if url and not is_url(url):
-            raise InvalidInputError(f"{name} must be a URL such as s3://bucket/prefix, got {url!r}")
+        if url and is_deployed(url):
+            parsed(url)
+        elif url and not is_url(url):
+            raise InvalidInputError(
+                f"{name} must be a URL such as s3://bucket/prefix or ray://auto, got {url!r}"
+            )
 
 
 def _check_together(settings: Settings) -> None:

@@ -16,11 +16,14 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from faissbase._version import __version__
+from faissbase.dropin.frames import PATH as FAISS
 from faissbase.server.app import STORY, TRACE_ID
+from faissbase.server.pages import ROUTE as CONSOLE
 from faissbase.server.routing import PREFIX
 
 _PATH = "/v1/traces"
 _SEND_S = 5.0
+_WHOLE = (FAISS, CONSOLE)  # routes that say all of their path
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 _CONTEXT = TraceContextTextMapPropagator()
 
@@ -81,7 +84,7 @@ def _tell(span: Span, method: str, story: Any) -> None:
     if story.key is not None:
         span.set_attribute("faissbase.tenant", story.key.tenant)
     if story.route != "none":
-        route = PREFIX + story.route
+        route = story.route if story.route in _WHOLE else PREFIX + story.route
         span.update_name(f"{method} {route}")
         span.set_attribute("http.route", route)
     if story.status >= 500:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -26,6 +27,7 @@ from faissbase.errors import (
     NotReadyError,
     UnavailableError,
 )
+from faissbase.sharded.ranges import PIECE_BYTES, copy_to
 from faissbase.storage.files import from_os_error, os_errors, sync_data, sync_folder
 
 SCHEMES = ("file", "memory", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
@@ -98,6 +100,19 @@ class Bucket(Protocol):
 
     def download(self, file: File, target: Path) -> None:
         """Bring the object of a file to ``target``, checked; `CorruptionError` where it is another."""
+        ...
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a folder of this machine, whose objects need not be fetched."""
+        ...
+
+    def size(self, key: str) -> int:
+        """How many bytes an object has, or `NotFoundError`."""
+        ...
+
+    def read(self, key: str, start: int, size_bytes: int) -> bytes:
+        """A part of an object, unchecked; fewer bytes where the store brings fewer."""
         ...
 
 
@@ -261,11 +276,12 @@ class ObjectBucket:
         return file
 
     def download(self, file: File, target: Path) -> None:
+        _remove(target)
         with _store_errors(f"cannot read {self.url}/{file.key}"):
             if self._folder is not None and _linked(self._folder / file.key, target):
                 found = target.stat().st_size, checksum_of(target)
             else:
-                found = self._fetch(file.key, target)
+                found = self._fetch(file.key, target, file.size_bytes)
         if found != (file.size_bytes, file.checksum):
             with suppress(OSError):
                 target.unlink()
@@ -276,22 +292,36 @@ class ObjectBucket:
 
     def fetch(self, key: str, target: Path) -> None:
         """Bring an object of somebody else's, whose checksum nobody knows, to ``target``."""
+        _remove(target)
         with _store_errors(f"cannot read {self.url}/{key}"):
-            self._fetch(key, target)
+            self._fetch(key, target, self.size(key))
 
-    def _fetch(self, key: str, target: Path) -> tuple[int, str]:
+    def _fetch(self, key: str, target: Path, expected_bytes: int) -> tuple[int, str]:
+        """Copy an object; its size and checksum. One that should be small takes one request."""
+        if expected_bytes <= PIECE_BYTES:
+            content = self.get(key)
+            with os_errors(f"cannot write {target}"):
+                target.write_bytes(content)
+            return len(content), xxh3_128(content).hexdigest()
+        size_bytes = self.size(key)
+        with os_errors(f"cannot write {target}"), open(target, "wb", buffering=0) as out:
+            return size_bytes, copy_to(out.fileno(), partial(self.read, key), size_bytes)
+
+    @property
+    def is_here(self) -> bool:
+        return self._folder is not None
+
+    def size(self, key: str) -> int:
         import obstore
 
-        digest, size = xxh3_128(), 0
-        pieces = obstore.get(self._store, key).stream(min_chunk_size=_PIECE_BYTES)
-        with os_errors(f"cannot write {target}"), open(target, "wb", buffering=0) as out:
-            for piece in pieces:
-                digest.update(piece)
-                written = memoryview(piece)
-                size += len(written)
-                while written:
-                    written = written[out.write(written) :]
-        return size, digest.hexdigest()
+        with _store_errors(f"cannot read {self.url}/{key}"):
+            return int(obstore.head(self._store, key)["size"])
+
+    def read(self, key: str, start: int, size_bytes: int) -> bytes:
+        import obstore
+
+        with _store_errors(f"cannot read {self.url}/{key}"):
+            return bytes(obstore.get_range(self._store, key, start=start, length=size_bytes))
 
     def _sync(self, key: str) -> None:
         """Make an object of a folder last, its name included; other stores answer when it does."""
@@ -309,6 +339,12 @@ class ObjectBucket:
             if path in self._settled:
                 return
             self._settled.add(path)
+
+
+def _remove(target: Path) -> None:
+    """Make way: what is there may be a second name of another object, which must not be written to."""
+    with os_errors(f"cannot replace {target}"):
+        target.unlink(missing_ok=True)
 
 
 def _linked(source: Path, target: Path) -> bool:

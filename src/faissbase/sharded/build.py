@@ -16,6 +16,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 from xxhash import xxh3_128_hexdigest
 
@@ -36,13 +37,14 @@ from faissbase.sharded.measuring import Merging, Recall
 from faissbase.sharded.sources import Source
 from faissbase.sharded.stages import MeasureJob, SampleJob, Settings, ShardJob, recall_stage, shard_stage
 from faissbase.storage.files import draft_folder, os_errors
-from faissbase.types import METRICS, Slots
+from faissbase.types import METRICS, Float32, Slots
 
+QUERIES_LEAST = 100
 SHARD_ROWS = 10_000_000
 SHARD_BYTES = 8 << 30
 """A shard has so many rows, or so many bytes of vectors, where nothing is said."""
 
-_FORMAT = 1
+_FORMAT = 2
 _POLL_S = 0.25
 
 Progress = Callable[[str, int, int], None]
@@ -109,6 +111,9 @@ class Request:
         At most; shards are as many as that takes, of equal sizes.
     is_replacing : bool
         Whether the shards of a dataset that is there may be replaced.
+    queries : float32[nq, d] or None
+        Questions that were really asked: effort and recall are measured with them, instead of with rows that
+        are held out. `QUERIES_LEAST` or more.
     options : dict
         What workers need to open the bucket, beside its URL; see `open_bucket`.
     """
@@ -118,6 +123,7 @@ class Request:
     ram_bytes: int | None = None
     rows_per_shard: int | None = None
     is_replacing: bool = False
+    queries: Float32 | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def fingerprint(self, source: Source) -> str:
@@ -125,6 +131,8 @@ class Request:
         settings = self.settings
         facts = [_FORMAT, source.fingerprint(), settings.metric, settings.codec, self.ram_bytes]
         facts += [self.rows_per_shard, settings.n_queries, settings.seed, settings.recall == 1.0]
+        if self.queries is not None:
+            facts.append(xxh3_128_hexdigest(np.asarray(self.queries, np.float32).tobytes()))
         return xxh3_128_hexdigest(orjson.dumps(facts))
 
 
@@ -266,17 +274,29 @@ class _Run:
 
     def _sample(self, source: Source, settings: Settings, shard_rows: int) -> dict[str, Any]:
         found = self.ledger.read("sample")
-        if found is not None and not are_there(self.bucket, _files(found["queries"], found["quantizer"])):
+        files = _files(*(found[name] for name in ("queries", "given", "quantizer"))) if found else []
+        if found is not None and not are_there(self.bucket, files):
             self.ledger.forget("sample")
             found = None
         if found is None:
             self.progress("training", 0, 0)
             spec = settings.index(shard_rows, source.dimension)
-            job = SampleJob(self.place, source, settings, spec)
+            job = SampleJob(self.place, source, settings, spec, self._queries(source, settings))
             list(self.executor.run(stages.sample, [job]))
             found = self.ledger.read("sample")
         assert found is not None
         return found
+
+    def _queries(self, source: Source, settings: Settings) -> Float32 | None:
+        """The real queries in the form of stored vectors, checked."""
+        if self.request.queries is None:
+            return None
+        queries, _ = inputs.check_queries(self.request.queries, source.dimension, settings.metric)
+        if len(queries) < QUERIES_LEAST:
+            raise InvalidInputError(
+                f"{len(queries)} queries are too few to measure with: give {QUERIES_LEAST} or more, or none"
+            )
+        return queries
 
     def _shards(
         self, source: Source, settings: Settings, n_shards: int, sample: dict[str, Any]

@@ -1,11 +1,13 @@
 """Shards on this machine: downloaded once, checked, and kept while anybody has them open.
 
-<cache>/<dataset uuid>/<shard>/         a collection's files, as the shard's builder wrote them
+<cache>/<dataset uuid>/<shard>/         a collection's files, as the shard's builder wrote them; the vectors
+                                        may come last, while the shard answers already
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,20 +16,27 @@ from pathlib import Path
 import numpy as np
 
 from faissbase.errors import CorruptionError, FaissbaseError, UnavailableError
+from faissbase.sharded.arriving import ArrivingRows
 from faissbase.sharded.bucket import Bucket, File, checksum_of
 from faissbase.sharded.manifest import Shard
 from faissbase.storage.files import FolderLock, draft_folder, os_errors, remove_drafts
 from faissbase.types import Slots
 
+WAITS_BYTES = 64 << 20
 _DOWNLOADS = 4
+_ROWS = re.compile(r"vectors\.\d+\.f32")
 
 
 class Cache:
-    """The shards of one dataset in a folder. Several processes may share it."""
+    """The shards of one dataset in a folder. Several processes may share it.
 
-    def __init__(self, folder: Path, bucket: Bucket) -> None:
+    ``waits_bytes``: a shard is opened before its vectors are here where they take more.
+    """
+
+    def __init__(self, folder: Path, bucket: Bucket, waits_bytes: int = WAITS_BYTES) -> None:
         self.folder = folder
         self._bucket = bucket
+        self._waits_bytes = waits_bytes
         self._hidden: dict[str, Slots] = {}
         with os_errors(f"cannot create {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -42,12 +51,50 @@ class Cache:
         UnavailableError, NotFoundError
             The store fails, or an object is gone.
         """
+        folder = self._with(shard, shard.files)
+        for file in self._late(shard):
+            if not (folder / file.path).exists():
+                with os_errors(f"cannot write to {self.folder}"), draft_folder(self.folder) as draft:
+                    self._bucket.download(file, draft / "late")
+                    _moved(draft / "late", folder / file.path)
+        return folder
+
+    def ready(self, shard: Shard) -> Path:
+        """The folder of a shard with all that it takes to open it: `arrival` brings what is not there yet."""
+        late = self._late(shard)
+        return self._with(shard, [file for file in shard.files if file not in late])
+
+    def arrival(self, shard: Shard, dimension: int) -> ArrivingRows | None:
+        """The rows of a shard that is `ready`, on their way; None where they are in its folder.
+
+        Raises
+        ------
+        CorruptionError, NotFoundError
+            Their object has another size, or is gone.
+        """
+        folder = self.folder / shard.name
+        for file in self._late(shard):
+            if not (folder / file.path).exists():
+                _check_size(self._bucket, file)
+                return ArrivingRows(self._bucket, file, folder, dimension)
+        return None
+
+    def _late(self, shard: Shard) -> tuple[File, ...]:
+        """What a shard can answer without, a few rows aside: vectors beside an index of codes.
+
+        A graph over the vectors, and a shard that is scanned, need all of them for the first answer.
+        """
+        if self._bucket.is_here or shard.index == "Flat" or shard.index.startswith("HNSW"):
+            return ()
+        rows = (file for file in shard.files if _ROWS.fullmatch(file.path))
+        return tuple(file for file in rows if file.size_bytes > self._waits_bytes)
+
+    def _with(self, shard: Shard, files: Sequence[File]) -> Path:
         target = self.folder / shard.name
         if not target.exists():
             with os_errors(f"cannot write to {self.folder}"), draft_folder(self.folder) as draft:
-                self._download(shard, draft / shard.name)
-                with suppress(FileExistsError, OSError):  # somebody else was as fast: theirs is the same
-                    os.rename(draft / shard.name, target)
+                self._download(files, draft / shard.name)
+                _moved(draft / shard.name, target)
         if not target.exists():
             raise UnavailableError(f"{target} was removed while it was being used: try again")
         return target
@@ -62,10 +109,12 @@ class Cache:
             os.rename(folder, self.folder / shard.name)
 
     def is_sound(self, shard: Shard) -> bool:
-        """Whether the files of a shard are here as they were made: reads every byte."""
+        """Whether all that it takes to open a shard is here as it was made: reads every byte."""
         folder = self.folder / shard.name
+        late = [file for file in self._late(shard) if not (folder / file.path).exists()]
         with suppress(OSError):
-            return all(checksum_of(folder / file.path) == file.checksum for file in shard.files)
+            here = (file for file in shard.files if file not in late)
+            return all(checksum_of(folder / file.path) == file.checksum for file in here)
         return False
 
     def wait_for(self, shard: Shard) -> None:
@@ -81,11 +130,11 @@ class Cache:
         """Remove a shard from this machine, unless somebody has it open."""
         _remove(self.folder / shard.name)
 
-    def _download(self, shard: Shard, folder: Path) -> None:
-        for parent in {(folder / file.path).parent for file in shard.files}:
+    def _download(self, files: Sequence[File], folder: Path) -> None:
+        for parent in {(folder / file.path).parent for file in files}:
             parent.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="faissbase-download") as threads:
-            list(threads.map(lambda file: self._bucket.download(file, folder / file.path), shard.files))
+            list(threads.map(lambda file: self._bucket.download(file, folder / file.path), files))
 
     def hidden(self, shard: Shard) -> Slots:
         """The slots of a shard that do not count any more, ascending."""
@@ -118,6 +167,20 @@ class Cache:
         for folder in self.folder.iterdir():
             if folder.name not in kept and (folder / "records.sqlite").exists():
                 _remove(folder)
+
+
+def _moved(draft: Path, target: Path) -> None:
+    """Give what is finished its name, unless somebody else was as fast: theirs is the same."""
+    with suppress(FileExistsError, OSError):
+        os.rename(draft, target)
+
+
+def _check_size(bucket: Bucket, file: File) -> None:
+    size_bytes = bucket.size(file.key)
+    if size_bytes != file.size_bytes:
+        raise CorruptionError(
+            f"{bucket.url}/{file.key} is damaged: expected {file.size_bytes} bytes, got {size_bytes}"
+        )
 
 
 def _remove(folder: Path) -> None:

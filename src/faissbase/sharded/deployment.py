@@ -112,6 +112,11 @@ def missing(status: Status) -> str:
     return f"{len(silent)} of {len(status.workers)} workers do not answer"
 
 
+def is_deployed(url: str) -> bool:
+    """Whether it leads to a deployment, and not to a store."""
+    return urlsplit(url).scheme == SCHEME
+
+
 def parsed(address: str) -> tuple[str | None, str]:
     """Where the cluster is (None: on this machine), and the name of the deployment.
 

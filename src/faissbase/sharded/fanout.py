@@ -22,7 +22,8 @@ _FIRST_HEDGE_S = 0.5
 _SILENT_S = 1.0
 _SILENT_TIMES = 10
 _DOUBTED_S = 5.0
-_HEDGED_SHARE = 0.1
+_HEDGED_SHARE = 0.1  # of calls: what comes together beyond is work that everybody waits for
+_HEDGES_AT_ONCE = 3.0
 _ELSEWHERE = (UnavailableError, CorruptionError, NotFoundError)
 """What another replica may do better: anything else is about the call itself."""
 
@@ -75,6 +76,7 @@ class Tally:
         self.n_calls = 0
         self.n_hedges = 0
         self.n_retries = 0
+        self._hedges_left = _HEDGES_AT_ONCE
         self._lock = threading.Lock()
         self._busy: dict[str, int] = {}
         self._doubted: dict[str, float] = {}
@@ -83,6 +85,7 @@ class Tally:
     def began(self, name: str) -> None:
         with self._lock:
             self.n_calls += 1
+            self._hedges_left = min(_HEDGES_AT_ONCE, self._hedges_left + _HEDGED_SHARE)
             self._busy[name] = self._busy.get(name, 0) + 1
 
     def ended(self, name: str, key: object, began: float, is_answered: bool) -> None:
@@ -105,10 +108,15 @@ class Tally:
         return self._latencies.p95_s((name, key))
 
     def may_hedge(self) -> bool:
-        """Whether a hedge more is within a tenth of all calls; counts it where it is."""
+        """Whether a hedge more is within a tenth of the last calls; counts it where it is.
+
+        All workers are late together when there is much to do, and hedges would double it: so few may be
+        saved up.
+        """
         with self._lock:
-            if self.n_hedges > self.n_calls * _HEDGED_SHARE:
+            if self._hedges_left < 1.0:
                 return False
+            self._hedges_left -= 1.0
             self.n_hedges += 1
             return True
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from faissbase.collection.answers import Explanation
@@ -240,6 +239,8 @@ def open_group(
             if not allow_missing:
                 raise
             missing[shard.name] = str(error)
+    for each in opened:  # after all are open: what the first answer needs comes first
+        each.collection.begin_arrival()
     return ShardGroup(manifest.version, manifest.metric, opened, threads, missing)
 
 
@@ -262,17 +263,24 @@ def open_shard(
     config = Config(shard.name, manifest.name, manifest.dimension, manifest.metric, manifest.index_type)
     for _ in range(_OPEN_TRIES):
         try:
-            return OpenShard(shard, _opened(cache.shard(shard), config, hidden, memory_budget, bounds))
+            return OpenShard(shard, _opened(shard, cache, config, hidden, memory_budget, bounds))
         except FaissbaseError as error:
             if not _is_worth_trying(error, shard, cache):
                 raise
-    return OpenShard(shard, _opened(cache.shard(shard), config, hidden, memory_budget, bounds))
+    return OpenShard(shard, _opened(shard, cache, config, hidden, memory_budget, bounds))
 
 
 def _opened(
-    folder: Path, config: Config, hidden: Slots, memory_budget: int | None, bounds: Bounds
+    shard: Shard, cache: Cache, config: Config, hidden: Slots, memory_budget: int | None, bounds: Bounds
 ) -> FrozenCollection:
-    collection = FrozenCollection(folder, config, hidden, memory_budget=memory_budget, bounds=bounds)
+    collection = FrozenCollection(
+        cache.ready(shard),
+        config,
+        hidden,
+        memory_budget=memory_budget,
+        bounds=bounds,
+        arriving=lambda: cache.arrival(shard, config.dimension),
+    )
     try:
         collection.count()  # opened now, so that what is wrong is told now
     except BaseException:

@@ -223,6 +223,11 @@ def plan_dataset(  # noqa: PLR0913  # what a plan depends on, all by name
         raise InvalidInputError(
             f"{wanted.replicas} replicas are {wanted.replicas} machines at least, got {machines}"
         )
+    return _largest_codes(wanted, machines, cores, costs)
+
+
+def _largest_codes(wanted: _Wanted, machines: int, cores: int, costs: Costs) -> DatasetPlan:
+    """The plan of the codes of most bytes that fit."""
     specs = wanted.specs(machines)
     rejected: list[Rejected] = []
     for at, spec in enumerate(specs):
@@ -233,7 +238,8 @@ def plan_dataset(  # noqa: PLR0913  # what a plan depends on, all by name
         rejected.append(Rejected(spec.factory, _too_much(wanted, machines, spec)))
     least = min(specs, key=lambda spec: spec.ram_bytes)
     raise InvalidInputError(
-        f"nothing holds {n:,} vectors of d={d}: {least.factory} {_too_much(wanted, machines, least)}"
+        f"nothing holds {wanted.n:,} vectors of d={wanted.d}: "
+        f"{least.factory} {_too_much(wanted, machines, least)}"
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.errors import FaissbaseError
 from faissbase.sharded.bucket import Bucket
 from faissbase.sharded.database import REFRESH_S, ShardedDatabase
@@ -116,6 +117,7 @@ class RoutedDatabase(ShardedDatabase):
         memory_budget: int | None = None,
         refresh_s: float = REFRESH_S,
         timeout_s: float = TIMEOUT_S,
+        bounds: Bounds = UNBOUNDED,
     ) -> None:
         self.tally = tally
         self._routes = routes
@@ -126,6 +128,7 @@ class RoutedDatabase(ShardedDatabase):
             allow_partial=allow_partial,
             memory_budget=memory_budget,
             refresh_s=refresh_s,
+            bounds=bounds,
             groups=lambda name: routes.groups(name, tally, allow_partial=allow_partial, timeout_s=timeout_s),
         )
 

@@ -1,30 +1,28 @@
 """Shards served by actors on a Ray cluster, from a laptop to many machines.
 
-The only module that imports ray (extra ``ray``), and only once something of it is used. Workers and their
-controller are detached actors with names in the namespace ``faissbase``; who connects finds them there and
-asks the workers directly. Calls are never repeated by Ray: the router does that, on another replica.
+Workers and their controller are detached actors with names in the namespace ``faissbase``; who connects finds
+them there and asks the workers directly. Calls are never repeated by Ray: the router does that, on another
+replica.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from faissbase.collection.bounds import UNBOUNDED, Bounds
 from faissbase.errors import (
-    AccessError,
     AlreadyExistsError,
     FaissbaseError,
     InternalError,
-    InvalidInputError,
     NotFoundError,
     NotReadyError,
     UnavailableError,
@@ -34,8 +32,8 @@ from faissbase.sharded.bucket import open_bucket
 from faissbase.sharded.controller import Controller, Status
 from faissbase.sharded.database import REFRESH_S, ShardedDatabase
 from faissbase.sharded.deployment import NAME, Deployment, Node
-from faissbase.sharded.executors import MOST_AGAIN
 from faissbase.sharded.fanout import Tally
+from faissbase.sharded.joining import NAMESPACE, first_line, join, last_line, ray_module
 from faissbase.sharded.placement import Placement
 from faissbase.sharded.router import TIMEOUT_S
 from faissbase.sharded.routes import FollowedRoutes, RoutedDatabase
@@ -44,7 +42,6 @@ from faissbase.sharded.worker import Call, Health, Reply, ShardServer, Version, 
 T = TypeVar("T")
 R = TypeVar("R")
 
-NAMESPACE = "faissbase"
 _LOOK_S = 0.5
 _ANSWER_S = 1.0
 _OPEN_S = 600.0
@@ -52,14 +49,6 @@ _CONTROL_S = 30.0
 _CALLS = 64
 _ON_HEAD = {"node:__internal_head__": 0.001}  # whose end is the cluster's end anyway
 _CARE = {"concurrency_group": "care"}
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise NotReadyError('shards are served by Ray: pip install "faissbase[ray]"') from error
-    return ray
 
 
 # ---- actors ------------------------------------------------------------------------------------------
@@ -73,7 +62,7 @@ class _WorkerActor:
             open_bucket(deployment.url, deployment.storage_options),
             Path(deployment.cache),
             life=uuid.uuid4().hex,
-            node=_ray().get_runtime_context().get_node_id(),
+            node=ray_module().get_runtime_context().get_node_id(),
             now=time.monotonic,
             memory_budget=deployment.memory_budget,
         )
@@ -126,7 +115,7 @@ def _often(work: Callable[[], None]) -> None:
     while True:
         try:
             work()
-        except (FaissbaseError, _ray().exceptions.RayError):
+        except (FaissbaseError, ray_module().exceptions.RayError):
             logging.getLogger(__name__).warning("a round of the controller failed", exc_info=True)
         time.sleep(_LOOK_S)
 
@@ -135,7 +124,7 @@ class _RayFleet:
     """The workers of a deployment, found by their names."""
 
     def __init__(self, deployment: Deployment) -> None:
-        self._ray = _ray()
+        self._ray = ray_module()
         self._deployment = deployment
         self._prefix = f"{deployment.name}/worker-"
 
@@ -211,7 +200,7 @@ class _RayFleet:
 
 def _actor(kind: type, name: str, calls: int, **options: Any) -> Any:
     """What starts an actor that outlives who started it, and is started again when it ends."""
-    made = _ray().remote(concurrency_groups={"care": 8})(kind)
+    made = ray_module().remote(concurrency_groups={"care": 8})(kind)
     return made.options(
         name=name,
         namespace=NAMESPACE,
@@ -234,12 +223,12 @@ class _RayWorker:
         self._actor = actor
 
     def call(self, call: Call) -> Future[Reply]:
-        ray = _ray()
+        ray = ray_module()
         answer: Future[Reply] = Future()
         try:
             told = self._actor.answer.remote(_packed(call)).future()
         except ray.exceptions.RayError as error:
-            raise WorkerGoneError(f"worker {self.name} is gone: {_first_line(error)}") from error
+            raise WorkerGoneError(f"worker {self.name} is gone: {first_line(error)}") from error
         told.add_done_callback(lambda done: self._pass_on(done, answer))
         return answer
 
@@ -250,10 +239,10 @@ class _RayWorker:
                 answer.set_result(pickle.loads(told.result()))
             except (pickle.UnpicklingError, AttributeError, ImportError, EOFError, TypeError) as unreadable:
                 answer.set_exception(WorkerGoneError(f"worker {self.name} cannot be read: {unreadable}"))
-        elif isinstance(error, _ray().exceptions.RayTaskError):
-            answer.set_exception(InternalError(f"worker {self.name} failed: {_last_line(error)}"))
+        elif isinstance(error, ray_module().exceptions.RayTaskError):
+            answer.set_exception(InternalError(f"worker {self.name} failed: {last_line(error)}"))
         else:
-            answer.set_exception(WorkerGoneError(f"worker {self.name} is gone: {_first_line(error)}"))
+            answer.set_exception(WorkerGoneError(f"worker {self.name} is gone: {first_line(error)}"))
 
 
 def _packed(value: Call | Reply) -> bytes:
@@ -262,23 +251,11 @@ def _packed(value: Call | Reply) -> bytes:
 
 
 def _found_worker(name: str) -> _RayWorker:
-    ray = _ray()
+    ray = ray_module()
     try:
         return _RayWorker(name, ray.get_actor(name, NAMESPACE))
     except (ValueError, ray.exceptions.RayError) as error:
         raise WorkerGoneError(f"worker {name} is gone") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 class RayCluster:
@@ -316,6 +293,7 @@ class RayCluster:
         allow_partial: bool = False,
         refresh_s: float = REFRESH_S,
         timeout_s: float = TIMEOUT_S,
+        bounds: Bounds = UNBOUNDED,
     ) -> RoutedDatabase:
         """Its datasets as a database; ``cache`` is a folder for what is written."""
         facts = self.deployment
@@ -329,6 +307,7 @@ class RayCluster:
             memory_budget=facts.memory_budget,
             refresh_s=refresh_s,
             timeout_s=timeout_s,
+            bounds=bounds,
         )
 
     def _placements(self, keys: Sequence[Version]) -> dict[Version, Placement]:
@@ -341,7 +320,7 @@ class RayCluster:
 
     def stop(self) -> None:
         """End its actors. The datasets stay where they are."""
-        ray = _ray()
+        ray = ray_module()
         ray.kill(self._controller, no_restart=True)
         fleet = _RayFleet(self.deployment)
         for name in fleet.names():
@@ -349,73 +328,34 @@ class RayCluster:
 
 
 def _got(ref: Any, timeout_s: float) -> Any:
-    ray = _ray()
+    ray = ray_module()
     try:
         return ray.get(ref, timeout=timeout_s)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, FaissbaseError):
             raise error.cause from error
-        raise InternalError(f"the controller failed: {_last_line(error)}") from error
+        raise InternalError(f"the controller failed: {last_line(error)}") from error
     except ray.exceptions.RayError as error:
-        raise UnavailableError(f"the controller does not answer: {_first_line(error)}") from error
+        raise UnavailableError(f"the controller does not answer: {first_line(error)}") from error
+
+
+def joined(address: str) -> str:
+    """Join the cluster at ``ray://auto`` or ``ray://host:port``; the name of the deployment meant."""
+    place, name = deployment.parsed(address)
+    join(place)
+    return name
 
 
 def _controller(name: str) -> Any:
     try:
-        return _ray().get_actor(name, NAMESPACE)
+        return ray_module().get_actor(name, NAMESPACE)
     except ValueError as error:
         raise NotFoundError(
             f"no deployment {name!r} runs on this Ray cluster: start it with faissbase shards deploy URL"
         ) from error
 
 
-# ---- joining -----------------------------------------------------------------------------------------
-
-
-def join(address: str | None, *, may_start: bool = False, workers: int = 1) -> None:
-    """Be part of a Ray cluster: the one this process is in, that at an address, or the one on this machine.
-
-    Parameters
-    ----------
-    address : str or None
-        ``"host:port"``, ``"ray://host:port"``, or None for the one that runs on this machine.
-    may_start : bool
-        Start one in this process where none runs.
-
-    Raises
-    ------
-    NotReadyError
-        Ray is not installed, no cluster is there, or it is of another version.
-    AccessError
-        The cluster wants another token.
-    """
-    ray = _ray()
-    if ray.is_initialized():
-        return
-    quiet = {"namespace": NAMESPACE, "log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        try:
-            ray.init(address=address or "auto", **quiet)
-        except ConnectionError:
-            if not may_start or address is not None:
-                raise
-            ray.init(address="local", num_cpus=_cpus(workers), include_dashboard=False, **quiet)
-    except ray.exceptions.AuthenticationError as error:
-        raise AccessError(
-            f"the Ray cluster at {address or 'this machine'} refuses the token: set RAY_AUTH_MODE=token, and "
-            f"RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to that of its head ({_first_line(error)})"
-        ) from error
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise NotReadyError(
-            f"no Ray cluster at {address or 'this machine'} that can be joined: {_short(error)}; "
-            "faissbase shards deploy URL starts one, and so does ray start --head; one with a "
-            "token is joined with RAY_AUTH_MODE=token and the RAY_AUTH_TOKEN of its head"
-        ) from error
-
-
-def _cpus(workers: int) -> int:
-    """What a cluster on this machine says it has: room for the workers, whatever there is."""
-    return max(os.cpu_count() or 1, workers + 1)
+# ---- deploying ----------------------------------------------------------------------------------------
 
 
 def deploy(  # noqa: PLR0913  # all that a deployment is made of
@@ -465,24 +405,21 @@ def deploy(  # noqa: PLR0913  # all that a deployment is made of
         Another deployment of that name runs. The same one is taken for this.
     """
     most = workers if max_workers is None else max_workers
-    bucket = open_bucket(url, storage_options)
+    at, folder = open_bucket(url, storage_options).url, str(Path(cache).absolute())
+    options = dict(storage_options or {})
     facts = Deployment(
-        name,
-        bucket.url,
-        str(Path(cache).absolute()),
-        workers,
-        most,
-        replicas,
-        dict(storage_options or {}),
-        cpus_per_worker,
-        memory_per_worker,
-        memory_budget,
+        name, at, folder, workers, most, replicas, options, cpus_per_worker, memory_per_worker, memory_budget
     )
     deployment.check(facts)
     join(address, may_start=may_start, workers=most)
+    return _deployed(facts, wait_s)
+
+
+def _deployed(facts: Deployment, wait_s: float) -> RayCluster:
+    """Start what does not run yet and have it open everything; where that fails, end what was started."""
     _await_room(facts, wait_s)
     is_new = _start(facts)
-    cluster = RayCluster(name)
+    cluster = RayCluster(facts.name)
     try:
         _await_strength(cluster, wait_s)
         cluster.open_all()
@@ -502,7 +439,7 @@ def _await_strength(cluster: RayCluster, wait_s: float) -> None:
 
 def _start(facts: Deployment) -> bool:
     """Start workers and their controller, all at once; False where the same runs already."""
-    ray = _ray()
+    ray = ray_module()
     fleet = _RayFleet(facts)
     try:
         _actor(_ControllerActor, facts.name, _CALLS, num_cpus=0, resources=_ON_HEAD).remote(facts)
@@ -517,7 +454,7 @@ def _start(facts: Deployment) -> bool:
             ) from error
         return False
     except ray.exceptions.RayError as error:
-        raise UnavailableError(f"Ray cannot start the workers: {_first_line(error)}") from error
+        raise UnavailableError(f"Ray cannot start the workers: {first_line(error)}") from error
     return True
 
 
@@ -534,7 +471,7 @@ def _await_room(facts: Deployment, wait_s: float) -> None:
 
 
 def _nodes() -> list[Node]:
-    living = [node for node in _ray().nodes() if node["Alive"]]
+    living = [node for node in ray_module().nodes() if node["Alive"]]
     return [
         Node(
             node["NodeManagerAddress"],
@@ -554,82 +491,5 @@ def connect(
     refresh_s: float = REFRESH_S,
 ) -> RoutedDatabase:
     """The datasets of a deployment at ``ray://auto`` or ``ray://host:port``, with ``/name`` or without."""
-    place, name = deployment.parsed(address)
-    join(place)
-    cluster = RayCluster(name)
+    cluster = RayCluster(joined(address))
     return cluster.connect(cache, read_only=read_only, allow_partial=allow_partial, refresh_s=refresh_s)
-
-
-# ---- building ----------------------------------------------------------------------------------------
-
-
-class RayExecutor:
-    """Runs the tasks of a build on a Ray cluster; see `executors.Executor`.
-
-    Parameters
-    ----------
-    workers : int, optional
-        Tasks at the same time; as many as the cluster has processors where nothing is said.
-    address : str, optional
-        Of the cluster; the one on this machine where nothing is said, started where there is none.
-    cpus_per_task : float
-    """
-
-    def __init__(
-        self, workers: int | None = None, address: str | None = None, cpus_per_task: float = 1.0
-    ) -> None:
-        if workers is not None and workers < 1:
-            raise InvalidInputError(f"workers must be 1 or more, got {workers}")
-        join(address, may_start=True, workers=workers or 1)
-        self._ray = _ray()
-        self._workers = workers or max(1, int(self._ray.cluster_resources().get("CPU", 1.0)))
-        self._outcome = self._ray.remote(num_cpus=cpus_per_task, max_retries=0)(_outcome)
-
-    def run(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, R]]:
-        waiting = list(reversed(range(len(items))))
-        tries = [0] * len(items)
-        busy: dict[Any, int] = {}
-        try:
-            while waiting or busy:
-                while waiting and len(busy) < self._workers:
-                    item = waiting.pop()
-                    busy[self._outcome.remote(task, items[item])] = item
-                for ref in self._ray.wait(list(busy))[0]:
-                    item = busy.pop(ref)
-                    result = self._result(ref, item, tries)
-                    if result is None:
-                        waiting.append(item)
-                        continue
-                    yield item, result[0]
-        finally:
-            for ref in busy:
-                self._ray.cancel(ref, force=True)
-
-    def _result(self, ref: Any, item: int, tries: list[int]) -> tuple[Any] | None:
-        """What a task has brought; None where its worker has died and it is to be run again."""
-        exceptions = self._ray.exceptions
-        try:
-            is_done, result = self._ray.get(ref)
-        except exceptions.RayTaskError as error:
-            raise InternalError(f"task {item} failed: {_last_line(error)}") from error
-        except exceptions.RayError as error:
-            tries[item] += 1
-            if tries[item] > MOST_AGAIN:
-                raise UnavailableError(
-                    f"the worker of task {item} has died {tries[item]} times, last: {_first_line(error)}"
-                ) from error
-            return None
-        if not is_done:
-            raise result
-        return (result,)
-
-    def close(self) -> None:
-        """Nothing to end: the cluster is not ours."""
-
-
-def _outcome(task: Callable[[Any], Any], item: Any) -> tuple[bool, Any]:
-    """Whether a task was done, and its result or error."""
-    try:
-        return True, task(item)
-    except FaissbaseError as error:
-        return False, error

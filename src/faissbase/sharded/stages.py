@@ -21,14 +21,15 @@ from faissbase.ann.build import Builder
 from faissbase.ann.flat import threads_a_batch
 from faissbase.ann.grammar import POINTS_PER_CENTROID, parse
 from faissbase.ann.spec import Spec
+from faissbase.collection.building import Measuring
 from faissbase.collection.frozen import FreshCollection, FrozenCollection
 from faissbase.collection.store import Config
 from faissbase.errors import NotReadyError
-from faissbase.sharded.bucket import File
+from faissbase.sharded.bucket import Bucket, File
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.codecs import index_of
 from faissbase.sharded.duplicates import Hashes, hashes_of, write_hashes
-from faissbase.sharded.ledger import Place
+from faissbase.sharded.ledger import Ledger, Place
 from faissbase.sharded.making import new_name, uploaded
 from faissbase.sharded.manifest import Shard, shard_from
 from faissbase.sharded.measuring import answers_of
@@ -77,12 +78,17 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class SampleJob:
-    """Draw a sample; hold queries out; train what the shards have in common, where ``spec`` needs it."""
+    """Draw a sample; hold queries out; train what the shards have in common, where ``spec`` needs it.
+
+    ``queries``, ``float32[nq, d]``, were really asked: half of them tell each shard which effort its index
+    needs, the other half, as rows that are held out otherwise, what recall comes of it.
+    """
 
     place: Place
     source: Source
     settings: Settings
     spec: Spec
+    queries: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,24 +136,34 @@ def sample(job: SampleJob) -> None:
     if ledger.read("sample") is not None:
         return
     bucket, name, settings = job.place.bucket(), job.place.name, job.settings
-    n_queries = max(1, min(settings.n_queries, job.source.n_rows // _QUERY_SHARE))
-    wanted = n_queries + _train_rows(job.spec, job.source.dimension)
     rng = np.random.default_rng(settings.seed)
+    n_rows = max(1, min(settings.n_queries, job.source.n_rows // _QUERY_SHARE)) if job.queries is None else 0
+    wanted = n_rows + _train_rows(job.spec, job.source.dimension)
     vectors, ids = _drawn(job, min(wanted, job.source.n_rows), rng)
-    held_out = np.sort(rng.choice(len(vectors), min(n_queries, len(vectors)), replace=False))
+    held_out = np.sort(rng.choice(len(vectors), min(n_rows, len(vectors)), replace=False))
+    asked, given = vectors[held_out], None
+    train = _without(vectors, held_out)
+    names = [ids[i] for i in held_out.tolist()]
+    if job.queries is not None:
+        order = rng.permutation(len(job.queries))
+        given = job.queries[order[::2][: settings.n_queries]]
+        asked = job.queries[order[1::2][: settings.n_queries]]
+        names = [""] * len(asked)
     with draft_folder(job.place.folder) as draft:
-        queries = draft / "queries"
-        vectors[held_out].tofile(queries)
-        train = _without(vectors, held_out)
-        key = f"{ledger.folder}/{new_name()}.f32"
-        stored = bucket.upload(queries, "queries", key)
-        facts: dict[str, Any] = {"queries": asdict(stored), "quantizer": None, "spec": asdict(job.spec)}
-        facts["ids"] = [ids[i] for i in held_out.tolist()]
+        facts: dict[str, Any] = {"quantizer": None, "spec": asdict(job.spec), "ids": names}
+        facts["queries"] = _stored_queries(asked, ledger, bucket, draft)
+        facts["given"] = None if given is None else _stored_queries(given, ledger, bucket, draft)
         trained = _trained(job, train, draft / "quantizer")
         if trained is not None:
             key = f"{name}/quantizers/{new_name()}.faiss"
             facts["quantizer"] = asdict(bucket.upload(trained, "quantizer", key))
     ledger.keep("sample", facts)
+
+
+def _stored_queries(queries: Float32, ledger: Ledger, bucket: Bucket, draft: Path) -> dict[str, Any]:
+    name = new_name()
+    np.ascontiguousarray(queries, np.float32).tofile(draft / name)
+    return asdict(bucket.upload(draft / name, "queries", f"{ledger.folder}/{name}.f32"))
 
 
 def _train_rows(spec: Spec, d: int) -> int:
@@ -178,7 +194,7 @@ def _trained(job: SampleJob, vectors: Float32, path: Path) -> Path | None:
 
 def _drawn(job: SampleJob, m: int, rng: np.random.Generator) -> tuple[Float32, list[str]]:
     """About ``m`` rows from all over the source, in as many pieces as are read quickly, and their ids."""
-    pieces = _pieces(job.source.n_rows, m, rng)
+    pieces = _pieces(job.source.n_rows, m, rng) if m else []
     vectors = np.empty((m, job.source.dimension), np.float32)
     ids: list[str] = []
     for rows in job.source.rows(pieces, job.settings.metric, job.place.folder):
@@ -226,7 +242,7 @@ def build_shard(job: ShardJob) -> None:
         with closing(FreshCollection(folder, config)) as collection:
             hashes = _filled(collection, job)
             _indexed(collection, job, draft, threads)
-            queries = _queries(job.sample, job.source.dimension, place, draft)
+            queries = _queries(job.sample["queries"], job.source.dimension, place, draft)
             answers = answers_of(collection, queries, job.sample["ids"], settings.recall)
             stats = collection.stats()
         files = uploaded(bucket, place.name, name, folder)
@@ -281,9 +297,15 @@ def _indexed(collection: FreshCollection, job: ShardJob, draft: Path, threads: i
     if job.sample["quantizer"] is not None and asdict(spec) == job.sample["spec"]:
         trained = draft / "quantizer"
         job.place.bucket().download(File(**job.sample["quantizer"]), trained)
+    given = job.sample["given"]
+    queries = None if given is None else _queries(given, job.source.dimension, job.place, draft)
     half = (job.stop - job.first) // 2
     collection.finish(
-        spec, trained, threads=threads, progress=lambda n_done: told(half + n_done // 2), measure_s=MEASURE_S
+        spec,
+        trained,
+        threads=threads,
+        progress=lambda n_done: told(half + n_done // 2),
+        measuring=Measuring(MEASURE_S, queries),
     )
     told(job.stop - job.first)
 
@@ -298,9 +320,9 @@ def _telling(job: ShardJob) -> Callable[[int], None]:
     return tell
 
 
-def _queries(sample: dict[str, Any], d: int, place: Place, draft: Path) -> Float32:
-    path = draft / "queries"
-    place.bucket().download(File(**sample["queries"]), path)
+def _queries(stored: dict[str, Any], d: int, place: Place, draft: Path) -> Float32:
+    path = draft / new_name()
+    place.bucket().download(File(**stored), path)
     queries: Float32 = np.fromfile(path, np.float32).reshape(-1, d)
     return queries
 
@@ -320,7 +342,7 @@ def measure(job: MeasureJob) -> None:
     with draft_folder(place.folder) as draft, threads_a_batch(faiss.omp_get_max_threads()):
         folder = Cache(draft / "shards", place.bucket()).shard(shard)
         config = Config(shard.name, place.name, job.dimension, job.settings.metric, "auto")
-        queries = _queries(job.sample, job.dimension, place, draft)
+        queries = _queries(job.sample["queries"], job.dimension, place, draft)
         with closing(FrozenCollection(folder, config)) as collection:
             answers = answers_of(collection, queries, job.sample["ids"], target)
     ledger.keep(recall_stage(shard.name, target), answers)

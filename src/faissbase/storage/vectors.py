@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from faissbase.errors import CorruptionError
+from faissbase.storage.arrival import Arrival
 from faissbase.storage.files import os_errors, sync_data, write_at
-from faissbase.types import Float32
+from faissbase.types import Float32, Slots
 
 _GROW_BYTES_MIN = 64 << 10
 _GROW_BYTES_MAX = 64 << 20
@@ -27,10 +29,22 @@ class VectorFile:
     The file is longer than its contents: it grows in steps (sparse, so unused room takes no disk), so that
     readers need not map it anew after every write. Readers never see a row before it is written, because
     they only ask for slots that a commit has announced.
+
+    Where the rows are still on their way (``arrival``), `read` waits for those that it reads; whoever uses a
+    `view` asks `Arrival.need` itself.
     """
 
-    def __init__(self, path: Path, dimension: int, *, writable: bool, create: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        dimension: int,
+        *,
+        writable: bool,
+        create: bool = False,
+        arrival: Arrival | None = None,
+    ) -> None:
         self._fd = -1
+        self.arrival = arrival
         self._map: mmap.mmap | None = None
         flags = (os.O_RDWR if writable else os.O_RDONLY) | (os.O_CREAT if create else 0)
         with os_errors(f"cannot open {path}"):
@@ -78,12 +92,18 @@ class VectorFile:
 
     def read(self, first_slot: int, n_slots: int) -> Float32:
         """A copy of slots ``first_slot .. first_slot + n_slots`` that adds nothing to mapped memory."""
+        self.need(range(first_slot, first_slot + n_slots))
         size = n_slots * self.row_bytes
         with os_errors(f"cannot read vectors from {self.path}"):
             data = os.pread(self._fd, size, first_slot * self.row_bytes)
         if len(data) < size:
             self._too_short(first_slot + n_slots)
         return np.frombuffer(data, dtype=np.float32).reshape(n_slots, self.dimension)
+
+    def need(self, slots: Slots | Sequence[int]) -> None:
+        """Return once the rows in these slots are there. Ask once for all: they come side by side."""
+        if self.arrival is not None:
+            self.arrival.need(slots)
 
     def view(self, n_slots: int) -> Float32:
         """``float32[n_slots, d]`` straight from the mapped file, read-only.
@@ -114,6 +134,8 @@ class VectorFile:
 
     def open_file(self) -> BinaryIO:
         """The file from its start, for copying; it may have lost its name meanwhile."""
+        if self.arrival is not None:
+            self.arrival.need_all()
         file = os.fdopen(os.dup(self._fd), "rb")
         file.seek(0)
         return file

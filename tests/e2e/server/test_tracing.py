@@ -87,9 +87,11 @@ def test_each_request_is_one_span(folder: Path, collector: Collector) -> None:
         with running.client() as stranger:
             refused(stranger.get("/index", headers={"x-request-id": "out"}), 401, "unauthenticated")
         refused(http.get("/nosuch", headers={"x-request-id": "lost"}), 404, "not_found")
+        assert http.get(f"{running.url}/console/main.js", headers={"x-request-id": "page"}).is_success
         assert running.stop() == 0
     assert set(collector.paths) == {"/v1/traces"}
-    assert len(collector.spans) == 4
+    assert len(collector.spans) == 5
+    assert told(collector.span_of("page"))["http.route"] == "/console"
     assert collector.resource["service.name"] == "faissbase"
     span = collector.span_of("searched")
     assert (span.name, span.kind) == ("POST /v1/index/{index}/search", Span.SPAN_KIND_SERVER)
@@ -148,7 +150,9 @@ def test_requests_are_served_where_no_collector_listens(folder: Path, collector:
         began = time.monotonic()
         assert running.stop() == 0
         assert time.monotonic() - began < LONGEST_STOP_S
-    assert all(line.startswith(("{", "faissbase serves", "no API key")) for line in running.lines)
+    assert all(
+        line.startswith(("{", "faissbase serves", "its console", "no API key")) for line in running.lines
+    )
 
 
 def test_without_an_endpoint_there_is_no_trace(folder: Path) -> None:

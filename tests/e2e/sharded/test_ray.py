@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests import executor_tasks as tasks
+from tests.e2e.server.running import Running, done, made, new_key, refused
 
 import faissbase
 from faissbase.errors import (
@@ -33,6 +34,7 @@ from faissbase.sharded import runner
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.database import ShardedDatabase
 from faissbase.sharded.placement import Placement
+from faissbase.sharded.ray_executor import RayExecutor
 from faissbase.sharded.routes import RoutedDatabase
 
 pytestmark = pytest.mark.slow
@@ -179,6 +181,29 @@ def test_the_documented_example_runs(tier: Tier) -> None:
     assert names["hits"][0].id == "i0"
 
 
+def test_a_server_in_front_of_the_workers_answers_as_one_process(
+    tier: Tier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", tier.nodes.address)
+    folder, xq, where = made(tmp_path / "keys"), vectors(20, 9), {"n": {"$lt": 700}}
+    _, own = new_key(folder, "default", "read", "write")
+    _, others = new_key(folder, "acme", "read")
+    with Running(folder, "--shards", "ray://auto", "--refresh-s", 0.1) as running:
+        with faissbase.connect(running.url, api_key=own) as db:
+            docs, local = db.get_collection("docs"), tier.docs[0]
+            for filter in (None, where):
+                assert docs.search(xq, 10, filter).ids == local.search(xq, 10, filter).ids
+            assert docs.count(where) == local.count(where)
+            assert docs.upsert(["new"], xq[:1]) == 1
+            assert docs.search(xq[0], 1)[0].id == "new"
+            assert docs.delete(["new"]) == 1
+        with running.client(own) as client:
+            assert [each["placement"] for each in done(client.get("/index"))["indexes"]] == ["sharded"]
+        with running.client(others) as client:
+            assert "'faissbase-acme'" in refused(client.get("/index"), 404, "not_found")
+        assert running.stop() == 0
+
+
 def test_no_query_is_lost_when_an_actor_is_killed(tier: Tier) -> None:
     with Load(searching(tier)) as load:
         pid = min(tier.cluster.status().pids.values())
@@ -290,7 +315,7 @@ def test_wrong_deployments_are_refused_in_words(tier: Tier) -> None:
 
 
 def test_tasks_run_on_ray_and_are_run_again_when_their_workers_die(tmp_path: Path, tier: Tier) -> None:
-    executor = runner.RayExecutor(workers=2)
+    executor = RayExecutor(workers=2)
     assert sorted(executor.run(tasks.square, range(5))) == [(i, i * i) for i in range(5)]
     with pytest.raises(InvalidInputError, match="told"):
         list(executor.run(tasks.refuse, ["told"]))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import orjson
 import pytest
 
 from faissbase.ann.build import Builder
 from faissbase.ann.calibrate import Curve, Point, lower_bound, measure
-from faissbase.ann.flat import FlatView
+from faissbase.ann.flat import SCAN_NS, FlatView
 from faissbase.ann.segment import Knobs, Segment, open_segment
 from faissbase.ann.spec import resolve
 from faissbase.types import Float32
@@ -49,6 +51,18 @@ def test_own_queries_are_measured_instead(segment: Segment) -> None:
     curve = measure(segment, FlatView(segment.vectors, "l2"), queries=easy, shares=())
     strange = measure(segment, FlatView(segment.vectors, "l2"), shares=(), n_queries=100)
     assert curve.points[0].recall > strange.points[0].recall
+
+
+def test_times_of_a_busy_machine_are_told_beside_those_of_an_exact_search(
+    segment: Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr("faissbase.ann.calibrate.perf_counter", lambda: next(ticks) / 1000)  # all takes 1 ms
+    monkeypatch.setattr("faissbase.ann.calibrate._BESIDE_LEAST", 0)
+    choice = measure(segment, FlatView(_vectors()[FIRST:], "l2"), shares=()).choice_for(0.9)
+    assert choice is not None
+    assert choice.us_per_query == pytest.approx(1000.0)
+    assert choice.usual_us == pytest.approx(SCAN_NS * N * D / 1000)
 
 
 def test_a_stop_ends_measuring(segment: Segment) -> None:

@@ -390,6 +390,18 @@ def test_what_a_segment_leaves_open_is_answered_exactly_though_the_tail_has_enou
     )
 
 
+def test_an_index_that_was_measured_on_a_busy_machine_is_searched(
+    docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knobs, slow_us = Knobs(effort=64, rerank=2), 1e6
+    for pace, path in ((1.0, "scan"), (1e6, "index")):
+        choice = Choice(knobs, 0.99, slow_us, pace=pace)
+        with monkeypatch.context() as patch:
+            patch.setattr("faissbase.ann.curve.Curve.choice_for", lambda *_, found=choice, **__: found)
+            docs.release()
+            assert docs.explain(data[1][0], K).plan.path == path
+
+
 def test_a_missed_recall_raises_the_effort_and_is_remembered(
     docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -400,10 +412,43 @@ def test_a_missed_recall_raises_the_effort_and_is_remembered(
     assert _recall(docs, data[1][:100]) < DEFAULT_RECALL
     report = docs.recall_report(budget_s=60.0)
     assert report.recall >= DEFAULT_RECALL
-    assert docs.stats().raised_efforts == {"99.9 to 100 %": report.bands[0].effort_factor}
+    assert docs.stats().effort_factors == {"99.9 to 100 %": report.bands[0].effort_factor}
     assert _recall(docs, data[1][:100]) >= DEFAULT_RECALL
     docs.release()
-    assert docs.stats().raised_efforts == {"99.9 to 100 %": report.bands[0].effort_factor}
+    assert docs.stats().effort_factors == {"99.9 to 100 %": report.bands[0].effort_factor}
+
+
+def test_effort_that_real_questions_do_not_need_is_saved_and_that_is_remembered(
+    docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hard = Knobs(effort=400, rerank=2)
+    monkeypatch.setattr("faissbase.ann.curve.Curve.choice_for", lambda *_, **__: Choice(hard, 0.99, 1.0, 1.0))
+    for query in data[1][:100]:
+        docs.search(query, K)
+    report = docs.recall_report(budget_s=60.0)
+    [band] = report.bands
+    assert band.effort_factor < 0.8
+    assert report.recall >= DEFAULT_RECALL
+    assert docs.explain(data[1][0], K).plan.knobs[0].effort < 320
+    assert _recall(docs, data[1][100:200]) >= DEFAULT_RECALL - 0.01  # other questions than it was tuned with
+    docs.release()
+    assert docs.stats().effort_factors == {"99.9 to 100 %": round(band.effort_factor, 4)}
+
+
+@pytest.mark.parametrize(("n_asked", "where"), [(63, None), (100, {"n": {"$gte": N // 10}})])
+def test_effort_is_not_saved_by_few_questions_nor_where_a_filter_leaves_out(
+    docs: LocalCollection,
+    data: tuple[Float32, Float32],
+    monkeypatch: pytest.MonkeyPatch,
+    n_asked: int,
+    where: dict[str, object] | None,
+) -> None:
+    hard = Knobs(effort=400, rerank=2)
+    monkeypatch.setattr("faissbase.ann.curve.Curve.choice_for", lambda *_, **__: Choice(hard, 0.99, 1.0, 1.0))
+    for query in data[1][:n_asked]:
+        docs.search(query, K, where)
+    assert docs.recall_report(budget_s=60.0).bands[0].effort_factor == 1.0
+    assert docs.stats().effort_factors == {}
 
 
 def test_a_memory_budget_has_smaller_codes_built_or_is_refused(

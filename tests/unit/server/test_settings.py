@@ -106,7 +106,7 @@ def test_a_text_is_a_text(name: str, wrong: str, file: Path) -> None:
 @pytest.mark.parametrize("wrong", ["maybe", "2", "", 1, 0, None, []], ids=repr)
 def test_a_switch_is_on_or_off(name: str, wrong: object) -> None:
     if wrong is None:  # a flag that was not given
-        assert getattr(loaded({name: wrong}), name) is False
+        assert getattr(loaded({name: wrong}), name) is DEFAULTS[name]
         return
     with pytest.raises(InvalidInputError, match=f"^{name} must be true or false"):
         loaded({name: wrong})

@@ -10,7 +10,7 @@ from pathlib import Path
 from faissbase.errors import UnavailableError
 from faissbase.sharded.bucket import Bucket, File, Stored
 
-OPERATIONS = ("get", "create", "list", "folders", "delete", "upload", "download")
+OPERATIONS = ("get", "create", "list", "folders", "delete", "upload", "download", "size", "read")
 # What may go wrong: before anything is done, after it was done, and half done.
 FAULTS = {
     "get": ("fail", "delay"),
@@ -20,6 +20,8 @@ FAULTS = {
     "delete": ("fail", "ambiguous"),
     "upload": ("fail", "ambiguous", "tear", "delay"),
     "download": ("fail", "delay"),
+    "size": ("fail",),
+    "read": ("fail", "tear", "delay"),
 }
 _DELAY_S = 0.002
 
@@ -95,6 +97,19 @@ class FaultyBucket:
     def download(self, file: File, target: Path) -> None:
         self._fault("download", file.key)
         self._bucket.download(file, target)
+
+    @property
+    def is_here(self) -> bool:
+        return self._bucket.is_here
+
+    def size(self, key: str) -> int:
+        self._fault("size", key)
+        return self._bucket.size(key)
+
+    def read(self, key: str, start: int, size_bytes: int) -> bytes:
+        fault = self._fault("read", key)
+        found = self._bucket.read(key, start, size_bytes)
+        return found[: len(found) // 2] if fault == "tear" else found
 
     def _fault(self, operation: str, what: str) -> str | None:
         fault = self.choose(operation, self.calls[operation])

@@ -59,10 +59,11 @@ class Building:
         rows: int = 1000,
         replace: bool = False,
         executor: Any = None,
+        queries: Any = None,
         **settings: Any,
     ) -> BuildReport:
         wanted = Settings(**{"metric": "l2", **settings})
-        request = Request("docs", wanted, rows_per_shard=rows, is_replacing=replace)
+        request = Request("docs", wanted, rows_per_shard=rows, is_replacing=replace, queries=queries)
         return build(request, source, self.bucket, self.folder / "work", executor or InlineExecutor())
 
     def ledger(self, source: Source, *, rows: int = 1000, **settings: Any) -> Ledger:
@@ -384,6 +385,35 @@ def test_measured_recall_is_that_of_the_published_dataset(
     assert recall >= 0.8
     assert report.recall.mean is not None
     assert report.recall.mean >= 0.8
+
+
+def test_effort_and_recall_are_measured_with_real_queries_where_they_are_given(
+    tmp_path: Path, building: Building, opened: Callable[[], ShardedCollection]
+) -> None:
+    x = vectors(6000)
+    near = x[:300] + np.float32(0.01)  # as easy as questions can be
+    efforts = []
+    for queries in (None, near):
+        report = building(npy(tmp_path, x), rows=6000, codec="IVF64,SQ8", replace=True, queries=queries)
+        assert report.recall.mean is not None
+        assert report.recall.mean >= 0.95
+        with opened()._now() as (_, group):
+            [shard] = group.shards  # type: ignore[attr-defined]
+            efforts.append(shard.collection.curve().knobs_for(0.95).effort)
+    assert report.recall.n_queries == 150  # the other half has told the effort
+    assert efforts[1] < efforts[0]
+
+
+@pytest.mark.parametrize(
+    ("queries", "told"),
+    [(np.ones((99, D)), "99 queries are too few"), (np.ones((100, D + 1)), f"{D + 1}")],
+)
+def test_queries_that_cannot_be_measured_with_are_refused_before_any_work(
+    queries: Any, told: str, tmp_path: Path, building: Building
+) -> None:
+    with pytest.raises(InvalidInputError, match=told):
+        building(npy(tmp_path, vectors(500)), executor=Refusing(), queries=queries)
+    assert Dataset(building.bucket, "docs").latest() is None
 
 
 def test_few_rows_are_searched_exactly(tmp_path: Path, building: Building) -> None:

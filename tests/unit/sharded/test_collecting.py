@@ -30,6 +30,7 @@ class DatedBucket:
         self.url = bucket.url
         self.get, self.create, self.folders = bucket.get, bucket.create, bucket.folders
         self.upload, self.download = bucket.upload, bucket.download
+        self.is_here, self.size, self.read = bucket.is_here, bucket.size, bucket.read
         self.hour = 0.0
         self._dates: dict[str, datetime] = {}
         self.deleted: list[str] = []

@@ -1,0 +1,224 @@
+// What an index is made of: its sizes, what is due, what was measured.
+
+import { call } from "./api.js";
+import { busy, button, el, facts, table } from "./dom.js";
+import { askDelete, sizeOf } from "./indexes.js";
+import { bytes, count, real, share } from "./text.js";
+
+const PLACES = { folder: "the data folder", sharded: "object storage, as shards", faiss: "files of FAISS" };
+
+export async function showOverview(context, index, place) {
+  if (index.kind === "faiss") {
+    place.replaceChildren(
+      el(
+        "section",
+        { class: "card" },
+        facts(identity(index)),
+        el("div", { class: "actions" }, remover(index)),
+      ),
+    );
+    return;
+  }
+  const cards = el("div", { class: "cards" });
+  const raw = el("pre");
+  const draw = async () => {
+    const { data } = await call("stats", { index: index.name, signal: context.signal });
+    const found = data.placement === "sharded" ? shardedCards(data) : folderCards(data);
+    cards.replaceChildren(card("Index", identity(index)), ...found);
+    raw.textContent = JSON.stringify(data, null, 2);
+  };
+  await draw();
+  if (!context.isCurrent()) return;
+  const all = el("details", {}, el("summary", {}, "All of it, as the API has it"), raw);
+  place.replaceChildren(cards, careOf(context, index, draw), all);
+}
+
+function identity({
+  id,
+  name,
+  tenant_id: tenant,
+  dimension,
+  metric,
+  index_type: type,
+  ntotal,
+  placement,
+  kind,
+}) {
+  const data = (text) => el("span", { class: "data" }, text);
+  return [
+    ["Name", data(name)],
+    ["Id", data(id)],
+    ["Tenant", data(tenant)],
+    ["Records", count(ntotal)],
+    ["Dimension", count(dimension)],
+    ["Metric", metric],
+    ["Type", data(type)],
+    ["Kept in", PLACES[kind === "faiss" ? kind : placement]],
+  ];
+}
+
+function card(title, pairs, ...more) {
+  return el("section", { class: "card" }, el("h2", {}, title), facts(pairs), more);
+}
+
+function folderCards(stats) {
+  const { slots, slots_indexed: indexed, tombstones, measured } = stats;
+  return [
+    card("Sizes", [
+      ["On disk", bytes(sizeOf(stats))],
+      ["Vectors", bytes(stats.vectors_bytes)],
+      ["Records", bytes(stats.records_bytes)],
+      ["Index files", bytes(stats.index_bytes)],
+      ["In memory", bytes(stats.memory_bytes)],
+      ["Filters in memory", bytes(stats.filter_cache_bytes)],
+    ]),
+    card("Search", [
+      ["Answered by", el("span", { class: "data" }, stats.index)],
+      ["Segments", count(stats.segments)],
+      [
+        "Covered by the index",
+        stats.segments
+          ? el("span", {}, `${count(indexed)} of ${count(slots)} slots `, meter(indexed, slots, "covered"))
+          : "nothing: every search is exact",
+      ],
+      ["Recall, at least", measured.recall_low === undefined ? null : real(measured.recall_low, 4)],
+      [
+        "Time for a query",
+        measured.us_per_query === undefined ? null : `${real(measured.us_per_query, 3)} µs`,
+      ],
+      ["Effort", measured.effort === undefined ? null : real(measured.effort, 4)],
+      ["Ranked again by true vectors", measured.rerank === undefined ? null : count(measured.rerank)],
+      [
+        "Processor time to build",
+        measured.build_cpu_s === undefined ? null : `${real(measured.build_cpu_s, 3)} s`,
+      ],
+      ["Efforts raised for filters", listed(stats.raised_efforts)],
+    ]),
+    card(
+      "Due",
+      [
+        [
+          "Slots of deleted records",
+          el(
+            "span",
+            {},
+            `${count(tombstones)} (${share(tombstones, slots)}) `,
+            meter(tombstones, slots, "dead"),
+          ),
+        ],
+        ["Not yet in the index", count(slots - indexed)],
+        ["Generation", count(stats.generation)],
+        ["Damaged index files", listed(stats.damaged_segments)],
+      ],
+      el("p", { class: "muted" }, "Optimize frees dead slots and builds the index to its end."),
+    ),
+  ];
+}
+
+function shardedCards(stats) {
+  const rows = stats.shards.map((each) => [
+    el("span", { class: "data" }, each.name),
+    count(each.rows),
+    count(each.hidden),
+    el("span", { class: "data" }, each.index),
+    each.recall === null ? "–" : real(each.recall, 4),
+    bytes(each.size_bytes),
+  ]);
+  const columns = [
+    "Shard",
+    ["Rows", "number"],
+    ["Hidden", "number"],
+    "Index",
+    ["Recall", "number"],
+    ["Size", "number"],
+  ];
+  return [
+    card("Sizes", [
+      ["In storage", bytes(stats.size_bytes)],
+      ["In memory", bytes(stats.memory_bytes)],
+      ["Version", count(stats.version)],
+    ]),
+    card("Search", [
+      ["Answered by", el("span", { class: "data" }, stats.index)],
+      ["Recall wanted", real(stats.target_recall, 4)],
+      ["Recall measured", stats.measured_recall === null ? null : real(stats.measured_recall, 4)],
+      ["Hidden rows", `${count(stats.tombstones)} of ${count(stats.slots)}`],
+      ["Shards missing", listed(stats.shards_missing)],
+    ]),
+    el("section", { class: "card whole" }, el("h2", {}, "Shards"), table("Shards", columns, rows)),
+  ];
+}
+
+function meter(part, whole, name) {
+  return el("meter", {
+    min: 0,
+    max: Math.max(1, whole),
+    value: part,
+    "aria-label": `${name}: ${share(part, whole)}`,
+  });
+}
+
+/** Names and values of an object on lines of their own; null where it has none. */
+function listed(found) {
+  const all = Object.entries(found ?? {});
+  return all.length
+    ? el(
+        "span",
+        { class: "data" },
+        all.map(([name, value]) => el("div", {}, `${name}: ${value}`)),
+      )
+    : null;
+}
+
+function remover(index) {
+  return button("Delete this index", () => askDelete(index, () => (location.hash = "#/")), {
+    class: "bad quiet",
+  });
+}
+
+function careOf(context, index, draw) {
+  const place = el("div", { "aria-live": "polite" });
+  const act = (text, route, tell) => {
+    const run = async () => {
+      place.replaceChildren(el("p", { class: "muted" }, `${text}: running, which may take long…`));
+      const { data } = await call(route, { index: index.name, body: {}, signal: context.signal });
+      place.replaceChildren(tell(data));
+      await draw();
+    };
+    const node = button(text, () => busy(node, place, run));
+    return node;
+  };
+  const told = (data) => el("pre", { class: "card" }, JSON.stringify(data, null, 2));
+  return el(
+    "section",
+    {},
+    el(
+      "div",
+      { class: "actions" },
+      act("Optimize", "optimize", told),
+      act("Verify", "verify", checked),
+      remover(index),
+    ),
+    place,
+  );
+}
+
+function checked({ ok, rows_checked: rows, problems }) {
+  if (ok)
+    return el(
+      "p",
+      { class: "notice good" },
+      `Everything was read and is as it was written: ${count(rows)} rows.`,
+    );
+  const lines = problems.map((each) => [
+    each.kind,
+    el("span", { class: "data" }, each.where),
+    el("span", { class: "data" }, each.message),
+  ]);
+  return el(
+    "div",
+    { class: "notice bad" },
+    el("p", {}, "Damage was found."),
+    table("Problems", ["Kind", "Where", "What"], lines),
+  );
+}
