@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -65,9 +66,10 @@ def connect(  # noqa: PLR0913  # one word for three kinds of places, each with s
     Parameters
     ----------
     path : path, ":memory:", address or URL of a bucket
-        ``":memory:"`` keeps everything in a temporary folder that goes away with the database. An address is
-        ``https://host:port`` of ``faissbase serve``, and needs the extra ``client``. A bucket is
-        ``s3://bucket/prefix``, ``gs://``, ``az://`` or ``file:///folder``, and needs the extra ``scale``: its
+        ``~/`` is the home folder. ``":memory:"`` keeps everything in a temporary folder that goes away with
+        the database. An address is ``https://host:port`` of ``faissbase serve``, and needs the extra
+        ``client``. A bucket is ``s3://bucket/prefix``, ``gs://``, ``az://`` or ``file:///folder``, and needs
+        the extra ``scale``: its
         collections are shards, see docs/scale.md. ``ray://auto`` and ``ray://host:port`` are the shards that
         ``faissbase shards deploy`` runs, and need the extra ``ray``.
     read_only : bool
@@ -120,13 +122,19 @@ def connect(  # noqa: PLR0913  # one word for three kinds of places, each with s
     _check_options(given, kind, text)
     taken = {name: given[name] for name in _OPTIONS[kind]}
     if kind == "folder":
+        if _ADDRESS.fullmatch(text):
+            raise InvalidInputError(
+                f"a server's address begins with http:// or https://, got {text!r}; a folder of that name is "
+                f"'./{text}'"
+            )
         return connect_folder(path, **taken)
     if kind == "server":
         return _on_server(text, **taken)
-    taken["cache"] = Path(cache) if cache is not None else cache_folder()
+    taken["cache"] = at_home(cache).absolute() if cache is not None else cache_folder()
     return _on_ray(text, **taken) if kind == "ray" else shards.connect(text, **taken)
 
 
+_ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*:\d{1,5}|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")  # host:port
 _OPTIONS = {
     "folder": ("read_only", "durability", "memory_budget"),
     "server": ("api_key", "timeout_s", "verify"),
@@ -182,7 +190,7 @@ def connect_folder(
         return shards.connect(url, cache_folder(), read_only=read_only, memory_budget=memory_budget)
 
     return database.connect(
-        path,
+        at_home(path) if os.fspath(path) else path,
         read_only=read_only,
         durability=durability,
         memory_budget=memory_budget,
@@ -195,6 +203,12 @@ def _on_ray(text: str, **options: Any) -> ShardedDatabase:
     from faissbase.sharded import runner  # ray costs nobody else anything
 
     return runner.connect(text, **options)
+
+
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """The path, ``~/`` being the home folder: shells leave it in ``--data=~/db``."""
+    found = Path(path)
+    return found.expanduser() if found.parts[:1] == ("~",) else found
 
 
 def cache_folder() -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeGuard, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeAlias, TypeGuard, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -302,6 +302,15 @@ class RepairReport:
     actions: list[str]
     quarantined_ids: list[str]
     quarantine_path: str | None
+
+
+class OpenHere:
+    """What holds files or connections of this process, and cannot go to another one, nor be copied."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{self!r} is open in this process and cannot be pickled or copied: connect() anew there"
+        )
 
 
 class Collection(Protocol):

@@ -187,6 +187,37 @@ def test_records_are_changed_counted_and_deleted(docs: Any, data: Any) -> None:
     assert docs.ntotal == 0
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.npy"])
+def test_records_go_to_a_file_and_come_back_from_it(db: Any, docs: Any, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    assert docs.export(path, {"even": True}) == N // 2
+    again = db.create_collection("again", D)
+    for _ in range(2):  # rows that are there are replaced by themselves
+        report = again.load_file(path)
+        assert (report.n_rows, report.vectors_bytes, again.ntotal) == (N // 2, N // 2 * D * 4, N // 2)
+    for one, other in zip(again.get(), docs.get(where={"even": True}), strict=True):
+        assert (one.id, one.metadata, one.document) == (other.id, other.metadata, other.document)
+
+
+def test_a_file_without_ids_is_numbered_and_a_bad_row_is_named(db: Any, data: Any, tmp_path: Path) -> None:
+    docs = db.create_collection("docs", D)
+    vectors = np.array(data.vectors[:40])
+    np.save(tmp_path / "good.npy", vectors)
+    docs.load_file(tmp_path / "good.npy", batch_rows=30)
+    assert sorted(record.id for record in docs.get()) == sorted(map(str, range(40)))
+    vectors[37, 3] = np.nan
+    np.save(tmp_path / "bad.npy", vectors)
+    with pytest.raises(faissbase.InvalidInputError, match=r"bad\.npy, rows 30 to 39: row 7 holds nan"):
+        docs.load_file(tmp_path / "bad.npy", batch_rows=30)
+
+
+def test_many_ids_are_deleted_in_one_call(db: Any) -> None:
+    docs = db.create_collection("many", 1, "l2")
+    docs.add(["first", "last"], [[1], [2]])
+    assert docs.delete(["first", *(f"nobody {i}" for i in range(25_000)), "last"]) == 2
+    assert docs.ntotal == 0
+
+
 def test_pages_follow_one_another(docs: Any) -> None:
     seen, cursor = [], None
     while True:
@@ -297,6 +328,8 @@ def test_the_asynchronous_twin_gives_the_same(
             found = await asyncio.gather(*(docs.search(query, 5) for query in data.query_vectors[:40]))
             many = await docs.search(data.vectors[:N], 5)
             assert list(many) == list(memory.search(data.vectors[:N], 5))
+            assert await docs.export(tmp_path / "twin.jsonl") == N
+            assert (await docs.load_file(tmp_path / "twin.jsonl")).n_rows == N == await docs.ntotal()
             await db.delete_collection("twin")
             with pytest.raises(faissbase.NotFoundError):
                 await db.get_collection("twin")
@@ -322,6 +355,13 @@ def test_what_is_wrong_with_a_connection_is_told(server: tuple[str, str], tmp_pa
         faissbase.connect(server[0], read_only=True)
     with pytest.raises(faissbase.InvalidInputError, match="is a folder"):
         faissbase.connect(str(tmp_path), api_key="x")
+    for timeout_s in (0, -1, "x", None, True):
+        with pytest.raises(faissbase.InvalidInputError, match="timeout_s must be a number above 0"):
+            faissbase.connect(server[0], timeout_s=timeout_s)  # type: ignore[call-overload]
+    (tmp_path / "no.pem").write_text("no certificate")
+    for file in ("no.pem", "absent.pem"):
+        with pytest.raises(faissbase.InvalidInputError, match=rf"verify='.*{file}': "):
+            faissbase.connect("https://x:1", api_key=None, verify=str(tmp_path / file))
     closed = faissbase.connect(server[0], api_key=server[1])
     closed.close()
     with pytest.raises(faissbase.NotReadyError, match="closed"):

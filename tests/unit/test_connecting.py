@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import faissbase
-from faissbase.errors import InvalidInputError
+from faissbase.errors import InvalidInputError, UnavailableError
 
 PLACES = {
     "folder": "data",
@@ -47,3 +50,76 @@ def test_a_bucket_takes_its_options(option: str, tmp_path: Path) -> None:
     given["cache"] = tmp_path
     with faissbase.connect(PLACES["bucket"], **given) as db:
         assert db.list_collections() == []
+
+
+def test_what_is_open_stays_where_it_is_when_the_process_changes_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with faissbase.connect("data") as db:
+        first = db.create_collection("first", dimension=2)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        db.create_collection("second", dimension=2).add("a", [1, 0])
+        first.add("a", [1, 0])
+        first.optimize()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    with faissbase.connect(tmp_path / "data") as db:
+        assert [len(db.get_collection(name)) for name in db.list_collections()] == [1, 1]
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed", "replaced"])
+def test_nothing_is_made_in_a_folder_that_is_no_longer_there(how: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with faissbase.connect(data) as db:
+        if how == "removed":
+            shutil.rmtree(data)
+        else:
+            data.rename(tmp_path / "other")
+        if how == "replaced":
+            faissbase.connect(data).close()
+        with pytest.raises(UnavailableError, match="was removed or renamed"):
+            db.create_collection("docs", dimension=2)
+    assert not list(data.glob("default/*")), "and nothing is left behind"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    with faissbase.connect("~/data") as db:
+        assert db.path == tmp_path / "home" / "data"
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("", "a database needs a folder of its own, got ''"),
+        (
+            "localhost:8000",
+            "begins with http:// or https://, got 'localhost:8000'; a folder .* './localhost:8000'",
+        ),
+        ("10.0.0.7:80", "begins with http"),
+        ("[::1]:8000", "begins with http"),
+    ],
+)
+def test_a_path_that_means_something_else_makes_no_folder(
+    path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInputError, match=message):
+        faissbase.connect(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_what_is_open_says_that_it_stays_in_its_process(copied: Any, tmp_path: Path) -> None:
+    with faissbase.connect(tmp_path) as db:
+        for mine in (db, db.create_collection("docs", dimension=2)):
+            with pytest.raises(TypeError, match="is open in this process and cannot be pickled or copied"):
+                copied(mine)
+    with (
+        faissbase.connect("http://localhost:1") as there,
+        pytest.raises(TypeError, match="cannot be pickled"),
+    ):
+        copied(there)

@@ -24,6 +24,7 @@ from faissbase.cache.streams import (
     StreamReader,
     Streams,
 )
+from faissbase.embedding.awaiting import awaited_in_this_loop
 from faissbase.errors import FaissbaseError, InvalidInputError, UnavailableError
 from faissbase.types import Float32
 
@@ -67,8 +68,9 @@ class Asking:
         self._astreams: Streams[AsyncSharedStream] = Streams()
 
     async def _in_thread(self, call: Callable[..., T], *args: Any) -> T:
-        in_context = functools.partial(contextvars.copy_context().run, call, *args)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, in_context)
+        with awaited_in_this_loop():
+            in_context = functools.partial(contextvars.copy_context().run, call, *args)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, in_context)
 
     # ---- looking up -------------------------------------------------------------------------------
 

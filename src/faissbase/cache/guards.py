@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
 
-from faissbase.cache.vocabulary import ANTONYMS, MEASURES, OPPOSING_PREFIXES
+from faissbase.cache.vocabulary import ANTONYMS, MEASURES, OPPOSING_PREFIXES, SIGNS
 from faissbase.cache.words import Word, Words, stem, words_of
 
+_SIGNED = frozenset(SIGNS.values())
 _STRICT_KINDS = frozenset({"why", "who", "when", "where", "amount"})
 _OPPOSITES: dict[str, set[str]] = {}
 for _pair in ANTONYMS:
@@ -76,6 +77,12 @@ def _numbers(pair: _Pair) -> str | None:
     if sorted(a) != sorted(b):
         return _sides(a, b)
     counted = pair.a.counted, pair.b.counted
+    for one, other in (counted, counted[::-1]):
+        bare = [number for number in one.keys() - other.keys() if one[number] in _SIGNED]
+        if bare:  # 5 % and 5
+            return _sides(
+                *([f"{number} {side.get(number, '')}".strip() for number in bare] for side in counted)
+            )
     known = {word.low for word in pair.a.content} & {word.low for word in pair.b.content} | MEASURES.keys()
     changed = [
         number
@@ -90,6 +97,23 @@ def _numbers(pair: _Pair) -> str | None:
 def _negation(pair: _Pair) -> str | None:
     a, b = pair.a.negations, pair.b.negations
     return None if a % 2 == b % 2 else f"{a} | {b}"
+
+
+def _operators(pair: _Pair) -> str | None:
+    """Signs that compare or calculate, emoji where both have some; "and" for "or" in one sentence."""
+    a, b = pair.a.operators, pair.b.operators
+    if a != b:
+        return _sides(a, b)
+    a, b = pair.a.symbols, pair.b.symbols
+    if a and b and a != b:
+        return _sides(a, b)
+    tokens = pair.a.tokens, pair.b.tokens
+    if len(tokens[0]) != len(tokens[1]):
+        return None
+    differing = [both for both in zip(*tokens, strict=True) if both[0] != both[1]]
+    if differing and all(set(both) == {"and", "or"} for both in differing):
+        return " | ".join(differing[0])
+    return None
 
 
 def _question(pair: _Pair) -> str | None:
@@ -180,6 +204,7 @@ def _replacement(pair: _Pair) -> str | None:
 _GUARDS: dict[str, Callable[[_Pair], str | None]] = {
     "numbers": _numbers,
     "negation": _negation,
+    "operators": _operators,
     "question": _question,
     "opposites": _opposites,
     "names": _names,

@@ -6,7 +6,7 @@ Exact match first, then the nearest entries of the scope; similarity alone does 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +15,7 @@ import numpy as np
 from faissbase.cache.entries import Entries, Entry
 from faissbase.cache.scope import key_of
 from faissbase.embedding import Embedder
+from faissbase.embedding.awaiting import settled
 from faissbase.errors import FaissbaseError, UnavailableError
 from faissbase.types import Float32
 
@@ -64,7 +65,7 @@ class CacheHit:
     size_bytes: int
 
 
-Verifier: TypeAlias = Callable[[str, CacheHit], bool]
+Verifier: TypeAlias = Callable[[str, CacheHit], bool | Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class Matching:
     @staticmethod
     def _verified(verifier: Verifier, prompt: str, hit: CacheHit) -> str | None:
         try:
-            verdict = verifier(prompt, hit)
+            verdict = settled(verifier(prompt, hit))
         except Exception as error:  # noqa: BLE001  # other people's code, often a model far away: a miss
             _log.warning("the verifier failed, which counts as a miss: %r", error)
             return f"the verifier failed: {error!r}"

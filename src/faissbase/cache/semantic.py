@@ -7,6 +7,7 @@ ask together.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import time
 from collections import OrderedDict
@@ -32,6 +33,7 @@ from faissbase.cache.scope import Scope, check_prompt, key_of
 from faissbase.cache.shelf import Clock, Order, Shelf, check_ttl
 from faissbase.cache.values import JsonValues, ObjectValues, Values
 from faissbase.embedding import EmbedderSource, HashedEmbedder, as_embedder
+from faissbase.embedding.awaiting import awaited_in_this_loop
 from faissbase.errors import InvalidInputError, NotReadyError
 from faissbase.types import Collection
 
@@ -69,10 +71,11 @@ class SemanticCache:
         What every call takes unless it says otherwise.
     guard : callable, optional
         ``guard(prompt, stored_prompt)`` says why they must not share an answer, or None. `disagreement`
-        looks at numbers, negation, names and word order; None does without.
+        looks at numbers, negation, operators, names and word order; None does without.
     verifier : callable, optional
         ``verifier(prompt, hit)`` has the last word on a similar hit, True or False; where it
-        fails, it is a miss.
+        fails, it is a miss. It and the embedder may be asynchronous: `acheck` and its like await them in the
+        caller's event loop, other calls in a loop of their own.
     clock : callable
         The time in seconds; ``time.time``.
 
@@ -102,6 +105,7 @@ class SemanticCache:
         verifier: Verifier | None = None,
         clock: Clock = time.time,
     ) -> None:
+        _check_parts(scope, guard, verifier)
         self.scope = scope or Scope()
         self._ttl_s = check_ttl(ttl_s)
         limits = Limits(max_entries, max_bytes, eviction)
@@ -254,7 +258,8 @@ class SemanticCache:
 
     async def acheck(self, prompt: str, *, scope: Scope | None = None) -> CacheHit | None:
         """`check`, for coroutines."""
-        return await asyncio.to_thread(self.check, prompt, scope=scope)
+        with awaited_in_this_loop():
+            return await asyncio.to_thread(self.check, prompt, scope=scope)
 
     async def astore(
         self,
@@ -268,9 +273,10 @@ class SemanticCache:
     ) -> bool:
         """`store`, for coroutines."""
         order = self._order(prompt, scope, tags, ttl_s)
-        return await asyncio.to_thread(
-            lambda: self._shelf.put(order, response, self._matching.embed(prompt), seconds)
-        )
+        with awaited_in_this_loop():
+            return await asyncio.to_thread(
+                lambda: self._shelf.put(order, response, self._matching.embed(prompt), seconds)
+            )
 
     async def aget_or_compute(
         self,
@@ -436,8 +442,7 @@ class SemanticCache:
         """The scope of a call: what it leaves open is the cache's own."""
         if scope is None:
             return self.scope
-        if not isinstance(scope, Scope):
-            raise InvalidInputError(f"a scope is a faissbase.cache.Scope, got {type(scope).__name__}")
+        _check_scope(scope)
         told = {name: getattr(scope, name) for name in Scope.__dataclass_fields__}
         return replace(self.scope, **{name: value for name, value in told.items() if value is not None})
 
@@ -473,6 +478,21 @@ def _tags(tags: str | Iterable[str]) -> tuple[str, ...]:
         if not isinstance(name, str) or not name:
             raise InvalidInputError(f"a tag is a string of at least one character, got {name!r}")
     return names
+
+
+def _check_parts(scope: Scope | None, guard: Guard | None, verifier: Verifier | None) -> None:
+    if scope is not None:
+        _check_scope(scope)
+    for name, part in (("guard", guard), ("verifier", verifier)):
+        if part is not None and not callable(part):
+            raise InvalidInputError(f"a {name} is a function, got {part!r}")
+    if inspect.iscoroutinefunction(guard):
+        raise InvalidInputError(f"a guard is a plain function, {guard!r} is asynchronous: verifier= takes it")
+
+
+def _check_scope(scope: Scope) -> None:
+    if not isinstance(scope, Scope):
+        raise InvalidInputError(f"a scope is a faissbase.cache.Scope, got {type(scope).__name__}")
 
 
 def _check_threshold(threshold: float) -> None:

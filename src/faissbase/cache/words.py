@@ -41,6 +41,20 @@ _TOKEN = re.compile(
     r"|(?P<end>[.!?:\n]+)"
     r"|(?P<comma>[,;&/])"
 )
+_OPERATOR = re.compile(
+    r"(?P<compares>===?|<=>|[<>!=]=|<>|[-=]>|<-|<<|>>|[<>=≤≥≠])"
+    r"|(?P<logic>&&|\|\||(?<![\w!?.])!(?=[\w(]))"
+    r"|(?<=[\w)\]])(?P<gap>[ \t]*)"
+    r"(?P<counts>\*\*|//|[-+*/^|\N{MULTIPLICATION SIGN}÷·\N{MINUS SIGN}])(?P=gap)(?=[(\[]*\w)"
+)
+# A number or a variable: what dashes and slashes of prose do not stand beside.
+_ATOM = r"(?:\d[\d.]*|(?<!\w)[^\W\d_]\d*)"
+_BEFORE, _AFTER = re.compile(rf"{_ATOM}[)\]]*$"), re.compile(rf"[ \t(\[]*{_ATOM}(?!\w)")
+_LEFT, _RIGHT = re.compile(r"(\w+)[\s)\]]*$"), re.compile(r"[\s(\[]*(\w+)")
+_OF_PROSE = frozenset({"-", "/", "\N{MINUS SIGN}"})
+_ALSO_WORDS = frozenset({"a", "A", "I"})
+_SPELLED = {"===": "=", "==": "=", "<>": "!=", "≠": "!=", "≤": "<=", "≥": ">=", "·": "*", "÷": "/",
+            "\N{MULTIPLICATION SIGN}": "*", "\N{MINUS SIGN}": "-"}  # fmt: skip
 _PHRASE = re.compile(
     "|".join(rf"\b{re.escape(phrase)}\b" for phrase in sorted(PHRASES, key=len, reverse=True)), re.IGNORECASE
 )
@@ -100,12 +114,18 @@ class Words:
         What is asked for: "why", "who", "when", "where", "amount", "how", "whether", "what", or "".
     tokens : tuple[str, ...]
         All words, in lower case.
+    operators : tuple[str, ...]
+        Signs that compare ("x<=5"), negate ("!x") or calculate ("2-x"), with what is beside them.
+    symbols : tuple[str, ...]
+        Emoji and the like, sorted.
     """
 
     content: tuple[Word, ...]
     negations: int
     kind: str
     tokens: tuple[str, ...]
+    operators: tuple[str, ...]
+    symbols: tuple[str, ...]
 
     @property
     def counted(self) -> dict[str, str]:
@@ -172,14 +192,42 @@ class _Token:
 
 
 def _parsed(text: str) -> Words:
-    tokens = list(_tokens(text if text.isascii() else unicodedata.normalize("NFKC", text)))
+    text = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    tokens = list(_tokens(text))
     lows = tuple(token.low for token in tokens if token.kind not in ("end", "comma"))
     return Words(
         content=_content(tokens, _numbers(tokens)),
         negations=sum(_is_negation(low) for low in lows),
         kind=_kind(lows),
         tokens=lows,
+        operators=tuple(_operators(text)),
+        symbols=() if text.isascii() else tuple(sorted(filter(_is_symbol, text))),
     )
+
+
+def _is_symbol(letter: str) -> bool:
+    return letter > "\x7f" and (unicodedata.category(letter) == "So" or letter == "\N{MUSIC SHARP SIGN}")
+
+
+def _operators(text: str) -> Iterator[str]:
+    for found in _OPERATOR.finditer(text):
+        sign = found[str(found.lastgroup)]
+        if sign not in _OF_PROSE or _is_calculation(text, found):
+            left = _LEFT.search(text, max(0, found.start() - 40), found.start())
+            right = _RIGHT.match(text, found.end())
+            operands = ["" if each is None else each[1].lower() for each in (left, right)]
+            yield _SPELLED.get(sign, sign).join(operands)
+
+
+def _is_calculation(text: str, found: re.Match[str]) -> bool:
+    """Whether a dash or a slash stands beside a number or a variable, or close between two variables."""
+    start, end = found.span()
+    if not found["gap"] and (text[start - 1].isdigit() or text[end].isdigit()):
+        return False  # 2024-05-03, F-16, 24/7
+    beside = [_BEFORE.search(text, max(0, start - 40), start), _AFTER.match(text, end)]
+    if not found["gap"]:
+        return all(beside)
+    return any(one is not None and one[0].strip(" \t()[]") not in _ALSO_WORDS for one in beside)
 
 
 def _tokens(text: str) -> Iterator[_Token]:

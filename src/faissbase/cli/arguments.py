@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 import orjson
 
 from faissbase.cli.console import Answer, Console
-from faissbase.connecting import connect_folder
+from faissbase.connecting import at_home, connect_folder
 from faissbase.database.database import DEFAULT_TENANT, Database
 from faissbase.errors import InvalidInputError, NotFoundError
 
@@ -109,7 +109,7 @@ def data_folder(text: str) -> Path:
     """A database's folder."""
     if not text or text == ":memory:" or "://" in text:
         raise InvalidInputError(f"a database on the command line is a folder, got {text!r}")
-    return Path(text)
+    return at_home(text)
 
 
 def add_yes_option(parser: argparse.ArgumentParser) -> None:

@@ -66,7 +66,8 @@ def _add_backup(commands: Commands) -> None:
         summary="write the whole database to one file",
         about="Write every collection to one file, each as of one moment, while others go on\n"
         "writing. The file is a plain tar with a SHA-256 of each member. An existing\n"
-        "file is never overwritten.",
+        "file is never overwritten. Indexes are not in it: whoever restores it builds\n"
+        "them anew, in the background or by 'faissbase optimize'.",
         examples=["faissbase backup friday.faissbase", "faissbase backup /mnt/copy.tar --data ./demo-data"],
         exit_codes="0 written; 2 FILE exists; 3 no such database; 4 disk full; 5 the data is damaged",
     )
@@ -109,8 +110,8 @@ def run_export(args: argparse.Namespace, console: Console) -> Answer:
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
-    rows = path.with_name(path.name + ROWS_SUFFIX)
-    for target in (path, rows) if path.suffix.lower() in _VECTORS_ALONE else (path,):
+    is_alone = path.suffix.lower() in _VECTORS_ALONE
+    for target in (path, path.with_name(path.name + ROWS_SUFFIX)) if is_alone else (path,):
         if target.exists() and not overwrite:
             raise AlreadyExistsError(f"{target} exists already: give --overwrite to replace it")
 

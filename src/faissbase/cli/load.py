@@ -75,13 +75,14 @@ def run(args: argparse.Namespace, console: Console) -> Answer:
     dimension = args.dimension or peek_dimension(args.file, args.vector_column)
     with connect(args.data) as db:
         collection, is_new = _collection(db, args, dimension)
+        n_before = len(collection)
         try:
             report = _load(collection, args, console)
         except FaissbaseError:
             if is_new and not len(collection):
                 db.delete_collection(collection.name)
             raise
-        return _answer(report, collection, is_new)
+        return _answer(report, collection, is_new, n_before)
 
 
 def _collection(db: Database, args: argparse.Namespace, dimension: int) -> tuple[LocalCollection, bool]:
@@ -117,8 +118,9 @@ def _how_to_go_on(collection: LocalCollection, words: list[str]) -> str:
     return f"interrupted; {collection.name!r} holds {stored}, and this goes on where it stopped: {command}"
 
 
-def _answer(report: LoadReport, collection: LocalCollection, is_new: bool) -> Answer:
+def _answer(report: LoadReport, collection: LocalCollection, is_new: bool, n_before: int) -> Answer:
     seconds = max(report.seconds, 1e-9)
+    n_replaced = max(0, report.n_rows - (len(collection) - n_before))  # others may write beside
     speed = f"{text.rate(report.n_rows / seconds)}, {report.vectors_bytes / seconds / 1e6:.1f} MB/s"
     document = {
         "collection": collection.name,
@@ -126,6 +128,7 @@ def _answer(report: LoadReport, collection: LocalCollection, is_new: bool) -> An
         "dimension": collection.dimension,
         "metric": collection.metric,
         "ntotal": len(collection),
+        "n_replaced": n_replaced,
         **asdict(report),
     }
     lines = []
@@ -137,4 +140,9 @@ def _answer(report: LoadReport, collection: LocalCollection, is_new: bool) -> An
         f"{verb} {collection.name!r} holds {text.count(len(collection), 'record')}, "
         f"d={collection.dimension}, {collection.metric}",
     ]
+    if n_replaced:
+        lines.append(
+            f"{text.count(n_replaced, 'row')} replaced a record of the same id; "
+            "a file without ids numbers its rows from 0 on"
+        )
     return Answer(document, lines)

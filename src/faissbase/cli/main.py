@@ -6,25 +6,14 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from faissbase._version import __version__
-from faissbase.cli import (
-    bench,
-    care,
-    collections,
-    copies,
-    demo,
-    keys,
-    load,
-    plan,
-    promote,
-    search,
-    serve,
-    shards,
-)
-from faissbase.cli.arguments import Parser, add_data_option, add_output_options, default_data
 from faissbase.cli.console import Console
 from faissbase.errors import FaissbaseError, InternalError, InvalidInputError, UnavailableError
+
+if TYPE_CHECKING:
+    from faissbase.cli.arguments import Parser
 
 EXIT_CODES = {
     "invalid_input": 2,
@@ -126,7 +115,23 @@ def _run(arguments: list[str], console: Console) -> int:
 
 
 def build_parser() -> Parser:
-    """The parser of all commands."""
+    """The parser of all commands; their modules come with it, so that Ctrl-C is told while they load too."""
+    from faissbase.cli import (
+        bench,
+        care,
+        collections,
+        copies,
+        demo,
+        keys,
+        load,
+        plan,
+        promote,
+        search,
+        serve,
+        shards,
+    )
+    from faissbase.cli.arguments import Parser, add_data_option, add_output_options, default_data
+
     parser = Parser(prog="faissbase", description=_ABOUT, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"faissbase {__version__}")
     add_data_option(parser, default=None)

@@ -34,8 +34,9 @@ _ABOUT = """\
 Search a collection: by a vector, by the vector of a stored record, by words in
 the documents (BM25), or by a vector and words together (both rankings fused).
 
-Vector search is exact. score: larger is nearer. distance: as FAISS gives it,
-squared for l2.
+Where an index is built, --recall says how many of the true nearest have to come
+back; below that size, and with --recall 1, the search is exact. score: larger is
+nearer. distance: exact, as FAISS gives it, squared for l2.
 
 A filter holds fields with a value, or with $eq $ne $gt $gte $lt $lte $in $nin
 $exists $contains; $and, $or and $not go around them."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faissbase.cli.arguments import Commands, add_command, add_data_option, default_data
 from faissbase.cli.console import Answer, Console
 from faissbase.cli.extras import server_extra
+from faissbase.connecting import at_home
 
 if TYPE_CHECKING:
     from faissbase.server.settings import Settings
@@ -106,6 +107,8 @@ def run(args: argparse.Namespace, console: Console) -> Answer:
     flags = {name: getattr(args, name, None) for name in _settings()}
     flags["data"] = str(args.data) if _is_told(args) else None
     settings, sources = server_settings.load(flags, os.environ, Path(file) if file else None)
+    if settings.data.startswith("~/"):
+        settings = replace(settings, data=str(at_home(settings.data)))
     if args.show_config:
         return _shown(asdict(settings), sources)
     with server_extra():

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from faissbase.client import calls
+from faissbase.client import calls, files
 from faissbase.client.calls import Facts
 from faissbase.client.exchange import (
     FILE_TIMEOUT_S,
@@ -32,10 +32,11 @@ from faissbase.client.settings import Address, client_options
 from faissbase.collection.answers import Explanation
 from faissbase.collection.care import OptimizeReport
 from faissbase.collection.stats import Stats
+from faissbase.collection.transfer import LoadReport, Source
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
-from faissbase.types import Hit, Metric, Page, Record, VerifyReport, Where
+from faissbase.types import Hit, Metric, OpenHere, Page, Record, VerifyReport, Where
 
 
 class AsyncConnection:
@@ -106,7 +107,7 @@ class AsyncConnection:
         await self._http.aclose()
 
 
-class AsyncDatabase:
+class AsyncDatabase(OpenHere):
     """The collections of one tenant of a server; use it with ``async with``, or `close` it."""
 
     def __init__(self, address: Address) -> None:
@@ -167,7 +168,7 @@ class AsyncDatabase:
         return AsyncCollection(self._connection, facts)
 
 
-class AsyncCollection:
+class AsyncCollection(OpenHere):
     """A collection that a server holds; the methods are those of a collection in a folder."""
 
     def __init__(self, connection: AsyncConnection, facts: Facts) -> None:
@@ -250,7 +251,7 @@ class AsyncCollection:
         )
 
     async def delete(self, ids: Any = None, *, where: Where | None = None) -> int:
-        """Delete records by ids or by filter, and return how many there were."""
+        """Delete records by ids, 10,000 at a time, or by filter, and return how many there were."""
         return await self._connection.run(calls.delete(self._facts, ids, where))
 
     async def count(self, where: Where | None = None) -> int:
@@ -310,6 +311,36 @@ class AsyncCollection:
     async def train(self, xt: Any = None) -> None:
         """Have a named index learn anew, from vectors given or stored, and be built."""
         await self._connection.run(calls.train(self._facts, xt))
+
+    async def load_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rows: str | os.PathLike[str] | None = None,
+        id_column: str = "id",
+        vector_column: str = "vector",
+        document_column: str = "document",
+        batch_rows: int | None = None,
+        progress: bool = False,
+    ) -> LoadReport:
+        """Upsert every record of a file, in constant memory; the file is read here.
+
+        Interrupted, it begins again at the first row, and replaces what is stored already by itself. The
+        parameters are those of `LocalCollection.load_file`.
+        """
+        rows_path = None if rows is None else Path(rows)
+        source = Source(Path(path), rows_path, id_column, vector_column, document_column, batch_rows)
+        steps = files.load(self._facts, self._connection.forms, source, progress=progress)
+        return await self._connection.run(steps)
+
+    async def export(
+        self, path: str | os.PathLike[str], where: Where | None = None, *, progress: bool = False
+    ) -> int:
+        """Write the matching records to a file of any format `load_file` reads; how many. It is written here.
+
+        Page by page: what others write meanwhile may be in it or not.
+        """
+        return await self._connection.run(files.export(self._facts, Path(path), where, progress=progress))
 
     async def optimize(self) -> OptimizeReport | ShardedOptimizeReport:
         """Compact, and build the index to the end."""

@@ -35,6 +35,7 @@ from faissbase.types import (
 )
 
 _PIECE_ROWS = 1000
+_PIECE_IDS = 10_000  # what a server takes at once unless it is told otherwise
 _PIECE_NUMBERS = 1 << 20
 # Fewer numbers travel as JSON; pieces of Arrow are within the usual limits of a server.
 _ARROW_NUMBERS = 1 << 16
@@ -218,13 +219,16 @@ def delete(facts: Facts, ids: Any, where: Where | None) -> Steps[int]:
     if where is not None:
         if isinstance(parse(where), Everything):
             raise InvalidInputError("delete(where={}) would remove every record: use reset() for that")
-        body: dict[str, Any] = {"filter": _filter(where)}
-    else:
-        body = {"ids": inputs.check_ids(ids)}
-        if not body["ids"]:
-            return 0
-    answer = yield Exchange("POST", f"{facts.path}/vectors/delete", body, is_safe=False)
-    return int(answer["deleted"])
+        answer = yield Exchange(
+            "POST", f"{facts.path}/vectors/delete", {"filter": _filter(where)}, is_safe=False
+        )
+        return int(answer["deleted"])
+    names, n = inputs.check_ids(ids), 0
+    for start in range(0, len(names), _PIECE_IDS):
+        body = {"ids": names[start : start + _PIECE_IDS]}
+        answer = yield Exchange("POST", f"{facts.path}/vectors/delete", body, is_safe=False)
+        n += int(answer["deleted"])
+    return n
 
 
 def reset(facts: Facts) -> Steps[int]:

@@ -50,8 +50,9 @@ def address_of(
         is_fine = False
     if not is_fine or parts.path not in ("", "/") or parts.query or parts.fragment or parts.username:
         raise InvalidInputError(f"a server's address is http(s)://host:port, got {url!r}")
-    if not timeout_s > 0:
-        raise InvalidInputError(f"timeout_s must be above 0, got {timeout_s!r}")
+    is_number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
+    if not is_number or not timeout_s > 0:
+        raise InvalidInputError(f"timeout_s must be a number above 0, got {timeout_s!r}")
     key = api_key if api_key is not None else os.environ.get(KEY_VARIABLE)
     if key is not None and not (key.isascii() and key.isprintable()):
         raise InvalidInputError("an API key is one line of plain letters and digits")
@@ -67,7 +68,10 @@ def client_options(address: Address) -> dict[str, Any]:
     if isinstance(verify, str):
         import ssl
 
-        verify = ssl.create_default_context(cafile=verify)
+        try:
+            verify = ssl.create_default_context(cafile=verify)
+        except OSError as error:  # also where it is no PEM
+            raise InvalidInputError(f"verify={verify!r}: {error.strerror or error}") from error
     return {
         "base_url": address.url,
         "headers": headers,

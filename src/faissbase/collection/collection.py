@@ -33,6 +33,7 @@ from faissbase.types import (
     Float32,
     Hit,
     Metric,
+    OpenHere,
     Page,
     Record,
     RepairReport,
@@ -59,7 +60,7 @@ class Parts:
 _left_to_parent: list[Parts] = []
 
 
-class LocalCollection:
+class LocalCollection(OpenHere):
     """A collection in a folder. Made by ``Database.create_collection``, not by hand."""
 
     def __init__(

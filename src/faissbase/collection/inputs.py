@@ -155,10 +155,21 @@ def _as_array(vectors: Any) -> Any:
     except ValueError as error:
         raise InvalidInputError(f"vectors must all have the same length: {error}") from error
     if array.dtype.kind not in "fiu" and array.size:
-        raise InvalidInputError(
-            f"vectors must be numbers, got dtype {array.dtype} (rows of unequal length, or text?)"
-        )
+        if array.ndim == 1 and all(isinstance(row, list | tuple | np.ndarray) for row in array):
+            return _as_array(list(array))  # a column of pandas: an array of lists
+        raise InvalidInputError(f"vectors must be numbers, got {_what_else(array)}")
     return array
+
+
+def _what_else(array: Any) -> str:
+    if array.ndim == 0:
+        return f"{type(array.item()).__name__}: give a list or an array"
+    if array.dtype != object:
+        return f"dtype {array.dtype}"
+    rows = int | float if array.ndim > 1 else list | tuple | np.ndarray
+    others = ((place, value) for place, value in np.ndenumerate(array) if not isinstance(value, rows))
+    place, value = next(others, ((0,), array.flat[0]))
+    return f"{str(value)[:80]!r} of type {type(value).__name__} in row {place[0]}"
 
 
 def _from_arrow(vectors: Any) -> Any:
@@ -399,7 +410,8 @@ def check_positive(value: Any, name: str) -> float:
 
 def check_fraction(value: Any, name: str) -> float:
     """``value`` as a float, where it is in (0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+    is_number = isinstance(value, int | float | np.floating) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= 1:
         raise InvalidInputError(f"{name} must be above 0 and at most 1, got {value!r}")
     return float(value)
 

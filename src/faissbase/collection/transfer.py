@@ -132,6 +132,11 @@ def _rows(batch: Batch, first_row: int, source: Source, dimension: int, metric: 
 
 def checked_batch(batch: Batch, first_row: int, dimension: int, metric: Metric) -> inputs.Rows:
     """A batch in stored form, where the rows have no ids numbered from ``first_row`` on; see `_rows`."""
+    return inputs.rows_from_input(*last_of_each_id(batch, first_row), dimension, metric)
+
+
+def last_of_each_id(batch: Batch, first_row: int) -> tuple[list[str], Float32, Any, Any]:
+    """Ids, vectors, metadata and documents; rows without ids are numbered from ``first_row`` on."""
     ids = batch.ids or [str(row) for row in range(first_row, first_row + len(batch.vectors))]
     vectors, metadatas, documents = batch.vectors, batch.metadatas, batch.documents
     last = {id: row for row, id in enumerate(ids)}
@@ -140,7 +145,7 @@ def checked_batch(batch: Batch, first_row: int, dimension: int, metric: Metric) 
         ids, vectors = [ids[row] for row in kept], vectors[kept]
         metadatas = metadatas and [metadatas[row] for row in kept]
         documents = documents and [documents[row] for row in kept]
-    return inputs.rows_from_input(ids, vectors, metadatas, documents, dimension, metric)
+    return ids, vectors, metadatas, documents
 
 
 def export(moment: Moment, path: Path, where: Filter, *, progress: bool = False) -> int:

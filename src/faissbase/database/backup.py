@@ -152,12 +152,7 @@ def _copy_records(folder: Path, config: Config, copy: Path) -> tuple[State, Vect
             original.copy_to(copy)
         finally:
             original.close()
-        copied = Records(copy.parent, synchronous="FULL")
-        try:
-            with copied.read_transaction() as transaction:
-                state = transaction.state()
-        finally:
-            copied.close()
+        state = _without_segments(copy)
         if state.generation == generation:
             return state, vectors
         vectors.close()
@@ -165,6 +160,20 @@ def _copy_records(folder: Path, config: Config, copy: Path) -> tuple[State, Vect
     raise ConflictError(
         f"collection {config.name!r} is being rewritten again and again: try the backup later"
     )
+
+
+def _without_segments(copy: Path) -> State:
+    """The state of copied rows, which speak of no index files now: these are derived, and not in a backup."""
+    copied = Records(copy.parent, synchronous="FULL")
+    try:
+        with copied.read_transaction() as transaction:
+            state = transaction.state()
+        if state.segments:
+            with copied.write_transaction() as writing:
+                writing.replace_segments([], state.generation)
+    finally:
+        copied.close()
+    return state
 
 
 def _add(tar: tarfile.TarFile, name: str, source: IO[bytes], size: int) -> str:

@@ -40,6 +40,7 @@ from faissbase.types import (
     DURABILITIES,
     Durability,
     Metric,
+    OpenHere,
     Placement,
     Problem,
 )
@@ -75,10 +76,12 @@ def connect(
         return Database(
             folder, read_only=False, durability="relaxed", memory_budget=budget, temporary_lock=lock
         )
+    if not text:
+        raise InvalidInputError("a database needs a folder of its own, got '' for its path")
     root = Path(text)
     _check_root(root, read_only)
     return Database(
-        root,
+        root.absolute(),  # the process may change its folder, and what is open must not move
         read_only=read_only,
         durability=durability,
         tenant=tenant,
@@ -149,7 +152,7 @@ def _remove_own(root: Path, lock: int, process: int) -> None:
         os.close(lock)
 
 
-class Database:
+class Database(OpenHere):
     """The collections of one folder and tenant. Made by `connect`; use it with ``with`` or `close` it."""
 
     def __init__(

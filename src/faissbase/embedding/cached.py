@@ -62,7 +62,7 @@ class CachedEmbedder:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._kept: OrderedDict[bytes, Float32] = OrderedDict()
-        self._file = _File(os.fspath(path), self._embedder.name) if path is not None else None
+        self._file = _File(os.path.abspath(path), self._embedder.name) if path is not None else None
         self.hits = self.misses = 0
 
     @property

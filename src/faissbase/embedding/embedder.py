@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
+from faissbase.embedding.awaiting import settled
 from faissbase.errors import ConflictError, InvalidInputError
 from faissbase.types import MAX_DIMENSION, Float32
 
@@ -41,7 +43,8 @@ def as_embedder(source: EmbedderSource, *, name: str | None = None, dimension: i
     source : Embedder, callable or model
         An `Embedder`; a callable that takes a list of n texts and returns n vectors; a model of
         sentence-transformers (``encode``); or LangChain's ``Embeddings`` (``embed_documents``). For a
-        function of one text: ``lambda texts: [f(text) for text in texts]``.
+        function of one text: ``lambda texts: [f(text) for text in texts]``. Callables, and ``embed`` of an
+        `Embedder`, may be asynchronous.
     name : str, optional
         What is stored beside the vectors. Where none is given, the model's own name, or the callable's
         ``module.name``. An `Embedder` keeps its own.
@@ -58,6 +61,8 @@ def as_embedder(source: EmbedderSource, *, name: str | None = None, dimension: i
             raise InvalidInputError(
                 f"expected an embedder of dimension {dimension}, {source.name!r} has {source.dimension}"
             )
+        if inspect.iscoroutinefunction(source.embed):
+            return _Called(source.embed, source.name, source.dimension)
         return source
     call = _call_of(source)
     if dimension is not None and not 1 <= dimension <= MAX_DIMENSION:
@@ -114,7 +119,7 @@ class _Called:
         asked = check_texts(texts)
         if not asked:
             return np.empty((0, self.dimension), np.float32)
-        return check_vectors(self._call(asked), len(asked), self._dimension, self.name)
+        return check_vectors(settled(self._call(asked)), len(asked), self._dimension, self.name)
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

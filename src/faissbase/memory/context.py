@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from faissbase.embedding import Embedder, EmbedderSource, HashedEmbedder, as_embedder, check_same_embedder
-from faissbase.errors import InvalidInputError, UnavailableError
+from faissbase.errors import InvalidInputError, NotReadyError, UnavailableError
 from faissbase.memory import databases, replicas
 from faissbase.memory.changes import Changes, New, active_memory_of, memory_of
 from faissbase.memory.learning import NOT_TALK, Learner, entry_of, last_summary
@@ -91,8 +91,9 @@ class ContextMemory:
         self._embedder: Embedder = HashedEmbedder() if embedder is None else as_embedder(embedder)
         model = None if llm is None else as_chat_model(llm)
         self._clock = clock
-        self._engine = databases.open_engine(db)
-        self._owns_engine = self._engine is not db
+        self._opened = databases.open_engine(db)
+        self._is_closed = False
+        self._owns_engine = self._opened is not db
         replicas.attach(self._engine, None if folder is None else Path(folder))
         self._learner = None if model is None else Learner(self._engine, self._embedder, model)
         self._talks = Talks(self._engine)
@@ -111,14 +112,26 @@ class ContextMemory:
 
     def close(self) -> None:
         """Write the indexes to their files, for the next process to begin with, and close the database."""
-        replicas.detach(self._engine)
+        if self._is_closed:
+            return
+        self._is_closed = True
+        replicas.detach(self._opened)
         if self._owns_engine:
-            self._engine.dispose()
+            self._opened.dispose()
 
     @property
     def engine(self) -> Engine:
         """The database, for sessions of one's own."""
         return self._engine
+
+    @property
+    def _engine(self) -> Engine:
+        self._check_open()
+        return self._opened
+
+    def _check_open(self) -> None:
+        if self._is_closed:  # SQLAlchemy would open it again
+            raise NotReadyError("the ContextMemory is closed: make a new one")
 
     # ---- writing ---------------------------------------------------------------------------------
 
@@ -426,6 +439,7 @@ class ContextMemory:
         )
         question = checked_text(query, "query")
         vector = self._embedder.embed([question])[0]
+        self._check_open()
         results = self._talks.search(keys, question, vector, wanted, neighbours)
         return {"query": query, "total": len(results), "results": results}
 
@@ -529,6 +543,8 @@ def _best(hits: Sequence[Hits], limit: int) -> Hits:
 def _names(names: str | Collection[str] | None, what: str) -> tuple[str, ...] | None:
     if names is None:
         return None
+    if not isinstance(names, Iterable):
+        raise InvalidInputError(f"{what} is a text or several of them, got {names!r}")
     return tuple(checked_name(name, what) for name in ([names] if isinstance(names, str) else names))
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, select
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
@@ -32,6 +32,7 @@ from faissbase.memory.triggers import FORMAT
 DIALECTS = ("sqlite", "postgresql")
 _BUSY_TIMEOUT_MS = 30_000
 _WRITES = "faissbase_writes"
+_DAMAGE = ("not a database", "malformed")  # in SQLite's words
 
 
 def open_engine(source: str | os.PathLike[str] | Engine | Session) -> Engine:
@@ -83,8 +84,10 @@ def _url_of(text: str) -> Any:
         url = make_url(f"sqlite:///{folder.name}/memory.db")
         _folders[url.database or ""] = folder
         return url
+    if not text:
+        raise InvalidInputError("a memory needs a file or a URL, got '': ':memory:' keeps it in memory")
     if "://" not in text:
-        return make_url(f"sqlite:///{text}")
+        return URL.create("sqlite", database=str(Path(text).absolute()))
     try:
         url = make_url(text)
     except ArgumentError as error:
@@ -217,6 +220,8 @@ def database_errors(engine: Engine) -> Iterator[None]:
     except DBAPIError as error:
         if isinstance(error.__cause__, FaissbaseError):
             raise error.__cause__ from error
+        if engine.dialect.name == "sqlite" and any(word in str(error.orig) for word in _DAMAGE):
+            raise CorruptionError(f"{engine.url.database} is no whole database: {error.orig}") from error
         raise
 
 
@@ -224,5 +229,5 @@ def default_folder(engine: Engine) -> Path | None:
     """Where indexes of a database are kept: beside an SQLite file; nowhere where there is no file."""
     if engine.dialect.name != "sqlite" or is_in_memory(engine):
         return None
-    database = Path(engine.url.database or "")
+    database = Path(engine.url.database or "").absolute()
     return database.with_name(f"{database.name}.faiss")

@@ -101,8 +101,9 @@ class TurnIndex:
         """
         if k < 1:
             raise InvalidInputError(f"k must be at least 1, got {k}")
-        if recency is not None and not 0 <= recency <= 1:
-            raise InvalidInputError(f"recency must be between 0 and 1, got {recency}")
+        is_number = isinstance(recency, int | float) and not isinstance(recency, bool)
+        if recency is not None and not (is_number and 0 <= recency <= 1):
+            raise InvalidInputError(f"recency must be a number between 0 and 1, got {recency!r}")
         if not self._slots:
             return []
         time = asked(question, now or self._newest())

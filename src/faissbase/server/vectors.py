@@ -12,6 +12,7 @@ import orjson
 from faissbase.collection.bounds import TooLarge
 from faissbase.errors import InvalidInputError, NotFoundError
 from faissbase.server.operations import Call, Operation, matrix
+from faissbase.storage.integers import LargeInteger, refuse_large_integers
 from faissbase.types import Record
 from faissbase.wire import (
     Count,
@@ -91,7 +92,8 @@ def _object(given: Any, raw: bytes, of: str, call: Call) -> dict[str, Any] | Non
         raise TooLarge(f"metadata of {of} has {len(raw):,} bytes, at most {most:,} are taken")
     try:
         found = given if isinstance(given, dict) else orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
+        refuse_large_integers(found, raw)
+    except (orjson.JSONDecodeError, LargeInteger) as error:
         raise InvalidInputError(f"metadata of {of}: {error}") from error
     if found is not None and not isinstance(found, dict):
         raise InvalidInputError(f"metadata of {of} must be an object")

@@ -39,13 +39,13 @@ from faissbase.sharded.reports import ShardedExplanation, ShardedOptimizeReport,
 from faissbase.sharded.transfer import export, load
 from faissbase.sharded.upkeep import Upkeep
 from faissbase.sharing import Sharing
-from faissbase.types import Hit, Metric, Page, Problem, Record, SearchResult, VerifyReport, Where
+from faissbase.types import Hit, Metric, OpenHere, Page, Problem, Record, SearchResult, VerifyReport, Where
 
 T = TypeVar("T")
 _THREADS = 8
 
 
-class ShardedCollection:
+class ShardedCollection(OpenHere):
     """A dataset of shards. Made by `ShardedDatabase`, not by hand. Thread-safe.
 
     Parameters

@@ -32,7 +32,7 @@ from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.group import OpenGroup
 from faissbase.sharded.manifest import Manifest
 from faissbase.storage.totals import Totals
-from faissbase.types import Metric, Placement, is_name
+from faissbase.types import Metric, OpenHere, Placement, is_name
 
 REFRESH_S = 1.0
 GroupsOf = Callable[[str], OpenGroup]
@@ -43,7 +43,7 @@ _NO_BACKUP = (
 )
 
 
-class ShardedDatabase:
+class ShardedDatabase(OpenHere):
     """The datasets under a URL; use it with ``with``, or `close` it. Thread-safe.
 
     Parameters

@@ -123,14 +123,19 @@ def _new_file(path: Path) -> apsw.Connection:
 def copy(source: apsw.Connection, path: Path) -> None:
     """Copy the moment that ``source`` has pinned to a new file, synced, its page checksums with it.
 
-    Not by ``VACUUM INTO``, which writes the first page last, so that ``cksumvfs`` learns too late that the
-    pages want checksums.
+    ``cksumvfs`` learns from the first page that pages want checksums. So not by ``VACUUM INTO``, which writes
+    it last, and not into an empty file: what does not fit the cache would be written before it, and pages
+    that came from the source's log, where they have no checksums yet, would never get one.
     """
     target = _new_file(path)
     try:
         target.execute("PRAGMA synchronous=FULL")
-        with target.backup("main", source, "main") as backup:
-            backup.step(-1)
+        target.execute("CREATE TABLE first_page(is_written)")
+        copying = target.backup("main", source, "main")
+        try:  # as a context it ends a step that failed with a SystemError
+            copying.step(-1)
+        finally:
+            copying.close(True)
     finally:
         target.close()
 
@@ -179,6 +184,13 @@ def connect(
                 if log is not None:
                     _watch_log(connection, log)
                 connection.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIB}")
+        except apsw.CantOpenError as error:  # its log, which everybody has who may write
+            connection.close()
+            if read_only or os.access(path.parent, os.W_OK):
+                raise
+            raise UnavailableError(
+                f"{path.parent} cannot be written to: connect(..., read_only=True) opens it for reading"
+            ) from error
         except BaseException:
             connection.close()
             raise

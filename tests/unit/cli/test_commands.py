@@ -148,6 +148,12 @@ def test_export_asks_before_it_replaces_the_rows_file_too(suffix: str, tmp_path:
     assert cli("export", "docs", f"a.{suffix}", "--overwrite", "--json").json["n_rows"] == 40
 
 
+@pytest.mark.parametrize("target", [".", "..", "/"])
+def test_export_to_a_folder_is_a_wrong_call(target: str, cli: Any) -> None:
+    refused = cli("export", "docs", target, "--overwrite", "--json")
+    assert (refused.code, refused.json["error"]["code"]) == (2, "invalid_input")
+
+
 def test_load_says_what_it_did(tmp_path: Path, cli: Any) -> None:
     np.save(tmp_path / "x.npy", np.eye(5, dtype=np.float32))
     loaded = cli("load", "x.npy", "x", "--metric", "ip", "--json").json
@@ -160,9 +166,17 @@ def test_load_says_what_it_did(tmp_path: Path, cli: Any) -> None:
         "ntotal": 5,
         "n_rows": 5,
     }
-    first, second = cli("load", "x.npy", "x").out.splitlines()
+    first, second, third = cli("load", "x.npy", "x").out.splitlines()
     assert first.startswith("loaded 5 rows in ")
     assert second == "collection 'x' holds 5 records, d=5, ip"
+    assert third.startswith("5 rows replaced a record of the same id;")
+
+
+def test_load_counts_the_records_that_another_file_has_replaced(tmp_path: Path, cli: Any) -> None:
+    for name in ("first", "second"):
+        np.save(tmp_path / f"{name}.npy", np.eye(5, dtype=np.float32))
+    assert cli("load", "first.npy", "x", "--json").json["n_replaced"] == 0
+    assert cli("load", "second.npy", "x", "--json").json["n_replaced"] == 5
 
 
 def test_load_takes_other_columns_and_a_rows_file(tmp_path: Path, cli: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -31,6 +32,9 @@ LAYOUTS: dict[str, Callable[[], Any]] = {
     "tuple": lambda: tuple(map(tuple, ROWS)),
     "list of arrays": lambda: list(BASE),
     "list of ints": lambda: [[1, 2, 3], [4, 5, 6]],
+    "column of lists": lambda: pd.Series(ROWS, index=[7, 3]),
+    "column of arrays": lambda: pd.Series(list(BASE)),
+    "data frame": lambda: pd.DataFrame(ROWS, index=[7, 3]),
 }
 ARROWS: dict[str, Callable[[], Any]] = {
     "fixed size": lambda: pa.array(ROWS, pa.list_(pa.float32(), 3)),
@@ -99,6 +103,21 @@ def test_tensors_are_taken(dtype: str) -> None:
     np.testing.assert_array_equal(as_matrix(Tensor(BASE, dtype), 3)[0], BASE)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ((row for row in ROWS), "got generator: give a list or an array"),
+        ([[1, 2, 3], [1, None, 3]], "got 'None' of type NoneType in row 1"),
+        (pd.Series([ROWS[0], None]), "got 'None' of type NoneType in row 1"),
+        (pd.Series([ROWS[0], [1.0]]), "same length"),
+        ([[1, 2, "3"]], "got dtype <U"),
+    ],
+)
+def test_what_is_no_vector_is_named(wrong: Any, message: str) -> None:
+    with pytest.raises(faissbase.InvalidInputError, match=message):
+        as_matrix(wrong, 3)
+
+
 @pytest.mark.parametrize("empty", [[], (), np.zeros((0, 3)), np.zeros(0), pa.array([], pa.float32())])
 def test_nothing_is_no_vectors(empty: Any) -> None:
     assert as_matrix(empty, 3)[0].shape == (0, 3)
@@ -151,7 +170,7 @@ def test_what_the_caller_does_to_its_array_later_changes_nothing(memory: faissba
         ([["a", "b", "c"]], "vectors must be numbers, got dtype <U1"),
         ([[True, False, True]], "vectors must be numbers, got dtype bool"),
         ([[1j, 2, 3]], "vectors must be numbers, got dtype complex128"),
-        ([[None, 2, 3]], "vectors must be numbers, got dtype object"),
+        ([[None, 2, 3]], "vectors must be numbers, got"),
         (np.zeros((1, 3), "M8[s]"), "vectors must be numbers, got dtype datetime64[s]"),
         (None, "vectors must be numbers"),
         ("abc", "vectors must be numbers"),

@@ -89,6 +89,25 @@ def test_a_backup_holds_the_slots_that_are_spoken_of_and_no_more(backup: tuple[P
     assert sorted(sizes) == [0, 1 * 2 * 4, 65 * 3 * 4]
 
 
+def test_a_restored_collection_is_whole_though_its_index_is_built_anew(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(2000, 8)).astype(np.float32)
+    with faissbase.connect(tmp_path / "data") as db:
+        docs = db.create_collection("docs", 8, "l2", "HNSW")
+        docs.add([f"id {i}" for i in range(2000)], vectors)
+        assert docs.optimize().segments == 1
+        db.backup(tmp_path / "copy.tar")
+        assert docs.stats().slots_indexed == 2000
+    faissbase.restore(tmp_path / "copy.tar", tmp_path / "restored")
+    with faissbase.connect(tmp_path / "restored", read_only=True) as db:
+        assert db.get_collection("docs").verify().problems == []
+        assert db.get_collection("docs").stats().damaged_segments == {}
+    with faissbase.connect(tmp_path / "restored") as db:
+        docs = db.get_collection("docs")
+        assert docs.optimize().slots_indexed == 2000
+        assert docs.verify().ok
+        assert docs.search(vectors[7], k=1)[0].id == "id 7"
+
+
 def test_a_read_only_database_is_backed_up_and_an_empty_one_too(tmp_path: Path) -> None:
     with faissbase.connect(tmp_path / "db") as db:
         db.backup(tmp_path / "empty.tar")

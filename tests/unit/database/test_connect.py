@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import apsw
 import numpy as np
 import pytest
 
@@ -241,3 +243,21 @@ def test_memory_databases_of_dead_processes_are_cleared_away(
         db = faissbase.connect(":memory:")
         assert db.path.parent == tmp_path
         assert (dead.exists(), alive.exists(), other.exists()) == (False, True, True)
+
+
+@pytest.mark.parametrize(
+    ("is_writable", "message"), [(False, r"read_only=True\) opens it"), (True, "no log")]
+)
+def test_a_folder_that_cannot_be_written_says_how_to_read_it(
+    is_writable: bool, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite cannot make its log on a read-only file system, which no test may mount."""
+
+    def no_log(*_: Any) -> None:
+        raise apsw.CantOpenError("no log")
+
+    faissbase.connect(tmp_path).close()
+    monkeypatch.setattr(sqlite, "_check_format", no_log)
+    monkeypatch.setattr(os, "access", lambda *_: is_writable)
+    with pytest.raises(faissbase.UnavailableError, match=message):
+        faissbase.connect(tmp_path)

@@ -14,7 +14,14 @@ from sqlalchemy import create_engine, delete, select, update
 from sqlalchemy.orm import Session
 from tests.unit.memory.planted import START, Clock, Planted, scores_of, texts_of
 
-from faissbase.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
+from faissbase.errors import (
+    ConflictError,
+    CorruptionError,
+    InvalidInputError,
+    NotFoundError,
+    NotReadyError,
+    UnavailableError,
+)
 from faissbase.memory import ContextMemory
 from faissbase.memory.models import Conversation, Link, Memory, Message
 
@@ -588,3 +595,35 @@ def test_who_says_it_is_embedded_with_a_turn_and_not_with_an_episode(
         [{"role": "user", "name": "Ana", "content": "I sing"}, {"role": "user", "content": "So do I"}], "c"
     )
     assert planted.asked == ["Ana: I sing", "So do I", "I sing", "So do I"]
+
+
+def test_a_closed_memory_stays_closed(memory: ContextMemory) -> None:
+    memory.add("My dog is called Rex.", "c")
+    memory.close()
+    memory.close()
+    for call in (
+        lambda: memory.add("My cat is called Tom.", "c"),
+        lambda: memory.search("dog", "c"),
+        lambda: memory.search_turns("dog", "c"),
+        lambda: memory.delete(1),
+        lambda: memory.history(1),
+    ):
+        with pytest.raises(NotReadyError, match="the ContextMemory is closed: make a new one"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"speaker": 5}, "speaker is a text or several"), ({"recency": "much"}, "recency must be a number")],
+)
+def test_what_is_no_filter_of_turns_is_named(memory: ContextMemory, given: Any, message: str) -> None:
+    memory.add("My dog is called Rex.", "c")
+    with pytest.raises(InvalidInputError, match=message):
+        memory.search_turns("dog", "c", **given)
+
+
+def test_another_file_under_the_databases_name_is_corruption(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("something else\n" * 1000)
+    with pytest.raises(CorruptionError, match=r"notes\.txt is no whole database"):
+        ContextMemory(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text().startswith("something else\n")

@@ -412,3 +412,21 @@ def test_a_limit_below_one_is_refused(db: Session, limit: Any) -> None:
 def test_a_conversation_id_that_is_none_is_refused(db: Session, conversation: Any) -> None:
     with pytest.raises(InvalidInputError, match="a conversation id is"):
         get_vector_store(conversation, db)
+
+
+def test_a_relative_path_stays_where_it_was_when_the_process_changes_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine("why?.db")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert databases.default_folder(engine) == tmp_path / "why?.db.faiss"
+    engine.dispose()
+    open_engine(engine).dispose()
+    assert (tmp_path / "why?.db").exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_no_path_is_no_memory_that_is_lost_at_the_end() -> None:
+    with pytest.raises(InvalidInputError, match="a memory needs a file or a URL, got ''"):
+        open_engine("")

@@ -136,3 +136,19 @@ def test_a_body_is_unpacked_while_others_are_served(server: Server, monkeypatch:
         answer.status_code for answer in ask(server, "POST", "/index", content=body, headers=headers)
     ] == [201]
     assert threading.main_thread() not in threads
+
+
+@pytest.mark.parametrize("digits", ["100000000000000000000", "-9223372036854775809", "9" * 300])
+def test_an_integer_that_would_become_another_number_is_refused(server: Server, digits: str) -> None:
+    [made] = ask(server, "POST", "/index", json={"name": "docs", "dimension": 2})
+    assert made.status_code == 201
+    record = f'{{"id": "a", "values": [1, 2], "metadata": {{"n": [{digits}], "x": 1e30}}}}'
+    headers = {"content-type": "application/json"}
+    [refused] = ask(
+        server, "POST", "/index/docs/vectors", content=f'{{"vectors": [{record}]}}', headers=headers
+    )
+    assert refused.status_code == 422
+    assert "metadata of vectors[0] ('a'): " in refused.json()["error"]["message"]
+    assert "exceeds 64 bits" in refused.json()["error"]["message"]
+    [count] = ask(server, "GET", "/index/docs/ntotal")
+    assert count.json() == {"ntotal": 0}

@@ -85,6 +85,18 @@ def test_a_copy_carries_page_checksums_and_the_same_rows(path: Path, tmp_path: P
     assert _sum(tmp_path / "copy") == N_ROWS
 
 
+def test_a_copy_larger_than_the_cache_has_checksums_for_what_was_in_the_log(tmp_path: Path) -> None:
+    sqlite.create(tmp_path / "a.sqlite", SCHEMA)
+    source = sqlite.connect(tmp_path / "a.sqlite")
+    rows = ((i, bytes([i % 251]) * 3000) for i in range(2000))
+    source.executemany("INSERT INTO t VALUES(?, ?)", rows)  # in the log, and about three caches full
+    sqlite.copy(source, tmp_path / "copy")
+    source.close()
+    pages = _pages(tmp_path / "copy")
+    assert len(pages) > 2000
+    assert all(page[-8:] == _page_checksum(page) for page in pages)
+
+
 def test_a_copy_is_of_the_moment_that_its_source_has_pinned(path: Path, tmp_path: Path) -> None:
     source, writer = sqlite.connect(path, read_only=True), sqlite.connect(path)
     source.execute("BEGIN; SELECT 1 FROM t")

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from faissbase.errors import InvalidInputError
 from faissbase.storage.tables.contract import DEFAULT_ID_COLUMN, METADATA_COLUMN, Request, wrong_dimension
-from faissbase.storage.tables.fields import Refusal, merge_metadata, parse_json
+from faissbase.storage.tables.fields import Refusal, check_integers, merge_metadata, parse_json
 from faissbase.types import Batch, Float32
 
 
@@ -174,7 +174,11 @@ def _dicts(names: list[str], columns: list[list[Any]], n: int) -> list[dict[str,
 
 def _merged(value: Any, beside: dict[str, Any], request: Request, row: int) -> dict[str, Any]:
     try:
-        return merge_metadata(parse_json(value) if isinstance(value, str) else value, beside)
+        if isinstance(value, str):
+            parsed = parse_json(value)
+            check_integers(parsed, value)
+            value = parsed
+        return merge_metadata(value, beside)
     except Refusal as refusal:
         raise InvalidInputError(f"{refusal} (file {request.path}, row {row})") from refusal
 

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from faissbase.errors import InvalidInputError
+from faissbase.storage.integers import LargeInteger, refuse_large_integers
 from faissbase.storage.tables.contract import METADATA_COLUMN
 
 
@@ -20,6 +21,14 @@ def parse_json(text: bytes | str) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise Refusal(f"not valid JSON: {error}, got {shown(text)}") from error
+
+
+def check_integers(value: Any, text: bytes | str) -> None:
+    """Refusal where ``value``, parsed from ``text``, has lost digits of an integer."""
+    try:
+        refuse_large_integers(value, text)
+    except LargeInteger as error:
+        raise Refusal(str(error)) from error
 
 
 def dump_json(value: dict[str, Any], row: int) -> bytes:

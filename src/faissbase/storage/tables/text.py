@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 import numpy as np
 
 from faissbase.errors import InvalidInputError
+from faissbase.storage.integers import LEAST, MOST
 from faissbase.storage.tables.contract import (
     DEFAULT_ID_COLUMN,
     DEFAULT_VECTOR_COLUMN,
@@ -28,13 +29,18 @@ from faissbase.storage.tables.contract import (
     check_skip,
     wrong_dimension,
 )
-from faissbase.storage.tables.fields import Refusal, merge_metadata, parse_json, shown
+from faissbase.storage.tables.fields import (
+    Refusal,
+    check_integers,
+    merge_metadata,
+    parse_json,
+    shown,
+)
 from faissbase.storage.tables.files import open_binary, reading, size_of
 from faissbase.types import Batch, Float32
 
 MAX_LINE_BYTES = 64 * 2**20
-# Every integer of so few characters fits int64.
-MAX_INTEGER_DIGITS = 18
+MAX_INTEGER_DIGITS = 20  # of an integer of 64 bits
 UTF8_BOM = b"\xef\xbb\xbf"
 
 # Names that other databases export vectors under; accepted in JSON lines where no other name is asked for.
@@ -162,6 +168,7 @@ class JsonlReader(_TextReader[bytes]):
         if not isinstance(fields, dict):
             raise Refusal(f"expected a JSON object, got {type(fields).__name__}")
         request = self._request
+        check_integers({name: fields[name] for name in fields if name not in _vector_names(request)}, item)
         if request.vector_column == DEFAULT_VECTOR_COLUMN and not request.rows_only:
             _rename_alias(fields)
         return fields
@@ -217,8 +224,12 @@ class CsvReader(_TextReader[dict[str, str]]):
     def _value(self, name: str, text: str) -> Any:
         if name == self._request.id_column or name == self._request.document_column:
             return text or None
-        if name == self._request.vector_column or name == METADATA_COLUMN:
+        if name == self._request.vector_column:
             return parse_json(text) if text else None
+        if name == METADATA_COLUMN:
+            metadata = parse_json(text) if text else None
+            check_integers(metadata, text)
+            return metadata
         return value_of_text(text)
 
 
@@ -235,9 +246,13 @@ def value_of_text(text: str) -> Any:
         return text
     is_integer = number.group(1) is None and number.group(2) is None
     if is_integer:
-        return int(text) if len(text) <= MAX_INTEGER_DIGITS else text
+        return int(text) if len(text) <= MAX_INTEGER_DIGITS and LEAST <= int(text) <= MOST else text
     value = float(text)
     return value if np.isfinite(value) else text
+
+
+def _vector_names(request: Request) -> tuple[str, ...]:
+    return (request.vector_column, *VECTOR_ALIASES)  # long, and of floats anyway
 
 
 def _rename_alias(fields: dict[str, Any]) -> None:

@@ -67,6 +67,8 @@ def test_columns_of_other_names(tmp_path: Path, read_all: ReadAll) -> None:
         ('{"id": true, "vector": [1, 2]}', "a string or an integer under 'id', got True"),
         ('{"vector": [1, 2]}', "no id, but the first row has one"),
         ('{"id": "b", "vector": [1, 2], "document": 3}', "text or null under 'document', got 3"),
+        ('{"id": "b", "vector": [1, 2], "n": [{"x": 100000000000000000000}]}', "0000 exceeds 64 bits"),
+        ('{"id": "b", "vector": [1, 2], "metadata": {"n": -9223372036854775809}}', "5809 exceeds 64 bits"),
         ('{"id": "b", "vector": [1, 2], "metadata": [3]}', "expected an object under 'metadata'"),
         ('{"id": "b", "vector": [1, 2], "metadata": {"x": 1}, "x": 2}', r"\['x'\] both inside 'metadata'"),
     ],
@@ -148,6 +150,16 @@ def test_csv_values_are_json_where_they_look_it(tmp_path: Path) -> None:
     assert batch.ids == ["01"]
     assert list((batch.metadatas or [{}])[0].values()) == expected
     assert batch.documents == [None]
+
+
+def test_integers_of_64_bits_stay_integers_and_large_floats_floats(tmp_path: Path) -> None:
+    whole = [2**64 - 1, -(2**63), 1234567890123456789]
+    (batch,) = read_lines(tmp_path / "a.jsonl", f'{{"id": "a", "vector": [1, 2], "n": {whole}, "x": 1e300}}')
+    assert batch.metadatas == [{"n": whole, "x": 1e300}]
+    (batch,) = read_lines(
+        tmp_path / "a.csv", "id,vector,a,b,c,d", ",".join(["a", '"[1, 2]"', *map(str, whole), str(2**64)])
+    )
+    assert batch.metadatas == [dict(zip("abcd", [*whole, str(2**64)], strict=True))]
 
 
 @pytest.mark.parametrize(
