@@ -238,6 +238,12 @@ class Train(Body):
     vectors: list[Values] | None = None
 
 
+class MeasureRecall(Body):
+    """How long recent questions are asked again."""
+
+    budget_s: float = 5.0
+
+
 # ---- keys ----------------------------------------------------------------------------------------
 
 

@@ -305,6 +305,18 @@ def test_care_is_told(docs: Any) -> None:
     assert (stats.ntotal, stats.slots, stats.tombstones) == (N - 1, N - 1, 0)
 
 
+def test_recall_is_measured_on_the_questions_that_were_asked(docs: Any) -> None:
+    for query in np.random.default_rng(5).standard_normal((5, D)):
+        docs.search(query, 3)
+        docs.search(query, 3, {"n": {"$lt": N // 2}})
+    report = docs.recall_report(budget_s=2.0)
+    assert (report.n_sampled, report.n_measured, report.recall) == (10, 10, 1.0)
+    assert [(band.n_queries, band.n_exact) for band in report.bands] == [(5, 5), (5, 5)]
+    assert "recall of 10 of 10" in str(report)
+    with pytest.raises(faissbase.InvalidInputError, match="budget_s"):
+        docs.recall_report(budget_s=0)
+
+
 def test_both_clients_take_the_arguments_of_the_protocol() -> None:
     for name, method in vars(faissbase.Collection).items():
         if inspect.isfunction(method) and not name.startswith("_"):

@@ -119,6 +119,15 @@ def _add_build(actions: Commands) -> None:
     add_data_option(parser)
     about = f"(default: cosine, or the collection's): {', '.join(METRICS)}"
     parser.add_argument("--metric", choices=METRICS, metavar="METRIC", help=about)
+    _add_index_options(parser)
+    _add_work_options(parser)
+    parser.add_argument("--replace", action="store_true", help="in place of the records that are there")
+    for column in ("id", "vector", "document"):
+        about = f"where it is not {column!r}"
+        parser.add_argument(f"--{column}-column", metavar="NAME", default=column, help=about)
+
+
+def _add_index_options(parser: Parser) -> None:
     about = (
         "a file of vectors that were really asked, 100 or more: the effort of searches and the recall are\n"
         "measured with them, not with rows that are held out, and no more effort is spent than they need"
@@ -141,11 +150,6 @@ def _add_build(actions: Commands) -> None:
     )
     about = f"at most, all equal (default: {SHARD_ROWS:,}, or {SHARD_BYTES >> 30} GiB of vectors)"
     parser.add_argument("--rows-per-shard", type=amount, metavar="N", help=about)
-    _add_work_options(parser)
-    parser.add_argument("--replace", action="store_true", help="in place of the records that are there")
-    for column in ("id", "vector", "document"):
-        about = f"where it is not {column!r}"
-        parser.add_argument(f"--{column}-column", metavar="NAME", default=column, help=about)
 
 
 def _add_work_options(parser: Parser) -> None:

@@ -17,6 +17,7 @@ from faissbase.collection import inputs
 from faissbase.collection.answers import Explanation
 from faissbase.collection.care import OptimizeReport
 from faissbase.collection.planner import Plan, wanted_from
+from faissbase.collection.recall import Band, RecallReport
 from faissbase.collection.stats import Stats
 from faissbase.errors import ConflictError, InvalidInputError
 from faissbase.filters.tree import Everything, parse
@@ -430,6 +431,12 @@ def stats(facts: Facts, url: str) -> Steps[Stats | ShardedStats]:
     if answer.get("placement") == "sharded":
         return ShardedStats.of_dict({**answer, "url": f"{url}{facts.path}"})
     return Stats(**answer, path=f"{url}{facts.path}")
+
+
+def recall_report(facts: Facts, budget_s: float) -> Steps[RecallReport]:
+    answer = yield Exchange("POST", f"{facts.path}/recall", {"budget_s": budget_s})
+    bands = tuple(Band(**cast("Any", each)) for each in answer.pop("bands"))
+    return RecallReport(bands, **answer)
 
 
 def verify(facts: Facts) -> Steps[VerifyReport]:

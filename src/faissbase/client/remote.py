@@ -28,6 +28,7 @@ from faissbase.client.exchange import (
 from faissbase.client.settings import Address, client_options
 from faissbase.collection.answers import Explanation
 from faissbase.collection.care import OptimizeReport
+from faissbase.collection.recall import RecallReport
 from faissbase.collection.stats import Stats
 from faissbase.collection.transfer import LoadReport, Source
 from faissbase.database.backup import new_backup
@@ -349,6 +350,13 @@ class RemoteCollection(OpenHere):
     def stats(self) -> Stats | ShardedStats:
         """Sizes and debts of this collection; ``path`` is its address."""
         return self._connection.run(calls.stats(self._facts, self._connection.url))
+
+    def recall_report(self, *, budget_s: float = 5.0) -> RecallReport:
+        """Have recent questions asked again, exactly, and the effort fitted to them, there.
+
+        ``budget_s`` is the processor time to spend, at most 60 s; see `LocalCollection.recall_report`.
+        """
+        return self._connection.run(calls.recall_report(self._facts, budget_s))
 
     def verify(self) -> VerifyReport:
         """Have every byte read, and what is damaged told."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias
 
 from faissbase.collection.bounds import UNBOUNDED, Bounds
+from faissbase.collection.recall import RecallReport
 from faissbase.collection.stats import Served
 from faissbase.collection.store import Config
 from faissbase.database.database import DEFAULT_TENANT, Database
@@ -37,6 +38,7 @@ class ServedCollection(Collection, Protocol):
     def optimize(self) -> Any: ...
     def stats(self) -> Any: ...
     def verify(self) -> VerifyReport: ...
+    def recall_report(self, *, budget_s: float = 5.0) -> RecallReport: ...
 
 
 class ServedDatabase(Protocol):

@@ -18,8 +18,9 @@ from faissbase.errors import (
 from faissbase.server import named
 from faissbase.server.operations import Call, Operation, matrix
 from faissbase.types import Problem
-from faissbase.wire import CreateIndex, Deleted, Empty, IndexInfo, IndexList, Ntotal, Train
+from faissbase.wire import CreateIndex, Deleted, Empty, IndexInfo, IndexList, MeasureRecall, Ntotal, Train
 
+_MOST_BUDGET_S = 60
 _LIKE_AN_ID = re.compile("[0-9a-f]{32}")
 
 
@@ -131,6 +132,13 @@ def verify(call: Call) -> dict[str, Any]:
     return {"ok": report.ok, "rows_checked": report.rows_checked, "problems": problems}
 
 
+def recall(call: Call) -> dict[str, Any]:
+    body: MeasureRecall = call.body
+    if not 0 < body.budget_s <= _MOST_BUDGET_S:
+        raise InvalidInputError(f"budget_s must be above 0 and at most {_MOST_BUDGET_S}, got {body.budget_s}")
+    return asdict(call.collection().recall_report(budget_s=body.budget_s))
+
+
 _INDEX = "/index/{index}"
 OPERATIONS = (
     Operation(("POST",), "/index", "write", "Make an empty index", create, IndexInfo, CreateIndex, 201),
@@ -161,6 +169,16 @@ OPERATIONS = (
         verify,
         dict,
         Empty,
+        is_long=True,
+    ),
+    Operation(
+        ("POST",),
+        f"{_INDEX}/recall",
+        "write",
+        "Ask recent questions again exactly, and fit the effort to them",
+        recall,
+        dict,
+        MeasureRecall,
         is_long=True,
     ),
 )
