@@ -132,7 +132,7 @@ class Remote:
     @property
     def this(self) -> _This:
         """FAISS's pointer to the object; there is none here, but its owner may be spoken of."""
-        return _This()
+        return _THIS  # SWIG reads it after letting go of it: one made for the call would be freed by then
 
     @property
     def thisown(self) -> bool:
@@ -221,6 +221,9 @@ class _This:
         return True
 
     disown = acquire = own
+
+
+_THIS = _This()
 
 
 class _Field:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import faiss
 import numpy as np
 import pytest
 from tests.e2e.faiss.running import HERE, environment, n_calls, run, wait_until
+from tests.e2e.server.faiss_calls import worker_of
 from tests.e2e.server.running import Running, made, new_key
 from tests.e2e.server.test_tls import told
 
@@ -157,3 +160,17 @@ def test_a_client_that_dies_loses_what_has_no_name_after_its_lease(tmp_path: Pat
             client.kill()
             wait_until(lambda: connection.touch([])["n_held_by_tenant"] == 1, "the dead hold objects")
             assert own.ntotal == 0
+
+
+def test_an_object_that_was_lost_is_never_taken_for_a_later_one(tmp_path: Path) -> None:
+    with Running(made(tmp_path / "data")) as server, faiss_proxy.remote(server.url):
+        old = faiss_proxy.IndexFlatL2(16)
+        old.add(XB)
+        os.kill(worker_of(server), signal.SIGKILL)
+        with pytest.raises((UnavailableError, faiss_proxy.RemoteError)):
+            assert old.ntotal
+        later = [faiss_proxy.IndexFlatL2(16) for _ in range(20)]
+        with pytest.raises(faiss_proxy.RemoteError, match="not have this object any more"):
+            old.add(XB)
+        del old  # and letting go of it lets go of nothing else
+        assert [each.ntotal for each in later] == [0] * len(later)
