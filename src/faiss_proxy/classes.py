@@ -322,7 +322,10 @@ def _encoder(
         handle = getattr(value, "__dict__", {}).get("_handle")
         if isinstance(handle, _Handle):
             if handle.connection is not connection:
-                raise RemoteError(f"{value!r} is not at {connection.url}: fetch it with .to_local() first")
+                raise RemoteError(
+                    f"{value!r} was made with another server, key or setting than is used here, of "
+                    f"{connection.url}: fetch it with .to_local() first"
+                )
             return {"object": handle.number}
         made = values.made_of(value)
         if made is not None:

@@ -39,6 +39,7 @@ _TRIES = 4
 _MOST_WAIT_S = 5.0
 _DROP_DELAY_S = 0.5
 _END_S = 2.0
+_NO_OBJECT = 0
 _AWAY = (ConnectionError, http.client.HTTPException, socket.timeout, OSError)
 
 
@@ -268,6 +269,7 @@ class Connection:
         itself = weakref.ref(self)
         thread = threading.Thread(target=_keep, args=(itself, self._dropped, lease_s / 3), daemon=True)
         thread.start()
+        weakref.finalize(self, self._dropped.put, _NO_OBJECT).atexit = False  # the thread ends with it
         atexit.register(_end, itself)
 
     def touch(self, dropped: list[int]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import faiss
+import numpy as np
 
 from faiss_proxy.pointers import Pointer
 
@@ -43,7 +44,7 @@ def recording(local: type) -> type:
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         initialise(self, *(_unwrapped(each) for each in args), **kwargs)
-        self.__dict__["_made_of"] = (args, kwargs)
+        self.__dict__["_made_of"] = (_kept(local, args), kwargs)
         self.__dict__["_fields"] = {}
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
@@ -69,6 +70,19 @@ def _space_method(local: type, name: str) -> Any:
         return getattr(local, name)(self, index, *args) if run is None else run(self, name, (index, *args))
 
     return method
+
+
+def _kept(local: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments, with the ids that FAISS copies copied: what is done to them later does not change it."""
+    if local not in (faiss.IDSelectorArray, faiss.IDSelectorBatch):
+        return args
+    if len(args) == 2 and isinstance(args[1], Pointer):  # a length, and where it lies
+        ids = args[1].array.reshape(-1)[: args[0]]
+    elif len(args) == 1:
+        ids = np.ascontiguousarray(args[0], np.int64)  # FAISS's own conversion: often it is the array itself
+    else:
+        return args
+    return (ids.copy() if local is faiss.IDSelectorBatch else ids,)
 
 
 def _unwrapped(argument: Any) -> Any:

@@ -133,7 +133,7 @@ def test_tls_by_the_servers_own_certificate(tmp_path: Path) -> None:
 
 
 def test_the_server_lets_go_of_what_python_has_let_go_of(server: Running) -> None:
-    with faiss_proxy.remote(server.url):
+    with faiss_proxy.remote(server.url, timeout_s=98):  # a connection of its own
         indexes = [faiss_proxy.IndexFlatL2(4) for _ in range(5)]
         connection = _active()
         assert connection.touch([])["n_held"] == 5
@@ -174,3 +174,27 @@ def test_an_object_that_was_lost_is_never_taken_for_a_later_one(tmp_path: Path) 
             old.add(XB)
         del old  # and letting go of it lets go of nothing else
         assert [each.ntotal for each in later] == [0] * len(later)
+
+
+def test_blocks_for_the_same_server_share_a_connection_and_their_objects(server: Running) -> None:
+    n_threads = threading.active_count()
+    made_here = []
+    for _ in range(20):
+        with faiss_proxy.remote(server.url):
+            made_here.append(faiss_proxy.IndexFlatL2(4))
+    assert threading.active_count() <= n_threads + 1
+    with faiss_proxy.remote(server.url):
+        assert faiss_proxy.IndexIVFFlat(made_here[0], 4, 2).nlist == 2
+    with (
+        faiss_proxy.remote(server.url, timeout_s=99),
+        pytest.raises(faiss_proxy.RemoteError, match="another"),
+    ):
+        faiss_proxy.IndexIVFFlat(made_here[0], 4, 2)
+
+
+def test_a_connection_that_nobody_has_leaves_no_thread(server: Running) -> None:
+    n_threads = threading.active_count()
+    for n in range(30):
+        with faiss_proxy.remote(server.url, timeout_s=100 + n):
+            faiss_proxy.IndexFlatL2(4)
+    wait_until(lambda: threading.active_count() <= n_threads + 10, "threads of no use are left")

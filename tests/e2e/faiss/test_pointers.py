@@ -101,3 +101,30 @@ def test_selectors_of_a_length_and_a_place_travel(modules: tuple[Any, Any]) -> N
         found.append(index.search(np.zeros((3, _D), np.float32), 5, params=chosen)[1])
     assert np.array_equal(*found)
     assert set(found[1].ravel().tolist()) <= set(ids[:50].tolist())
+
+
+@pytest.mark.parametrize("kind", ["IDSelectorBatch", "IDSelectorArray", "IDSelectorBitmap"])
+@pytest.mark.parametrize("dtype", ["int64", "int32", "list", "place"])
+def test_ids_that_change_later_are_seen_where_faiss_sees_them(
+    modules: tuple[Any, Any], kind: str, dtype: str
+) -> None:
+    found = []
+    for module in modules:
+        ids: Any = np.arange(1, 40, dtype="uint8" if "map" in kind else "int64")
+        given = (
+            ids.tolist() if dtype == "list" else ids if dtype == "place" else ids.astype(dtype, copy=False)
+        )
+        if "map" in kind:
+            given = ids
+        args = (39, module.swig_ptr(ids)) if dtype == "place" else (given,)
+        chosen = module.SearchParameters(sel=getattr(module, kind)(*args))
+        for each in (ids, given):
+            each[0] = 100
+        found.append(_index(module, "Flat").search(np.zeros((3, _D), np.float32), 39, params=chosen))
+    assert all(map(np.array_equal, *found))
+
+
+def test_what_is_of_this_process_refuses_an_object_of_the_servers(modules: tuple[Any, Any]) -> None:
+    for index in (object(), _index(modules[1], "Flat")):
+        with pytest.raises(TypeError):
+            modules[1].Level1Quantizer(index, 4)
