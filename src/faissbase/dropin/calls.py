@@ -611,11 +611,9 @@ def _fault(error: Exception) -> dict[str, Any]:
         return {"error": {"ours": error.kind, "args": [str(error)]}}
     if isinstance(error, Gone | Refused | frames.FrameError):
         return {"error": {"refused": name, "args": [str(error)]}}
-    if getattr(builtins, name, None) is not type(error):
-        name = "RuntimeError"
-    return {
-        "error": {
-            "type": name,
-            "args": [each if isinstance(each, str) else repr(each) for each in error.args],
-        }
-    }
+    args = [each if isinstance(each, str) else repr(each) for each in error.args]
+    if getattr(builtins, name, None) is not type(error):  # of NumPy's, say: what it is one of, and its text
+        kinds = [each.__name__ for each in type(error).__mro__ if each.__module__ == "builtins"]
+        name = kinds[0] if kinds[0] != "Exception" else "RuntimeError"
+        args = [str(error)]
+    return {"error": {"type": name, "args": args}}

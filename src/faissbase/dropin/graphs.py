@@ -101,8 +101,8 @@ def locked(held: Iterable[Held], *, alone: bool) -> Iterator[list[Graph]]:
 class Session:
     """What one client holds. Its calls are remembered for a while, so that one sent twice is done once.
 
-    Numbers of objects begin anywhere: a client that has not heard that its objects were lost, with the process
-    or a lease, must not find a later object under the number of an earlier one.
+    Numbers of objects begin anywhere: a client that has not heard that its objects were lost, with the
+    process or a lease, must not find a later object under the number of an earlier one.
     """
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from faissbase.dropin.calls import Calls, Rights
+from faissbase.dropin.calls import Calls, Rights, _fault
 from faissbase.dropin.reading import Reader
 
 
@@ -38,3 +38,11 @@ def test_what_only_reads_is_done_again_and_its_answer_kept_for_nobody(calls: Cal
     _answer(calls, **whole)
     _answer(calls, **whole)
     assert list(calls.sessions.find("key s")._answers) == ["1"]
+
+
+def test_an_error_of_numpys_travels_as_what_it_is_one_of_with_its_text() -> None:
+    with pytest.raises(MemoryError) as raised:
+        np.empty(2**60, np.float32)
+    fault = _fault(raised.value)["error"]
+    assert fault["type"] == "MemoryError"
+    assert fault["args"] == [str(raised.value)]
