@@ -327,6 +327,8 @@ def _encoder(
                     f"{connection.url}: fetch it with .to_local() first"
                 )
             return {"object": handle.number}
+        if isinstance(value, pointers.Pointer):
+            return {"place": encode(value.array)}
         made = values.made_of(value)
         if made is not None:
             return {"value": [made[0], *map(encode, made[1:])]}

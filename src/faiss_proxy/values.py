@@ -11,10 +11,11 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faiss_proxy.connection import RemoteError
 from faiss_proxy.pointers import Pointer
 
 FAMILIES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
-_SPACE_METHODS = ("set_index_parameter", "set_index_parameters")
+_SPACE_METHODS = ("set_index_parameter", "set_index_parameters", "initialize", "explore")
 
 
 class _Meta(type):
@@ -67,7 +68,18 @@ def recording(local: type) -> type:
 def _space_method(local: type, name: str) -> Any:
     def method(self: Any, index: Any, *args: Any) -> Any:
         run = getattr(index, "_run_value", None)
-        return getattr(local, name)(self, index, *args) if run is None else run(self, name, (index, *args))
+        if run is None:
+            return getattr(local, name)(self, index, *args)
+        if name == "explore":
+            raise RemoteError(
+                "ParameterSpace.explore measures an index of this process: fetch it with .to_local()"
+            )
+        found = run(self, name, (index, *args))
+        if name != "initialize":
+            return found
+        for parameter, choices in found:
+            faiss.copy_array_to_vector(choices, self.add_range(parameter).values)
+        return None
 
     return method
 

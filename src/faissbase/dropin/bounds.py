@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 
 from faissbase.dropin import crashes
+from faissbase.dropin.filling import check_straight
 from faissbase.dropin.parts import parts
 from faissbase.dropin.refusals import Refused as Refused
 
@@ -290,4 +291,5 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "search_and_reconstruct": _reconstructing,
     "range_search": _within,
     **dict.fromkeys(("add", "add_with_ids"), _rows),
+    "set_is_orthonormal": check_straight,
 }

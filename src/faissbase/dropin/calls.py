@@ -16,7 +16,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import allowed, bounds, frames, trials, values
+from faissbase.dropin import allowed, bounds, filling, frames, trials, values
 from faissbase.dropin.allowed import Refused
 from faissbase.dropin.gathering import Searches
 from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
@@ -26,7 +26,7 @@ from faissbase.dropin.parts import parts
 from faissbase.dropin.reading import Reader, written
 from faissbase.errors import AccessError, FaissbaseError
 
-_CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range"))
+_CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range", "copy_array_to_vector"))
 _NEW_BY = frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index"))
 # FAISS's own clones of these use what their model has, and free it a second time.
 _SHARING = (
@@ -105,6 +105,8 @@ class _Call:
         if tag == "output":
             self.outputs.append(_output(*content))
             return self.outputs[-1]
+        if tag == "place":
+            return filling.Place(self.arrays[int(content["array"])])
         raise frames.FrameError(f"no such thing as {tag!r}")
 
     def decoded(self, tree: Any) -> Any:
@@ -231,6 +233,7 @@ class Calls:
         with self._changed(call, is_noted=False) as graphs:
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
+            args = filling.placed(call.name, args)
             held = Held(the_class(*args, **kwargs), keeps=tuple(each.thing for each in call.held.values()))
             for graph in graphs:
                 held.graph.join(graph)
@@ -292,6 +295,8 @@ class Calls:
                 if any(graph.named for graph in graphs):
                     _check_room(call, rights)
                 args, kwargs = call.given()
+                if call.name == "copy_array_to_vector":
+                    filling.check_filled(next(iter(call.held.values()), None), args[0])
                 return getattr(faiss, call.name)(*args, **kwargs)
         with self._unchanged(call):
             args, kwargs = call.given()
@@ -308,7 +313,9 @@ class Calls:
         with self._changed(call, is_synced=False):
             args, kwargs = call.given()
             bounds.check_parameters(args)
-            return getattr(call.decoded(call.body["value"]), call.name)(*args, **kwargs)
+            value = call.decoded(call.body["value"])
+            result = getattr(value, call.name)(*args, **kwargs)
+            return values.ranges(value) if call.name == "initialize" else result
 
     def _read(self, call: _Call, rights: Rights) -> Any:
         (data, kind), _ = call.given()

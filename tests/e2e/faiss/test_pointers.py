@@ -9,6 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
+from tests.conformance.faiss.outcomes import outcome
 from tests.e2e.server.running import Running
 
 import faiss_proxy
@@ -128,3 +129,93 @@ def test_what_is_of_this_process_refuses_an_object_of_the_servers(modules: tuple
     for index in (object(), _index(modules[1], "Flat")):
         with pytest.raises(TypeError):
             modules[1].Level1Quantizer(index, 4)
+
+
+def _rotated(module: Any) -> Any:
+    transform = module.LinearTransform(_D, _D, True)
+    turned = np.linalg.qr(np.random.default_rng(2).random((_D, _D)))[0].astype(np.float32)
+    module.copy_array_to_vector(turned.ravel(), transform.A)
+    module.copy_array_to_vector(np.arange(_D, dtype=np.float32), transform.b)
+    transform.is_trained = True
+    transform.set_is_orthonormal()
+    x = np.random.default_rng(3).random((5, _D), dtype=np.float32)
+    applied = transform.apply(x)
+    return transform.is_orthonormal, applied, transform.reverse_transform(applied)
+
+
+def _turned(module: Any) -> Any:
+    transform = module.RandomRotationMatrix(_D, _D)
+    transform.init(1234)
+    return transform.is_trained, transform.apply(np.eye(_D, dtype=np.float32))
+
+
+def _refined(module: Any) -> Any:
+    xb = np.random.default_rng(0).random((700, _D), dtype=np.float32)
+    index = module.IndexRefineFlat(_index(module, "PQ4x4"), module.swig_ptr(xb))
+    index.k_factor = 4
+    return index.search(xb[:5], 3)
+
+
+def _consistent(module: Any) -> Any:
+    index = module.index_factory(_D, "IDMap2,Flat")
+    index.add_with_ids(np.eye(_D, dtype=np.float32), np.arange(_D) * 3)
+    index.construct_rev_map()
+    return index.check_consistency(), index.reconstruct(3)
+
+
+def _ranges(module: Any) -> Any:
+    space = module.ParameterSpace()
+    space.initialize(_index(module, f"IVF{_NLIST},PQ4x4"))
+    each = [space.parameter_ranges.at(n) for n in range(space.parameter_ranges.size())]
+    return [(it.name, module.vector_to_array(it.values)) for it in each], space.combination_name(1)
+
+
+@pytest.mark.parametrize("program", [_rotated, _turned, _refined, _consistent, _ranges])
+def test_what_programs_do_by_hand_gives_the_same(modules: tuple[Any, Any], program: Any) -> None:
+    here, there = (outcome(lambda module=module: program(module)) for module in modules)  # type: ignore[misc]
+    assert here[0] == "gave"
+    assert here == there
+
+
+def _short_refined(proxy: Any) -> Any:
+    return proxy.IndexRefineFlat(_index(proxy, "PQ4x4"), proxy.swig_ptr(np.zeros((699, _D), np.float32)))
+
+
+def _small_matrix(proxy: Any) -> Any:
+    return proxy.copy_array_to_vector(np.zeros(3, np.float32), proxy.LinearTransform(_D, _D).A)
+
+
+def _ids_of_a_map(proxy: Any) -> Any:
+    return proxy.copy_array_to_vector(np.zeros(9, np.int64), proxy.index_factory(_D, "IDMap,Flat").id_map)
+
+
+def _trained_without(proxy: Any) -> Any:
+    proxy.LinearTransform(_D, _D).is_trained = True
+
+
+def _straight_without(proxy: Any) -> Any:
+    return proxy.LinearTransform(_D, _D).set_is_orthonormal()
+
+
+def _explored(proxy: Any) -> Any:
+    x = np.zeros((1, _D), np.float32)
+    return proxy.ParameterSpace().explore(_index(proxy, "Flat"), x, proxy.OneRecallAtRCriterion(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (_short_refined, "699"),
+        (_small_matrix, "256 numbers"),
+        (_ids_of_a_map, "to_local"),
+        (_trained_without, "is_trained"),
+        (_straight_without, "no matrix"),
+        (_explored, "to_local"),
+    ],
+)
+def test_what_would_lead_outside_of_arrays_is_refused(
+    modules: tuple[Any, Any], program: Any, said: str
+) -> None:
+    with pytest.raises(faiss_proxy.RemoteError, match=said):
+        program(modules[1])
+    assert _index(modules[1], "Flat").ntotal == 700
