@@ -229,8 +229,9 @@ _THIS = _This()
 class _Field:
     """A field of FAISS's class, read and set where the object is."""
 
-    def __init__(self, name: str, doc: str | None) -> None:
-        self.name, self.__doc__ = name, doc
+    def __init__(self, name: str, local: property) -> None:
+        self.name, self.__doc__ = name, local.__doc__
+        self._local = local
 
     def __get__(self, thing: Any, owner: type | None = None) -> Any:
         if thing is None:
@@ -248,6 +249,9 @@ class _Field:
             arrays,
             [],
         )
+
+    def __delete__(self, thing: Any) -> None:
+        self._local.__delete__(thing)  # Python says that it cannot be
 
 
 def _mapped(path: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtype[Any]) -> frames.Array:
@@ -397,7 +401,7 @@ def proxy(local: type) -> Any:
         if name.startswith("__") or name in ("this", "thisown"):
             continue
         if isinstance(found, property):
-            body[name] = _Field(name, found.__doc__)
+            body[name] = _Field(name, found)
         elif isinstance(found, types.FunctionType):
             body[name] = _place(name, found) if name in _PLACES else _method(name, found)
         elif not callable(found):

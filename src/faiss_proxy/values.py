@@ -60,6 +60,7 @@ def recording(local: type) -> type:
         "__setattr__": __setattr__,
         "_local": local,
         "__doc__": local.__doc__,
+        "__module__": "faiss_proxy",
         **space,
     }
     return _Meta(local.__name__, (local,), body)

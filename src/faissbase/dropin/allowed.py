@@ -98,6 +98,7 @@ FUNCTIONS = _words(
     extract_index_ivf try_extract_index_ivf clone_index clone_binary_index serialize_index
     serialize_index_binary vector_to_array vector_float_to_array merge_into check_compatible_for_merge
     get_invlist_range set_invlist_range copy_array_to_vector
+    search_with_parameters range_search_with_parameters
     """
 )
 

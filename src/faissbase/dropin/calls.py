@@ -301,6 +301,7 @@ class Calls:
         with self._unchanged(call):
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
+            bounds.check_function(call.name, args, kwargs)
             result = _applied(call.name, args, kwargs)
             if call.name in _NEW_BY or not call.held:
                 return Held(result) if _is_object(result) else result

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import pickle
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import faiss
@@ -170,7 +173,75 @@ def _ranges(module: Any) -> Any:
     return [(it.name, module.vector_to_array(it.values)) for it in each], space.combination_name(1)
 
 
-@pytest.mark.parametrize("program", [_rotated, _turned, _refined, _consistent, _ranges])
+def _with_parameters(module: Any) -> Any:
+    x = np.random.default_rng(3).random((5, _D), dtype=np.float32)
+    index = _index(module, f"PCA8,IVF{_NLIST},Flat")
+    chosen = module.SearchParametersIVF(nprobe=3, sel=module.IDSelectorRange(100, 600))
+    found, inside = (module.search_with_parameters, 4), (module.range_search_with_parameters, 0.2)
+    plain = [function(index, x, limit) for function, limit in (found, inside)]
+    steered = [function(index, x, limit, chosen) for function, limit in (found, inside)]
+    return plain, steered, found[0](index, x, 4, chosen, output_stats=True)[2]["ndis"]
+
+
+def _pickled(module: Any) -> Any:
+    errors = []
+    for thing in (module.SearchParametersIVF(nprobe=3), module.IDSelectorBatch([1, 2])):
+        with pytest.raises(TypeError) as raised:
+            pickle.dumps(thing)
+        errors.append(str(raised.value))
+    return errors
+
+
+def _deleted(module: Any) -> Any:
+    with pytest.raises(AttributeError) as raised:
+        del module.IndexFlatL2(_D).d
+    return str(raised.value)
+
+
+def _misread(module: Any) -> Any:
+    errors = []
+    reads: list[Any] = [
+        ((Path(__file__),), {}),
+        ((), {"fname": "x"}),
+        (("x",), {"io_flags": 0}),
+        ((str(Path(__file__).parent),), {}),
+    ]
+    writes: list[Any] = [((module.IndexFlatL2(_D), Path("x")), {}), ((), {"idx": 1, "fname": "x"})]
+    for args, kwargs in reads:
+        with pytest.raises((TypeError, RuntimeError)) as raised:
+            module.read_index(*args, **kwargs)
+        errors.append((type(raised.value).__name__, str(raised.value)))
+    for args, kwargs in writes:
+        with pytest.raises(TypeError) as raised:
+            module.write_index(*args, **kwargs)
+        errors.append(("TypeError", str(raised.value)))
+    return errors
+
+
+def _without_lists(module: Any) -> Any:
+    with tempfile.NamedTemporaryFile() as file:
+        module.write_index(_index(module, f"IVF{_NLIST},Flat"), file.name)
+        whole = [module.read_index(file.name, flags).ntotal for flags in (module.IO_FLAG_MMAP, 0)]
+        with pytest.raises(RuntimeError, match="could not load ArrayInvertedLists"):
+            module.read_index(file.name, module.IO_FLAG_SKIP_IVF_DATA)
+    return whole
+
+
+_BY_HAND = [
+    _without_lists,
+    _rotated,
+    _turned,
+    _refined,
+    _consistent,
+    _ranges,
+    _with_parameters,
+    _pickled,
+    _deleted,
+    _misread,
+]
+
+
+@pytest.mark.parametrize("program", _BY_HAND)
 def test_what_programs_do_by_hand_gives_the_same(modules: tuple[Any, Any], program: Any) -> None:
     here, there = (outcome(lambda module=module: program(module)) for module in modules)  # type: ignore[misc]
     assert here[0] == "gave"
@@ -202,9 +273,15 @@ def _explored(proxy: Any) -> Any:
     return proxy.ParameterSpace().explore(_index(proxy, "Flat"), x, proxy.OneRecallAtRCriterion(1, 1))
 
 
+def _huge_k(proxy: Any) -> Any:
+    index = _index(proxy, f"IVF{_NLIST},Flat")
+    return proxy.search_with_parameters(index=index, x=np.zeros((1, _D), np.float32), k=2**31)
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [
+        (_huge_k, "2,147,483,648"),
         (_short_refined, "699"),
         (_small_matrix, "256 numbers"),
         (_ids_of_a_map, "to_local"),
