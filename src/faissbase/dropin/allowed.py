@@ -41,8 +41,10 @@ _NEVER_MADE = (
 )
 # They make what they are given a part of the object, which does not keep it alive.
 PARTS_BY = _words("add_shard add_replica addIndex add_sub_index prepend_transform replace_vt")
+# They move or copy what another object has, and neither leads to the other afterwards.
+MOVING = _words("merge_from merge_into copy_subset_to")
 # What they attach or take over must not be a part of the object itself.
-ATTACHING = PARTS_BY | _words("merge_from merge_into copy_subset_to")
+ATTACHING = PARTS_BY | MOVING
 # Methods of C++ without a wrapper, whose arguments are numbers and objects.
 _PLAIN = _words(
     """

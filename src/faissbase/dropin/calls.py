@@ -261,7 +261,7 @@ class Calls:
             if any(graph.named for graph in graphs):
                 _check_room(call, rights)
             result = run()
-            for graph in graphs[1:]:
+            for graph in graphs[1:] if call.name not in allowed.MOVING else ():
                 graphs[0].join(graph)
             if call.name in allowed.PARTS_BY:
                 target.graph.root().kept += [each.thing for each in call.held.values() if each is not target]

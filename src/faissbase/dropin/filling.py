@@ -57,8 +57,8 @@ def check_filled(vector: Held | None, array: Any) -> None:
     step = vector.step if vector is not None else None
     if not isinstance(owner, faiss.LinearTransform) or step not in (("get", "A"), ("get", "b")):
         raise Refused(
-            "faiss.copy_array_to_vector fills A and b of a linear transform on a server, and nothing else, for "
-            "it may change how memory is laid out: fetch it with .to_local(), change it and send it back"
+            "faiss.copy_array_to_vector fills A and b of a linear transform on a server, and nothing else, "
+            "for it may change how memory is laid out: fetch it with .to_local(), change it and send it back"
         )
     wanted = owner.d_out * (owner.d_in if step == ("get", "A") else 1)
     if np.size(array) != wanted:

@@ -46,3 +46,27 @@ def test_an_error_of_numpys_travels_as_what_it_is_one_of_with_its_text() -> None
     fault = _fault(raised.value)["error"]
     assert fault["type"] == "MemoryError"
     assert fault["args"] == [str(raised.value)]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("merge_from", [0]), ("copy_subset_to", [0, 0, 9])],
+    ids=["merge_from", "copy_subset_to"],
+)
+def test_an_index_that_was_merged_is_filled_and_merged_again(
+    calls: Calls, name: str, more: list[int]
+) -> None:
+    rows = [np.eye(4, dtype=np.float32)]
+    made = {"op": "function", "name": "index_factory", "args": [4, "IVF2,Flat"]}
+    first = _answer(calls, **made)["result"]["object"][0]
+    _answer(calls, rows, op="call", name="train", target=first, args=[{"array": 0}])
+    second = _answer(calls, op="function", name="clone_index", args=[{"object": first}])["result"]["object"][
+        0
+    ]
+    for n in (4, 8):
+        _answer(calls, rows, op="call", name="add", target=second, args=[{"array": 0}])
+        _answer(calls, op="call", name=name, target=first, args=[{"object": second}, *more])
+        if name == "merge_from":
+            assert _answer(calls, op="get", name="ntotal", target=first)["result"] == n
+    for one, other in ((first, second), (second, first)):
+        _answer(calls, op="call", name=name, target=one, args=[{"object": other}, *more])
