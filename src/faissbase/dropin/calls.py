@@ -5,7 +5,6 @@ Knows sessions, names and FAISS; not how a request comes here.
 
 from __future__ import annotations
 
-import builtins
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 
 from faissbase.dropin import allowed, bounds, filling, frames, trials, values
 from faissbase.dropin.allowed import Refused
+from faissbase.dropin.faults import Gone, fault
 from faissbase.dropin.gathering import Searches
 from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
@@ -103,7 +103,7 @@ class _Call:
         if tag == "value":
             return values.build(content, self.decoded)
         if tag == "output":
-            self.outputs.append(_output(*content))
+            self.outputs.append(filling.output(*content))
             return self.outputs[-1]
         if tag == "place":
             return filling.Place(self.arrays[int(content["array"])])
@@ -123,16 +123,6 @@ class _Call:
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise frames.FrameError("args must be a list and kwargs a dict")
         return tuple(args), kwargs
-
-
-def _output(dtype: Any, shape: Any, is_contiguous: Any, is_writeable: Any) -> frames.Array:
-    """An array as the caller has given one to be filled."""
-    kind = np.dtype(str(dtype))
-    if kind.kind not in "biufc":
-        raise frames.FrameError(f"no numbers: {kind}")
-    found = np.zeros(shape, kind) if is_contiguous else np.zeros((*shape[:-1], 2 * shape[-1]), kind)[..., ::2]
-    found.flags.writeable = bool(is_writeable)
-    return found
 
 
 class Calls:
@@ -183,7 +173,7 @@ class Calls:
             found: tuple[Any, list[frames.Array]] = session.once(str(call_id), run)
             return found
         except Exception as error:  # noqa: BLE001  # it is the answer
-            return _fault(error), []
+            return fault(error), []
 
     def _run(
         self, op: str, body: Any, arrays: list[frames.Array], session: Session, rights: Rights
@@ -212,10 +202,10 @@ class Calls:
             return {"result": tree, **version}, [*filled, *found]
         except KeyError as error:
             if error.args == (op,):
-                return _fault(Refused(f"the server knows no {op!r}")), []
-            return _fault(error), []
+                return fault(Refused(f"the server knows no {op!r}")), []
+            return fault(error), []
         except Exception as error:  # noqa: BLE001  # it is the answer
-            return _fault(error), []
+            return fault(error), []
 
     # ---- objects ---------------------------------------------------------------------------------
 
@@ -295,6 +285,7 @@ class Calls:
                 if any(graph.named for graph in graphs):
                     _check_room(call, rights)
                 args, kwargs = call.given()
+                _check_apart(call)
                 if call.name == "copy_array_to_vector":
                     filling.check_filled(next(iter(call.held.values()), None), args[0])
                 return getattr(faiss, call.name)(*args, **kwargs)
@@ -504,11 +495,13 @@ def _checked(body: dict[str, Any]) -> tuple[str, str]:
     return op, session
 
 
-def _check_apart(call: _Call, target: Held) -> None:
-    """Refuse to make an object a part of itself: FAISS would go round for ever."""
+def _check_apart(call: _Call, *targets: Held) -> None:
+    """Refuse to make an object a part of itself: FAISS would go round for ever, or lose what it merges."""
     if call.name in allowed.ATTACHING:
-        others = {*_numbers(call.body.get("args")), *_numbers(call.body.get("kwargs"))}
-        if any(call.held[each].graph.root() is target.graph.root() for each in others):
+        others = [call.held[each] for each in _numbers([call.body.get("args"), call.body.get("kwargs")])]
+        graphs = [each.graph.root() for each in (*targets, *dict.fromkeys(others))]
+        twice = len(others) > len(set(others))
+        if twice or any(graph in graphs[:at] for at, graph in enumerate(graphs)):
             raise Refused(f"{call.name}: an index cannot be given to itself, or twice to the same index")
 
 
@@ -516,14 +509,7 @@ def _found(session: Session, number: Any) -> Held:
     try:
         return session.find(number)
     except LookupError:
-        raise Gone(
-            "the server does not have this object any more: it was restarted, or had not heard from this "
-            "process for longer than its lease"
-        ) from None
-
-
-class Gone(RuntimeError):
-    """The object is not there any more."""
+        raise Gone from None
 
 
 def _is_object(value: Any) -> bool:
@@ -581,7 +567,7 @@ def _redo(root: Held, body: Any, arrays: list[frames.Array]) -> None:
             return _walked(root.thing, content)
         if tag == "value":
             return values.build(content, decoded)
-        return _output(*content)
+        return filling.output(*content)
 
     def decoded(tree: Any) -> Any:
         return frames.decode(tree, arrays, special)
@@ -610,18 +596,3 @@ def _walked(thing: Any, steps: list[Any]) -> Any:
             thing = getattr(faiss, name)(thing)
         thing.__dict__["_part_of"] = before  # what it lies in must not go before it
     return thing
-
-
-def _fault(error: Exception) -> dict[str, Any]:
-    """An error as it travels: its class, where Python or we have it, and what it was made with."""
-    name = type(error).__name__
-    if isinstance(error, FaissbaseError):
-        return {"error": {"ours": error.kind, "args": [str(error)]}}
-    if isinstance(error, Gone | Refused | frames.FrameError):
-        return {"error": {"refused": name, "args": [str(error)]}}
-    args = [each if isinstance(each, str) else repr(each) for each in error.args]
-    if getattr(builtins, name, None) is not type(error):  # of NumPy's, say: what it is one of, and its text
-        kinds = [each.__name__ for each in type(error).__mro__ if each.__module__ == "builtins"]
-        name = kinds[0] if kinds[0] != "Exception" else "RuntimeError"
-        args = [str(error)]
-    return {"error": {"type": name, "args": args}}

@@ -1,4 +1,4 @@
-"""Arrays of a caller's that become the memory of an object: where they fit, and nowhere else.
+"""Arrays of a caller's that become the memory of an object, where they fit and nowhere else, or are filled.
 
 A linear transform takes a matrix and an offset that were made elsewhere, an `IndexRefineFlat` the vectors to
 refine by. FAISS reads as many numbers as there ought to be, so that many there have to be.
@@ -63,3 +63,13 @@ def check_filled(vector: Held | None, array: Any) -> None:
     wanted = owner.d_out * (owner.d_in if step == ("get", "A") else 1)
     if np.size(array) != wanted:
         raise Refused(f"{type(owner).__name__}.{step[1]} has {wanted} numbers, got {np.size(array):,}")
+
+
+def output(dtype: Any, shape: Any, is_contiguous: Any, is_writeable: Any) -> frames.Array:
+    """An array as the caller has given one to be filled."""
+    kind = np.dtype(str(dtype))
+    if kind.kind not in "biufc":
+        raise frames.FrameError(f"no numbers: {kind}")
+    found = np.zeros(shape, kind) if is_contiguous else np.zeros((*shape[:-1], 2 * shape[-1]), kind)[..., ::2]
+    found.flags.writeable = bool(is_writeable)
+    return found

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from faissbase.dropin.calls import Calls, Rights, _fault
+from faissbase.dropin.calls import Calls, Rights
+from faissbase.dropin.faults import fault
 from faissbase.dropin.reading import Reader
 
 
@@ -43,9 +44,9 @@ def test_what_only_reads_is_done_again_and_its_answer_kept_for_nobody(calls: Cal
 def test_an_error_of_numpys_travels_as_what_it_is_one_of_with_its_text() -> None:
     with pytest.raises(MemoryError) as raised:
         np.empty(2**60, np.float32)
-    fault = _fault(raised.value)["error"]
-    assert fault["type"] == "MemoryError"
-    assert fault["args"] == [str(raised.value)]
+    found = fault(raised.value)["error"]
+    assert found["type"] == "MemoryError"
+    assert found["args"] == [str(raised.value)]
 
 
 @pytest.mark.parametrize(
@@ -70,3 +71,15 @@ def test_an_index_that_was_merged_is_filled_and_merged_again(
             assert _answer(calls, op="get", name="ntotal", target=first)["result"] == n
     for one, other in ((first, second), (second, first)):
         _answer(calls, op="call", name=name, target=one, args=[{"object": other}, *more])
+
+
+def test_an_index_is_not_merged_into_itself(calls: Calls) -> None:
+    made = {"op": "function", "name": "index_factory", "args": [4, "IVF2,Flat"]}
+    number = _answer(calls, **made)["result"]["object"][0]
+    rights, itself = Rights("acme", "key", may_write=True), {"object": number}
+    for body in (
+        {"op": "function", "name": "merge_into", "args": [itself, itself, True]},
+        {"op": "call", "name": "merge_from", "target": number, "args": [itself]},
+    ):
+        [refused] = calls.answer({"session": "s", **body}, [], rights)[0].values()
+        assert "given to itself" in refused["args"][0]
