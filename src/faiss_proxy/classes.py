@@ -201,7 +201,7 @@ class Remote:
     def _memory(self, name: str, args: tuple[Any, ...], n_bytes: int) -> frames.Array:
         """The first ``n_bytes`` of what lies where a method of FAISS points to."""
         handle, arrays = self._handle, list[frames.Array]()
-        tree = _encoder(handle.connection, arrays)(list(args))
+        tree = _Encoder(handle.connection, arrays)(list(args))
         body = {"op": "memory", "name": name, "args": tree, "target": handle.number, "n_bytes": n_bytes}
         found: frames.Array = _sent(handle.connection, body, arrays, [], is_safe=True)
         return found
@@ -209,7 +209,7 @@ class Remote:
     def _run_value(self, value: Any, name: str, args: tuple[Any, ...]) -> Any:
         """Run a method of an object that travels by value on the server."""
         arrays: list[frames.Array] = []
-        encode = _encoder(self._handle.connection, arrays)
+        encode = _Encoder(self._handle.connection, arrays)
         body = {"op": "value", "name": name, "value": encode(value), "args": encode(list(args))}
         return _sent(self._handle.connection, body, arrays, [])
 
@@ -242,7 +242,7 @@ class _Field:
 
     def __set__(self, thing: Any, value: Any) -> None:
         handle, arrays = thing._handle, []  # type: ignore[var-annotated]
-        tree = _encoder(handle.connection, arrays)(value)
+        tree = _Encoder(handle.connection, arrays)(value)
         _sent(
             handle.connection,
             {"op": "set", "name": self.name, "target": handle.number, "value": tree},
@@ -286,7 +286,7 @@ def _called(
     filled: list[frames.Array] = []
     if op == "call" and name in _FILLED:
         args, kwargs = _with_filled(name, args, kwargs)
-    encode = _encoder(connection, arrays, filled)
+    encode = _Encoder(connection, arrays, filled)
     body = {"op": op, "name": name, "args": encode(list(args)), "kwargs": encode(kwargs)}
     if target is not None:
         body["target"] = target._handle.number
@@ -312,41 +312,47 @@ def _marked(argument: Any) -> Any:
     )
 
 
-def _encoder(
-    connection: Connection, arrays: list[frames.Array], filled: list[frames.Array] | None = None
-) -> Callable[[Any], Any]:
-    """What makes arguments ready to travel to ``connection``; their arrays go into ``arrays``."""
+class _Encoder:
+    """Makes arguments ready to travel to ``connection``; their arrays go into ``arrays``.
 
-    def special(value: Any) -> Any:
-        if isinstance(value, _Filled) and filled is not None:
-            filled.append(value.array)
+    No closures: two that call each other keep the arrays of each call until Python looks for cycles.
+    """
+
+    __slots__ = ("_arrays", "_connection", "_filled")
+
+    def __init__(
+        self, connection: Connection, arrays: list[frames.Array], filled: list[frames.Array] | None = None
+    ) -> None:
+        self._connection, self._arrays, self._filled = connection, arrays, filled
+
+    def __call__(self, value: Any) -> Any:
+        return frames.encode(value, self._arrays, self._special)
+
+    def _special(self, value: Any) -> Any:
+        if isinstance(value, _Filled) and self._filled is not None:
+            self._filled.append(value.array)
             flags = value.array.flags
             shape = list(value.array.shape)
             return {"output": [value.array.dtype.str, shape, flags.c_contiguous, flags.writeable]}
         handle = getattr(value, "__dict__", {}).get("_handle")
         if isinstance(handle, _Handle):
-            if handle.connection is not connection:
+            if handle.connection is not self._connection:
                 raise RemoteError(
                     f"{value!r} was made with another server, key or setting than is used here, of "
-                    f"{connection.url}: fetch it with .to_local() first"
+                    f"{self._connection.url}: fetch it with .to_local() first"
                 )
             return {"object": handle.number}
         if isinstance(value, pointers.Pointer):
-            return {"place": encode(value.array)}
+            return {"place": self(value.array)}
         made = values.made_of(value)
         if made is not None:
-            return {"value": [made[0], *map(encode, made[1:])]}
+            return {"value": [made[0], *map(self, made[1:])]}
         if hasattr(value, "this") and type(value).__module__.startswith("faiss"):
             raise RemoteError(
                 f"this {type(value).__name__} is in this process, and the index is on a server: "
                 "send it there with faiss_proxy.to_remote(), or make it while the server is configured"
             )
         return None
-
-    def encode(value: Any) -> Any:
-        return frames.encode(value, arrays, special)
-
-    return encode
 
 
 def _sent(
@@ -439,7 +445,7 @@ def to_remote(thing: Any) -> Any:
 def read(connection: Connection, data: frames.Array, kind: str) -> Any:
     """The object in the bytes of a file, made on the server."""
     arrays: list[frames.Array] = []
-    args = _encoder(connection, arrays)([data, kind])
+    args = _Encoder(connection, arrays)([data, kind])
     return _sent(connection, {"op": "read", "args": args}, arrays, [])
 
 

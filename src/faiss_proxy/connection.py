@@ -20,6 +20,7 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BufferedReader
 from itertools import count
@@ -327,10 +328,8 @@ def _keep(itself: weakref.ref[Connection], dropped: queue.SimpleQueue[int], peri
         if connection is None:
             return
         if numbers or connection.n_held:
-            try:
+            with suppress(errors.FaissbaseError, RuntimeError):  # whoever calls next is told
                 connection.touch(numbers)
-            except (errors.FaissbaseError, RuntimeError):
-                continue  # whoever calls next is told
         del connection
 
 

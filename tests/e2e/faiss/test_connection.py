@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -198,3 +200,18 @@ def test_a_connection_that_nobody_has_leaves_no_thread(server: Running) -> None:
         with faiss_proxy.remote(server.url, timeout_s=100 + n):
             faiss_proxy.IndexFlatL2(4)
     wait_until(lambda: threading.active_count() <= n_threads + 10, "threads of no use are left")
+
+
+def test_a_call_keeps_no_array_of_its_caller(server: Running) -> None:
+    with faiss_proxy.remote(server.url):
+        index = faiss_proxy.IndexFlatL2(16)
+        gc.collect()
+        gc.disable()
+        try:
+            xb = XB.copy()
+            index.add(xb)
+            kept = weakref.ref(xb)
+            del xb
+            assert kept() is None
+        finally:
+            gc.enable()
