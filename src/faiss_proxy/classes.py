@@ -132,7 +132,7 @@ class Remote:
     @property
     def this(self) -> _This:
         """FAISS's pointer to the object; there is none here, but its owner may be spoken of."""
-        return _This()
+        return _THIS  # SWIG reads it after letting go of it: one made for the call would be freed by then
 
     @property
     def thisown(self) -> bool:
@@ -201,7 +201,7 @@ class Remote:
     def _memory(self, name: str, args: tuple[Any, ...], n_bytes: int) -> frames.Array:
         """The first ``n_bytes`` of what lies where a method of FAISS points to."""
         handle, arrays = self._handle, list[frames.Array]()
-        tree = _encoder(handle.connection, arrays)(list(args))
+        tree = _Encoder(handle.connection, arrays)(list(args))
         body = {"op": "memory", "name": name, "args": tree, "target": handle.number, "n_bytes": n_bytes}
         found: frames.Array = _sent(handle.connection, body, arrays, [], is_safe=True)
         return found
@@ -209,7 +209,7 @@ class Remote:
     def _run_value(self, value: Any, name: str, args: tuple[Any, ...]) -> Any:
         """Run a method of an object that travels by value on the server."""
         arrays: list[frames.Array] = []
-        encode = _encoder(self._handle.connection, arrays)
+        encode = _Encoder(self._handle.connection, arrays)
         body = {"op": "value", "name": name, "value": encode(value), "args": encode(list(args))}
         return _sent(self._handle.connection, body, arrays, [])
 
@@ -223,11 +223,15 @@ class _This:
     disown = acquire = own
 
 
+_THIS = _This()
+
+
 class _Field:
     """A field of FAISS's class, read and set where the object is."""
 
-    def __init__(self, name: str, doc: str | None) -> None:
-        self.name, self.__doc__ = name, doc
+    def __init__(self, name: str, local: property) -> None:
+        self.name, self.__doc__ = name, local.__doc__
+        self._local = local
 
     def __get__(self, thing: Any, owner: type | None = None) -> Any:
         if thing is None:
@@ -238,13 +242,16 @@ class _Field:
 
     def __set__(self, thing: Any, value: Any) -> None:
         handle, arrays = thing._handle, []  # type: ignore[var-annotated]
-        tree = _encoder(handle.connection, arrays)(value)
+        tree = _Encoder(handle.connection, arrays)(value)
         _sent(
             handle.connection,
             {"op": "set", "name": self.name, "target": handle.number, "value": tree},
             arrays,
             [],
         )
+
+    def __delete__(self, thing: Any) -> None:
+        self._local.__delete__(thing)  # Python says that it cannot be
 
 
 def _mapped(path: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtype[Any]) -> frames.Array:
@@ -279,7 +286,7 @@ def _called(
     filled: list[frames.Array] = []
     if op == "call" and name in _FILLED:
         args, kwargs = _with_filled(name, args, kwargs)
-    encode = _encoder(connection, arrays, filled)
+    encode = _Encoder(connection, arrays, filled)
     body = {"op": op, "name": name, "args": encode(list(args)), "kwargs": encode(kwargs)}
     if target is not None:
         body["target"] = target._handle.number
@@ -305,36 +312,47 @@ def _marked(argument: Any) -> Any:
     )
 
 
-def _encoder(
-    connection: Connection, arrays: list[frames.Array], filled: list[frames.Array] | None = None
-) -> Callable[[Any], Any]:
-    """What makes arguments ready to travel to ``connection``; their arrays go into ``arrays``."""
+class _Encoder:
+    """Makes arguments ready to travel to ``connection``; their arrays go into ``arrays``.
 
-    def special(value: Any) -> Any:
-        if isinstance(value, _Filled) and filled is not None:
-            filled.append(value.array)
+    No closures: two that call each other keep the arrays of each call until Python looks for cycles.
+    """
+
+    __slots__ = ("_arrays", "_connection", "_filled")
+
+    def __init__(
+        self, connection: Connection, arrays: list[frames.Array], filled: list[frames.Array] | None = None
+    ) -> None:
+        self._connection, self._arrays, self._filled = connection, arrays, filled
+
+    def __call__(self, value: Any) -> Any:
+        return frames.encode(value, self._arrays, self._special)
+
+    def _special(self, value: Any) -> Any:
+        if isinstance(value, _Filled) and self._filled is not None:
+            self._filled.append(value.array)
             flags = value.array.flags
             shape = list(value.array.shape)
             return {"output": [value.array.dtype.str, shape, flags.c_contiguous, flags.writeable]}
         handle = getattr(value, "__dict__", {}).get("_handle")
         if isinstance(handle, _Handle):
-            if handle.connection is not connection:
-                raise RemoteError(f"{value!r} is not at {connection.url}: fetch it with .to_local() first")
+            if handle.connection is not self._connection:
+                raise RemoteError(
+                    f"{value!r} was made with another server, key or setting than is used here, of "
+                    f"{self._connection.url}: fetch it with .to_local() first"
+                )
             return {"object": handle.number}
+        if isinstance(value, pointers.Pointer):
+            return {"place": self(value.array)}
         made = values.made_of(value)
         if made is not None:
-            return {"value": [made[0], *map(encode, made[1:])]}
+            return {"value": [made[0], *map(self, made[1:])]}
         if hasattr(value, "this") and type(value).__module__.startswith("faiss"):
             raise RemoteError(
                 f"this {type(value).__name__} is in this process, and the index is on a server: "
                 "send it there with faiss_proxy.to_remote(), or make it while the server is configured"
             )
         return None
-
-    def encode(value: Any) -> Any:
-        return frames.encode(value, arrays, special)
-
-    return encode
 
 
 def _sent(
@@ -389,7 +407,7 @@ def proxy(local: type) -> Any:
         if name.startswith("__") or name in ("this", "thisown"):
             continue
         if isinstance(found, property):
-            body[name] = _Field(name, found.__doc__)
+            body[name] = _Field(name, found)
         elif isinstance(found, types.FunctionType):
             body[name] = _place(name, found) if name in _PLACES else _method(name, found)
         elif not callable(found):
@@ -427,7 +445,7 @@ def to_remote(thing: Any) -> Any:
 def read(connection: Connection, data: frames.Array, kind: str) -> Any:
     """The object in the bytes of a file, made on the server."""
     arrays: list[frames.Array] = []
-    args = _encoder(connection, arrays)([data, kind])
+    args = _Encoder(connection, arrays)([data, kind])
     return _sent(connection, {"op": "read", "args": args}, arrays, [])
 
 

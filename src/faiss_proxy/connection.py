@@ -20,25 +20,30 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from itertools import count
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from faiss_proxy import answers
 from faiss_proxy.cache import Cache, Kept, key_of
 from faissbase import errors
 from faissbase.dropin import frames
 
 _PIECE_BYTES = 4 << 20
 _JOINED_BYTES = 64 << 10
+_READ_BYTES = 64 << 10
 _MOST_ANSWER_BYTES = 1 << 42
 _MOST_FREE = 32
 _TRIES = 4
 _MOST_WAIT_S = 5.0
 _DROP_DELAY_S = 0.5
 _END_S = 2.0
+_NO_OBJECT = 0
 _AWAY = (ConnectionError, http.client.HTTPException, socket.timeout, OSError)
 
 
@@ -55,6 +60,25 @@ class Transfer:
 
 
 _PLAIN = Transfer()
+
+
+class _Line:
+    """A connection to a server, and what is read from it."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
+        self._source: BufferedReader | None = None
+
+    def opened(self) -> tuple[socket.socket, BufferedReader]:
+        if self._source is None:
+            self._connection.connect()
+            self._source = cast("BufferedReader", self._connection.sock.makefile("rb", _READ_BYTES))
+        return self._connection.sock, self._source
+
+    def close(self) -> None:
+        if self._source is not None:
+            self._source.close()
+        self._connection.close()
 
 
 class Connection:
@@ -90,7 +114,7 @@ class Connection:
         self._cache = Cache(cache_bytes) if cache_bytes else None
         self._session = uuid.uuid4().hex
         self._numbers = count(1)
-        self._pool: list[http.client.HTTPConnection] = []
+        self._pool: list[_Line] = []
         self._owner = self._process = os.getpid()
         self._lock = threading.Lock()
         self._hello: dict[str, Any] | None = None
@@ -200,25 +224,23 @@ class Connection:
 
     def _exchanged(
         self,
-        connection: http.client.HTTPConnection,
+        connection: _Line,
         pieces: list[memoryview],
         transfer: Transfer,
     ) -> tuple[dict[str, Any], list[frames.Array]]:
         n_bytes = sum(piece.nbytes for piece in pieces)
-        if connection.sock is None:
-            connection.connect()
+        sock, source = connection.opened()
         head = b"%sContent-Length: %d\r\n\r\n" % (self._head, n_bytes)
         try:
             if n_bytes <= _JOINED_BYTES:
-                connection.sock.sendall(b"".join([head, *pieces]))  # one packet wakes the server once
+                sock.sendall(b"".join([head, *pieces]))  # one packet wakes the server once
             else:
-                connection.sock.sendall(head)
-                _send(connection.sock, pieces, n_bytes, transfer.sent)
+                sock.sendall(head)
+                _send(sock, pieces, n_bytes, transfer.sent)
         except (BrokenPipeError, ConnectionResetError):
             pass  # refused before all of it was read: the answer says why, if there is one
-        response = http.client.HTTPResponse(connection.sock, method="POST")
-        response.begin()
-        if response.status != 200:
+        response = answers.begun(source)
+        if isinstance(response, http.client.HTTPResponse) and response.status != 200:
             content = response.read()
             self._give_back(connection, response)
             raise _fault_of(response, content, self.url)
@@ -229,7 +251,7 @@ class Connection:
 
     # ---- connections -----------------------------------------------------------------------------
 
-    def _taken(self) -> tuple[http.client.HTTPConnection, bool]:
+    def _taken(self) -> tuple[_Line, bool]:
         """A connection for one exchange, and whether it is a new one."""
         if self._process != os.getpid():  # a fork shares the sockets: it leaves them to the parent
             self._process, self._pool, self._lock = os.getpid(), [], threading.Lock()
@@ -237,13 +259,12 @@ class Connection:
             return self._pool.pop(), False
         except IndexError:
             pass
-        if self._tls is not None:
-            return http.client.HTTPSConnection(
-                self._host, self._port, timeout=self._timeout_s, context=self._tls
-            ), True
-        return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s), True
+        if self._tls is None:
+            return _Line(http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)), True
+        made = http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._tls)
+        return _Line(made), True
 
-    def _give_back(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> None:
+    def _give_back(self, connection: _Line, response: answers.Body | http.client.HTTPResponse) -> None:
         if response.will_close or len(self._pool) >= _MOST_FREE:
             connection.close()
         else:
@@ -268,6 +289,7 @@ class Connection:
         itself = weakref.ref(self)
         thread = threading.Thread(target=_keep, args=(itself, self._dropped, lease_s / 3), daemon=True)
         thread.start()
+        weakref.finalize(self, self._dropped.put, _NO_OBJECT).atexit = False  # the thread ends with it
         atexit.register(_end, itself)
 
     def touch(self, dropped: list[int]) -> dict[str, int]:
@@ -306,10 +328,8 @@ def _keep(itself: weakref.ref[Connection], dropped: queue.SimpleQueue[int], peri
         if connection is None:
             return
         if numbers or connection.n_held:
-            try:
+            with suppress(errors.FaissbaseError, RuntimeError):  # whoever calls next is told
                 connection.touch(numbers)
-            except (errors.FaissbaseError, RuntimeError):
-                continue  # whoever calls next is told
         del connection
 
 
@@ -348,7 +368,7 @@ def _send(
                 sent(done, n_bytes)
 
 
-def _filler(response: http.client.HTTPResponse) -> frames.Fill:
+def _filler(response: answers.Body | http.client.HTTPResponse) -> frames.Fill:
     def fill(target: memoryview) -> None:
         done = 0
         while done < target.nbytes:

@@ -26,7 +26,7 @@ _WRITING = {f"write_{kind.suffix}": kind for kind in KINDS.values()}
 _READING = {f"read_{kind.suffix}": kind for kind in KINDS.values()}
 _UNPACKING = {"deserialize_index": "index", "deserialize_index_binary": "binary"}
 # How the reader keeps the file; a server has it in memory in any case.
-_HARMLESS_FLAGS = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_MMAP_IFC
+_HARMLESS_FLAGS = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_MMAP_IFC
 
 
 def placed(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,7 +49,7 @@ def placed(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
 
 def _on_server(name: str, connection: Connection, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if name in _WRITING:
-        return _written(name, *args, **kwargs)
+        return _written(name, args, kwargs)
     if "gpu" in name:
         raise RemoteError(_no_gpu(name, connection))
     return classes._function(connection, name, args, kwargs)
@@ -65,7 +65,7 @@ def _configured(
     if name in _MAKING:
         return classes._function(connection, name, args, kwargs)
     if name in _READING:
-        return _read(name, local, connection, *args, **kwargs)
+        return _read(name, local, connection, args, kwargs)
     if name in _UNPACKING and args and isinstance(args[0], np.ndarray) and args[0].dtype == np.uint8:
         return classes.read(connection, args[0], _UNPACKING[name])
     if name == "omp_set_num_threads":
@@ -98,25 +98,37 @@ def why_missing(name: str) -> str:
     return f"module 'faiss' has no attribute {name!r}"
 
 
-def _written(name: str, thing: Any, to: Any, flags: int = 0) -> None:
+def _written(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Write an object of the server to a file of this machine, or to a writer of FAISS's."""
-    if not isinstance(thing, classes.proxy(_WRITING[name].of)):
-        _WRITING[name].write(object(), to)  # FAISS says what it wants
-    if flags or not isinstance(to, str | os.PathLike):
-        _WRITING[name].write(thing.to_local(), to, *([flags] if flags else []))
+    kind = _WRITING[name]
+    thing, to, *_ = (*args, None, None)
+    if kwargs or isinstance(to, os.PathLike) or not isinstance(thing, classes.proxy(kind.of)):
+        here = (object() if isinstance(each, Remote) else each for each in args)
+        kind.write(*here, **kwargs)  # FAISS says what it wants
+    if len(args) != 2 or not isinstance(to, str):
+        kind.write(thing.to_local(), *args[1:])
         return
-    faiss.FileIOWriter(os.fspath(to))  # opens it, or fails as FAISS does
+    faiss.FileIOWriter(to)  # opens it, or fails as FAISS does
     thing.fetch(to)
 
 
 def _read(
-    name: str, local: Callable[..., Any], connection: Connection, of: Any, *args: Any, **kwargs: Any
+    name: str,
+    local: Callable[..., Any],
+    connection: Connection,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     """Read a file of this machine, or from a reader of FAISS's, into the server."""
-    flags = args[0] if args else kwargs.get("io_flags", 0)
-    if not isinstance(of, str | os.PathLike) or (isinstance(flags, int) and flags & ~_HARMLESS_FLAGS):
-        return classes.to_remote(local(of, *args, **kwargs))
-    faiss.FileIOReader(os.fspath(of))  # opens it, or fails as FAISS does
-    if not os.path.getsize(of):
-        return local(of, *args, **kwargs)  # FAISS says what is wrong with it
+    of, flags = args[:2] + (None, 0)[len(args) :]
+    is_plain = isinstance(of, str) and type(flags) is int and _is_harmless(flags)
+    if kwargs or len(args) > 2 or not (is_plain and os.path.isfile(of) and os.path.getsize(of)):
+        return classes.to_remote(local(*args, **kwargs))  # or FAISS says what is wrong with it
+    faiss.FileIOReader(of)  # opens it, or fails as FAISS does
     return classes.read(connection, np.memmap(of, np.uint8, "r"), _READING[name].name)
+
+
+def _is_harmless(flags: int) -> bool:
+    if flags & faiss.IO_FLAG_MMAP == faiss.IO_FLAG_MMAP:  # one of its bits alone leaves lists out
+        flags &= ~faiss.IO_FLAG_MMAP
+    return not flags & ~_HARMLESS_FLAGS

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from weakref import WeakValueDictionary
 
 from faiss_proxy.connection import Connection
 
@@ -13,6 +15,8 @@ _PREFIX = "FAISS_PROXY_"
 _VARIABLES = ("API_URL", "API_KEY", "TENANT_ID", "CA_FILE", "TIMEOUT_S", "CACHE_BYTES")
 _UNSET: list[Connection | None] = []
 
+_known: WeakValueDictionary[tuple[object, ...], Connection] = WeakValueDictionary()
+_recent: deque[Connection] = deque(maxlen=8)  # blocks that come again find theirs, with nothing left in it
 _process: list[Connection | None] = [None]
 _block: ContextVar[list[Connection | None]] = ContextVar("faiss_proxy", default=_UNSET)
 
@@ -51,12 +55,24 @@ def configure(
     """
     made = None
     if api_url is not None:
-        made = Connection(
-            api_url, api_key, tenant_id, ca_file=ca_file, timeout_s=timeout_s, cache_bytes=cache_bytes
-        )
+        made = _connection(api_url, api_key, tenant_id, ca_file, timeout_s, cache_bytes)
     elif api_key is not None or tenant_id is not None:
         raise ValueError("api_url says where the server is; without it no other setting has a meaning")
     _process[0] = made
+
+
+def _connection(
+    url: str, key: str | None, tenant: str | None, ca_file: str | None, timeout_s: float, cache_bytes: int
+) -> Connection:
+    """The connection with these settings, which all who choose them share, and their objects with it."""
+    asked = (os.getpid(), url, key, tenant, ca_file, timeout_s, cache_bytes)
+    found = _known.get(asked)
+    if found is None:
+        made = Connection(url, key, tenant, ca_file=ca_file, timeout_s=timeout_s, cache_bytes=cache_bytes)
+        found = _known.setdefault(asked, made)
+    if found not in _recent:
+        _recent.append(found)
+    return found
 
 
 def active() -> Connection | None:
@@ -81,9 +97,7 @@ def remote(
         if connection is None:
             raise ValueError("no server is configured: give api_url, or call configure(api_url=...) first")
     else:
-        connection = Connection(
-            api_url, api_key, tenant_id, ca_file=ca_file, timeout_s=timeout_s, cache_bytes=cache_bytes
-        )
+        connection = _connection(api_url, api_key, tenant_id, ca_file, timeout_s, cache_bytes)
     with _chosen(connection):
         yield
 

@@ -9,11 +9,13 @@ from functools import cache
 from typing import Any
 
 import faiss
+import numpy as np
 
+from faiss_proxy.connection import RemoteError
 from faiss_proxy.pointers import Pointer
 
 FAMILIES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
-_SPACE_METHODS = ("set_index_parameter", "set_index_parameters")
+_SPACE_METHODS = ("set_index_parameter", "set_index_parameters", "initialize", "explore")
 
 
 class _Meta(type):
@@ -43,7 +45,7 @@ def recording(local: type) -> type:
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         initialise(self, *(_unwrapped(each) for each in args), **kwargs)
-        self.__dict__["_made_of"] = (args, kwargs)
+        self.__dict__["_made_of"] = (_kept(local, args), kwargs)
         self.__dict__["_fields"] = {}
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
@@ -58,6 +60,7 @@ def recording(local: type) -> type:
         "__setattr__": __setattr__,
         "_local": local,
         "__doc__": local.__doc__,
+        "__module__": "faiss_proxy",
         **space,
     }
     return _Meta(local.__name__, (local,), body)
@@ -66,9 +69,33 @@ def recording(local: type) -> type:
 def _space_method(local: type, name: str) -> Any:
     def method(self: Any, index: Any, *args: Any) -> Any:
         run = getattr(index, "_run_value", None)
-        return getattr(local, name)(self, index, *args) if run is None else run(self, name, (index, *args))
+        if run is None:
+            return getattr(local, name)(self, index, *args)
+        if name == "explore":
+            raise RemoteError(
+                "ParameterSpace.explore measures an index of this process: fetch it with .to_local()"
+            )
+        found = run(self, name, (index, *args))
+        if name != "initialize":
+            return found
+        for parameter, choices in found:
+            faiss.copy_array_to_vector(choices, self.add_range(parameter).values)
+        return None
 
     return method
+
+
+def _kept(local: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments, with the ids that FAISS copies copied: what is done to them later does not change it."""
+    if local not in (faiss.IDSelectorArray, faiss.IDSelectorBatch):
+        return args
+    if len(args) == 2 and isinstance(args[1], Pointer):  # a length, and where it lies
+        ids = args[1].array.reshape(-1)[: args[0]]
+    elif len(args) == 1:
+        ids = np.ascontiguousarray(args[0], np.int64)  # FAISS's own conversion: often it is the array itself
+    else:
+        return args
+    return (ids.copy() if local is faiss.IDSelectorBatch else ids,)
 
 
 def _unwrapped(argument: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import faiss
 
 from faissbase.dropin.bounds import check_effort
+from faissbase.dropin.filling import has_matrix
 from faissbase.dropin.refusals import Refused as Refused
 
 
@@ -40,8 +41,10 @@ _NEVER_MADE = (
 )
 # They make what they are given a part of the object, which does not keep it alive.
 PARTS_BY = _words("add_shard add_replica addIndex add_sub_index prepend_transform replace_vt")
+# They move or copy what another object has, and neither leads to the other afterwards.
+MOVING = _words("merge_from merge_into copy_subset_to")
 # What they attach or take over must not be a part of the object itself.
-ATTACHING = PARTS_BY | _words("merge_from merge_into copy_subset_to")
+ATTACHING = PARTS_BY | MOVING
 # Methods of C++ without a wrapper, whose arguments are numbers and objects.
 _PLAIN = _words(
     """
@@ -53,15 +56,19 @@ _PLAIN = _words(
     set_pq_quantizer set_rotation apply reverse_transform merge_into is_similar_to print_neighbor_stats
     nb_neighbors cum_nb_neighbors max_level_ is_empty empty compute_cross_product precompute_table
     set_derived_values reset_permutation is_member apply_py check_identical add_sub_index
-    set_centroids_norms init_hypercube init_sphere display replace_vt
+    set_centroids_norms init_hypercube init_sphere display replace_vt check_consistency construct_rev_map
+    set_is_orthonormal
     """
 )
+# The same, where others of the name take something else.
+_PLAIN_OF = {"init": (faiss.RandomRotationMatrix, faiss.HadamardRotation)}
 READING = _words(
     """
     search range_search search_and_reconstruct search_and_return_codes search_preassigned
     range_search_preassigned reconstruct reconstruct_n reconstruct_batch assign sa_encode sa_decode
     sa_code_size check_compatible_for_merge get_list_size list_size imbalance_factor size at count
     compute_codes decode apply reverse_transform apply_py nb_neighbors cum_nb_neighbors empty is_member
+    check_consistency
     """
 )
 # Fields that steer a search or a training, and lead to nothing outside FAISS's arrays at any value.
@@ -92,7 +99,8 @@ FUNCTIONS = _words(
     downcast_VectorTransform downcast_InvertedLists downcast_Quantizer downcast_AdditiveQuantizer
     extract_index_ivf try_extract_index_ivf clone_index clone_binary_index serialize_index
     serialize_index_binary vector_to_array vector_float_to_array merge_into check_compatible_for_merge
-    get_invlist_range set_invlist_range
+    get_invlist_range set_invlist_range copy_array_to_vector
+    search_with_parameters range_search_with_parameters
     """
 )
 
@@ -124,7 +132,8 @@ def value_class(name: str) -> type:
 def method_of(thing: Any, name: str) -> Callable[..., Any]:
     """The bound method ``name`` of ``thing``."""
     is_wrapped = not name.endswith("_c") and hasattr(type(thing), f"{name}_c")
-    if name.startswith("_") or not (is_wrapped or name in _PLAIN):
+    is_plain = name in _PLAIN or isinstance(thing, _PLAIN_OF.get(name, ()))
+    if name.startswith("_") or not (is_wrapped or is_plain):
         kind = type(thing).__name__
         if hasattr(type(thing), name) and not name.startswith("_"):
             raise Refused(
@@ -164,7 +173,8 @@ def set_field(thing: Any, name: str, value: Any) -> None:
             f"{type(thing).__name__}.{name} cannot be set on a server, for it says how memory is laid out: "
             "fetch the index with .to_local(), change it and send it back"
         )
-    if name in _KEPT and value != before:
+    is_made = name == "is_trained" and isinstance(thing, faiss.LinearTransform) and has_matrix(thing)
+    if name in _KEPT and value != before and not is_made:
         raise Refused(
             f"{type(thing).__name__}.{name} is {before!r} and cannot be set to {value!r} on a server"
         )

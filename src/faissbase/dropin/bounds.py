@@ -6,6 +6,7 @@ its exception ends the process.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import faiss
 import numpy as np
 
 from faissbase.dropin import crashes
+from faissbase.dropin.filling import check_straight
 from faissbase.dropin.parts import parts
 from faissbase.dropin.refusals import Refused as Refused
 
@@ -34,6 +36,7 @@ _WITHOUT_RANGES = (
     faiss.IndexSplitVectors,
     faiss.IndexIVFIndependentQuantizer,
 )
+_WITH_PARAMETERS = "_with_parameters"
 _LISTS = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.InvertedLists)
 
 
@@ -122,6 +125,18 @@ def check_call(
             return  # FAISS says what is wrong with it
         if check in (_most, _assigned, _position, _reconstructing):
             crashes.check_refining(thing, version)
+
+
+def check_function(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """`check_call` for the functions that search an index with parameters."""
+    if not name.endswith(_WITH_PARAMETERS):
+        return
+    try:
+        index, x, limit, *params = inspect.signature(getattr(faiss, name)).bind(*args, **kwargs).args
+    except TypeError:
+        return  # FAISS says what is wrong with it
+    method = name.removesuffix(_WITH_PARAMETERS)
+    check_call(index, method, (x, limit), {"params": params[0] if params else None})
 
 
 def _innermost(index: Any) -> Any:
@@ -290,4 +305,5 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "search_and_reconstruct": _reconstructing,
     "range_search": _within,
     **dict.fromkeys(("add", "add_with_ids"), _rows),
+    "set_is_orthonormal": check_straight,
 }

@@ -5,7 +5,6 @@ Knows sessions, names and FAISS; not how a request comes here.
 
 from __future__ import annotations
 
-import builtins
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import allowed, bounds, frames, trials, values
+from faissbase.dropin import allowed, bounds, filling, frames, trials, values
 from faissbase.dropin.allowed import Refused
+from faissbase.dropin.faults import Gone, fault
 from faissbase.dropin.gathering import Searches
 from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
@@ -26,7 +26,7 @@ from faissbase.dropin.parts import parts
 from faissbase.dropin.reading import Reader, written
 from faissbase.errors import AccessError, FaissbaseError
 
-_CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range"))
+_CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range", "copy_array_to_vector"))
 _NEW_BY = frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index"))
 # FAISS's own clones of these use what their model has, and free it a second time.
 _SHARING = (
@@ -103,8 +103,10 @@ class _Call:
         if tag == "value":
             return values.build(content, self.decoded)
         if tag == "output":
-            self.outputs.append(_output(*content))
+            self.outputs.append(filling.output(*content))
             return self.outputs[-1]
+        if tag == "place":
+            return filling.Place(self.arrays[int(content["array"])])
         raise frames.FrameError(f"no such thing as {tag!r}")
 
     def decoded(self, tree: Any) -> Any:
@@ -121,16 +123,6 @@ class _Call:
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise frames.FrameError("args must be a list and kwargs a dict")
         return tuple(args), kwargs
-
-
-def _output(dtype: Any, shape: Any, is_contiguous: Any, is_writeable: Any) -> frames.Array:
-    """An array as the caller has given one to be filled."""
-    kind = np.dtype(str(dtype))
-    if kind.kind not in "biufc":
-        raise frames.FrameError(f"no numbers: {kind}")
-    found = np.zeros(shape, kind) if is_contiguous else np.zeros((*shape[:-1], 2 * shape[-1]), kind)[..., ::2]
-    found.flags.writeable = bool(is_writeable)
-    return found
 
 
 class Calls:
@@ -181,7 +173,7 @@ class Calls:
             found: tuple[Any, list[frames.Array]] = session.once(str(call_id), run)
             return found
         except Exception as error:  # noqa: BLE001  # it is the answer
-            return _fault(error), []
+            return fault(error), []
 
     def _run(
         self, op: str, body: Any, arrays: list[frames.Array], session: Session, rights: Rights
@@ -210,10 +202,10 @@ class Calls:
             return {"result": tree, **version}, [*filled, *found]
         except KeyError as error:
             if error.args == (op,):
-                return _fault(Refused(f"the server knows no {op!r}")), []
-            return _fault(error), []
+                return fault(Refused(f"the server knows no {op!r}")), []
+            return fault(error), []
         except Exception as error:  # noqa: BLE001  # it is the answer
-            return _fault(error), []
+            return fault(error), []
 
     # ---- objects ---------------------------------------------------------------------------------
 
@@ -231,6 +223,7 @@ class Calls:
         with self._changed(call, is_noted=False) as graphs:
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
+            args = filling.placed(call.name, args)
             held = Held(the_class(*args, **kwargs), keeps=tuple(each.thing for each in call.held.values()))
             for graph in graphs:
                 held.graph.join(graph)
@@ -258,7 +251,7 @@ class Calls:
             if any(graph.named for graph in graphs):
                 _check_room(call, rights)
             result = run()
-            for graph in graphs[1:]:
+            for graph in graphs[1:] if call.name not in allowed.MOVING else ():
                 graphs[0].join(graph)
             if call.name in allowed.PARTS_BY:
                 target.graph.root().kept += [each.thing for each in call.held.values() if each is not target]
@@ -292,10 +285,14 @@ class Calls:
                 if any(graph.named for graph in graphs):
                     _check_room(call, rights)
                 args, kwargs = call.given()
+                _check_apart(call)
+                if call.name == "copy_array_to_vector":
+                    filling.check_filled(next(iter(call.held.values()), None), args[0])
                 return getattr(faiss, call.name)(*args, **kwargs)
         with self._unchanged(call):
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
+            bounds.check_function(call.name, args, kwargs)
             result = _applied(call.name, args, kwargs)
             if call.name in _NEW_BY or not call.held:
                 return Held(result) if _is_object(result) else result
@@ -308,7 +305,9 @@ class Calls:
         with self._changed(call, is_synced=False):
             args, kwargs = call.given()
             bounds.check_parameters(args)
-            return getattr(call.decoded(call.body["value"]), call.name)(*args, **kwargs)
+            value = call.decoded(call.body["value"])
+            result = getattr(value, call.name)(*args, **kwargs)
+            return values.ranges(value) if call.name == "initialize" else result
 
     def _read(self, call: _Call, rights: Rights) -> Any:
         (data, kind), _ = call.given()
@@ -496,11 +495,13 @@ def _checked(body: dict[str, Any]) -> tuple[str, str]:
     return op, session
 
 
-def _check_apart(call: _Call, target: Held) -> None:
-    """Refuse to make an object a part of itself: FAISS would go round for ever."""
+def _check_apart(call: _Call, *targets: Held) -> None:
+    """Refuse to make an object a part of itself: FAISS would go round for ever, or lose what it merges."""
     if call.name in allowed.ATTACHING:
-        others = {*_numbers(call.body.get("args")), *_numbers(call.body.get("kwargs"))}
-        if any(call.held[each].graph.root() is target.graph.root() for each in others):
+        others = [call.held[each] for each in _numbers([call.body.get("args"), call.body.get("kwargs")])]
+        graphs = [each.graph.root() for each in (*targets, *dict.fromkeys(others))]
+        twice = len(others) > len(set(others))
+        if twice or any(graph in graphs[:at] for at, graph in enumerate(graphs)):
             raise Refused(f"{call.name}: an index cannot be given to itself, or twice to the same index")
 
 
@@ -508,14 +509,7 @@ def _found(session: Session, number: Any) -> Held:
     try:
         return session.find(number)
     except LookupError:
-        raise Gone(
-            "the server does not have this object any more: it was restarted, or had not heard from this "
-            "process for longer than its lease"
-        ) from None
-
-
-class Gone(RuntimeError):
-    """The object is not there any more."""
+        raise Gone from None
 
 
 def _is_object(value: Any) -> bool:
@@ -573,7 +567,7 @@ def _redo(root: Held, body: Any, arrays: list[frames.Array]) -> None:
             return _walked(root.thing, content)
         if tag == "value":
             return values.build(content, decoded)
-        return _output(*content)
+        return filling.output(*content)
 
     def decoded(tree: Any) -> Any:
         return frames.decode(tree, arrays, special)
@@ -602,20 +596,3 @@ def _walked(thing: Any, steps: list[Any]) -> Any:
             thing = getattr(faiss, name)(thing)
         thing.__dict__["_part_of"] = before  # what it lies in must not go before it
     return thing
-
-
-def _fault(error: Exception) -> dict[str, Any]:
-    """An error as it travels: its class, where Python or we have it, and what it was made with."""
-    name = type(error).__name__
-    if isinstance(error, FaissbaseError):
-        return {"error": {"ours": error.kind, "args": [str(error)]}}
-    if isinstance(error, Gone | Refused | frames.FrameError):
-        return {"error": {"refused": name, "args": [str(error)]}}
-    if getattr(builtins, name, None) is not type(error):
-        name = "RuntimeError"
-    return {
-        "error": {
-            "type": name,
-            "args": [each if isinstance(each, str) else repr(each) for each in error.args],
-        }
-    }

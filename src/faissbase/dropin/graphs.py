@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from faissbase.dropin.named import Named
 
 _REMEMBERED = 64
+_NUMBER_SHIFT = 128 - 52  # what JSON takes anywhere, with room to count on
 Step = tuple[Any, ...]
 _versions = count()
 
@@ -97,13 +99,17 @@ def locked(held: Iterable[Held], *, alone: bool) -> Iterator[list[Graph]]:
 
 
 class Session:
-    """What one client holds. Its calls are remembered for a while, so that one sent twice is done once."""
+    """What one client holds. Its calls are remembered for a while, so that one sent twice is done once.
+
+    Numbers of objects begin anywhere: a client that has not heard that its objects were lost, with the
+    process or a lease, must not find a later object under the number of an earlier one.
+    """
 
     def __init__(self) -> None:
         self.seen_s = time.monotonic()
         self._lock = threading.Lock()
         self._held: dict[int, Held] = {}
-        self._n = 0
+        self._n = uuid.uuid4().int >> _NUMBER_SHIFT
         self._answers: OrderedDict[str, tuple[threading.Event, list[Any]]] = OrderedDict()
 
     def hold(self, held: Held) -> int:

@@ -38,3 +38,9 @@ def _check(name: str, args: Any) -> None:
     """Selectors of ids take them as one array, never as a length and a place in memory."""
     if name in _OF_ARRAYS and len(args) != 1:
         raise Refused(f"faiss.{name} wants its ids as one array on a server")
+
+
+def ranges(space: Any) -> list[list[Any]]:
+    """The parameters that a ParameterSpace knows of, and their values."""
+    found = (space.parameter_ranges.at(n) for n in range(space.parameter_ranges.size()))
+    return [[each.name, faiss.vector_to_array(each.values)] for each in found]

@@ -50,6 +50,61 @@ _END_S = 120.0
 Begin = Callable[[int], Awaitable[None]]
 
 
+class _Line:
+    """A connection to a worker. It stays with the loop: to be put there and taken away costs a call as much
+    as to be read."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._waiting: asyncio.Future[None] | None = None
+        self._is_watched = False
+
+    async def send(self, data: bytes) -> None:
+        await self._loop.sock_sendall(self._connection, data)
+
+    async def receive(self, n_bytes: int) -> bytes:
+        """The next bytes, at most ``n_bytes``; none at the end."""
+        while True:
+            self._waiting = self._loop.create_future()
+            if not self._is_watched:
+                self._loop.add_reader(self._connection, self._readable)
+                self._is_watched = True
+            try:
+                await self._waiting
+            finally:
+                self._waiting = None
+            with suppress(BlockingIOError):
+                return self._connection.recv(n_bytes)
+
+    async def receive_all(self, n_bytes: int) -> bytes:
+        """The next ``n_bytes``."""
+        found = b""
+        while len(found) < n_bytes:
+            piece = await self.receive(n_bytes - len(found))
+            if not piece:
+                raise EOFError
+            found += piece
+        return found
+
+    def _readable(self) -> None:
+        if self._waiting is None:  # it comes while nobody reads: the loop would ask for ever
+            self._loop.remove_reader(self._connection)
+            self._is_watched = False
+        elif not self._waiting.done():
+            self._waiting.set_result(None)
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection.fileno() >= 0
+
+    def close(self) -> None:
+        if self._is_watched and not self._loop.is_closed():
+            self._loop.remove_reader(self._connection)
+            self._is_watched = False
+        self._connection.close()
+
+
 class _Worker:
     """The process of one tenant, and the connections to it that nobody uses just now."""
 
@@ -59,7 +114,7 @@ class _Worker:
         self.n_held = 0
         self.n_busy = 0
         self._turns = asyncio.Semaphore(_MOST_CONNECTIONS)
-        self._free: list[socket.socket] = []
+        self._free: list[_Line] = []
         self._control, other = socket.socketpair()
         with other:
             command = [sys.executable, "-m", "faissbase.dropin.worker", str(other.fileno()), str(folder)]
@@ -75,7 +130,7 @@ class _Worker:
         return self._process.poll() is None
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[socket.socket]:
+    async def connection(self) -> AsyncIterator[_Line]:
         """A connection for one request, used again if all went well."""
         async with self._turns:
             self.n_busy += 1
@@ -86,13 +141,13 @@ class _Worker:
                 connection.close()
                 raise
             else:
-                if connection.fileno() >= 0:
+                if connection.is_open:
                     self._free.append(connection)
             finally:
                 self.n_busy -= 1
                 self.used_s = time.monotonic()
 
-    def _new_connection(self) -> socket.socket:
+    def _new_connection(self) -> _Line:
         ours, other = socket.socketpair()
         with other:
             try:
@@ -103,7 +158,7 @@ class _Worker:
             except OSError as error:
                 ours.close()
                 raise self.ended() from error
-        return ours
+        return _Line(ours)
 
     def ended(self) -> UnavailableError:
         """Why there is no answer."""
@@ -197,11 +252,10 @@ class DropIn:
         self, key: Key, head: bytes, n_bytes: int, receive: Receive, begin: Begin, send: Send
     ) -> None:
         worker = await self._worker(key.tenant)
-        loop = asyncio.get_running_loop()
         async with worker.connection() as connection:
             try:
                 await self._hand_on(head, receive, connection, n_bytes)
-                first = await loop.sock_recv(connection, _PIECE_BYTES)
+                first = await connection.receive(_PIECE_BYTES)
                 if len(first) < _ANSWER.size:
                     raise EOFError
             except (ConnectionError, EOFError) as error:
@@ -226,25 +280,25 @@ class DropIn:
         return frames.unpack(found)
 
     async def _exchanged(self, key: Key, content: bytes) -> bytes:
-        worker, loop = await self._worker(key.tenant), asyncio.get_running_loop()
+        worker = await self._worker(key.tenant)
         async with worker.connection() as connection:
             try:
-                await loop.sock_sendall(connection, _head(key, len(content)) + content)
-                length, worker.n_held, goes_on = _ANSWER.unpack(await _exactly(connection, _ANSWER.size))
-                found = await _exactly(connection, length)
+                await connection.send(_head(key, len(content)) + content)
+                length, worker.n_held, goes_on = _ANSWER.unpack(await connection.receive_all(_ANSWER.size))
+                found = await connection.receive_all(length)
             except (ConnectionError, EOFError) as error:
                 raise worker.ended() from error
             if not goes_on:
                 connection.close()
             return found
 
-    async def _hand_on(self, head: bytes, receive: Receive, connection: socket.socket, n_bytes: int) -> None:
+    async def _hand_on(self, head: bytes, receive: Receive, connection: _Line, n_bytes: int) -> None:
         """Send the head, and with it the first piece of the body, and the body as it comes."""
-        loop, is_taken = asyncio.get_running_loop(), True
+        is_taken = True
         async for piece in self._pieces(receive, n_bytes):
             if is_taken:
                 try:
-                    await loop.sock_sendall(connection, head + piece if head else piece)
+                    await connection.send(head + piece if head else piece)
                 except ConnectionError:  # it answers before it has all, and says why: the rest is for nobody
                     is_taken = False
             head = b""
@@ -292,6 +346,7 @@ class DropIn:
         for tenant, worker in list(self._workers.items()):
             if not worker.n_busy and not worker.n_held and worker.used_s < until:
                 del self._workers[tenant]
+                worker.begin_to_end()  # here: its connections are the loop's
                 threading.Thread(target=worker.end, args=(_END_S,), daemon=True).start()
         self._is_watched = bool(self._workers)
         if self._is_watched:
@@ -350,25 +405,14 @@ def _head(key: Key, n_bytes: int, saved: str | None = None, room_bytes: int | No
     return _LENGTH.pack(len(head)) + head
 
 
-async def _exactly(connection: socket.socket, n_bytes: int) -> bytes:
-    loop, found = asyncio.get_running_loop(), b""
-    while len(found) < n_bytes:
-        piece = await loop.sock_recv(connection, n_bytes - len(found))
-        if not piece:
-            raise EOFError
-        found += piece
-    return found
-
-
-async def _hand_back(piece: bytes, connection: socket.socket, n_bytes: int, send: Send) -> None:
+async def _hand_back(piece: bytes, connection: _Line, n_bytes: int, send: Send) -> None:
     """Send an answer on as it comes; the first of it is here."""
-    loop = asyncio.get_running_loop()
     while True:
         n_bytes -= len(piece)
         if piece:
             await send({"type": "http.response.body", "body": piece, "more_body": n_bytes > 0})
         if n_bytes <= 0:
             return
-        piece = await loop.sock_recv(connection, min(n_bytes, _PIECE_BYTES))
+        piece = await connection.receive(min(n_bytes, _PIECE_BYTES))
         if not piece:
             raise UnavailableError("the answer was cut short")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import faiss
 import numpy as np
 import pytest
 from tests.e2e.faiss.running import HERE, environment, n_calls, run, wait_until
+from tests.e2e.server.faiss_calls import worker_of
 from tests.e2e.server.running import Running, made, new_key
 from tests.e2e.server.test_tls import told
 
@@ -130,7 +135,7 @@ def test_tls_by_the_servers_own_certificate(tmp_path: Path) -> None:
 
 
 def test_the_server_lets_go_of_what_python_has_let_go_of(server: Running) -> None:
-    with faiss_proxy.remote(server.url):
+    with faiss_proxy.remote(server.url, timeout_s=98):  # a connection of its own
         indexes = [faiss_proxy.IndexFlatL2(4) for _ in range(5)]
         connection = _active()
         assert connection.touch([])["n_held"] == 5
@@ -157,3 +162,56 @@ def test_a_client_that_dies_loses_what_has_no_name_after_its_lease(tmp_path: Pat
             client.kill()
             wait_until(lambda: connection.touch([])["n_held_by_tenant"] == 1, "the dead hold objects")
             assert own.ntotal == 0
+
+
+def test_an_object_that_was_lost_is_never_taken_for_a_later_one(tmp_path: Path) -> None:
+    with Running(made(tmp_path / "data")) as server, faiss_proxy.remote(server.url):
+        old = faiss_proxy.IndexFlatL2(16)
+        old.add(XB)
+        os.kill(worker_of(server), signal.SIGKILL)
+        with pytest.raises((UnavailableError, faiss_proxy.RemoteError)):
+            assert old.ntotal
+        later = [faiss_proxy.IndexFlatL2(16) for _ in range(20)]
+        with pytest.raises(faiss_proxy.RemoteError, match="not have this object any more"):
+            old.add(XB)
+        del old  # and letting go of it lets go of nothing else
+        assert [each.ntotal for each in later] == [0] * len(later)
+
+
+def test_blocks_for_the_same_server_share_a_connection_and_their_objects(server: Running) -> None:
+    n_threads = threading.active_count()
+    made_here = []
+    for _ in range(20):
+        with faiss_proxy.remote(server.url):
+            made_here.append(faiss_proxy.IndexFlatL2(4))
+    assert threading.active_count() <= n_threads + 1
+    with faiss_proxy.remote(server.url):
+        assert faiss_proxy.IndexIVFFlat(made_here[0], 4, 2).nlist == 2
+    with (
+        faiss_proxy.remote(server.url, timeout_s=99),
+        pytest.raises(faiss_proxy.RemoteError, match="another"),
+    ):
+        faiss_proxy.IndexIVFFlat(made_here[0], 4, 2)
+
+
+def test_a_connection_that_nobody_has_leaves_no_thread(server: Running) -> None:
+    n_threads = threading.active_count()
+    for n in range(30):
+        with faiss_proxy.remote(server.url, timeout_s=100 + n):
+            faiss_proxy.IndexFlatL2(4)
+    wait_until(lambda: threading.active_count() <= n_threads + 10, "threads of no use are left")
+
+
+def test_a_call_keeps_no_array_of_its_caller(server: Running) -> None:
+    with faiss_proxy.remote(server.url):
+        index = faiss_proxy.IndexFlatL2(16)
+        gc.collect()
+        gc.disable()
+        try:
+            xb = XB.copy()
+            index.add(xb)
+            kept = weakref.ref(xb)
+            del xb
+            assert kept() is None
+        finally:
+            gc.enable()

@@ -121,3 +121,11 @@ def test_sessions_that_are_silent_lose_what_they_hold() -> None:
         time.sleep(0.01)
         sessions.end_silent()
     assert not sessions.n_held()
+
+
+def test_a_session_that_begins_anew_gives_no_number_twice() -> None:
+    sessions = Sessions(60)
+    before = {sessions.find("a").hold(Held("x")) for _ in range(100)}
+    sessions.end("a")
+    later = {sessions.find("a").hold(Held("y")) for _ in range(100)}
+    assert not before & later
