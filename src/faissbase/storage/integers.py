@@ -21,16 +21,26 @@ def refuse_large_integers(value: Any, text: bytes | str) -> None:
     faissbase.storage.integers.LargeInteger: 100000000000000000000 exceeds 64 bits: write it as text
     """
     if _holds_large_float(value):
-        json.loads(text, parse_int=_checked)
+        try:
+            json.loads(text, parse_int=_checked)
+        except RecursionError as error:
+            raise LargeInteger("a number beyond 64 bits lies too deep to be read: write it as text") from error
 
 
 def _holds_large_float(value: Any) -> bool:
-    kind = type(value)
-    if kind is float:
-        return not LEAST < value <= MOST  # the next integer below is LEAST itself as a float
-    if kind is dict:
-        return any(map(_holds_large_float, value.values()))
-    return kind is list and any(map(_holds_large_float, value))
+    """Without recursion: orjson takes what is nested deeper than Python may call."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        kind = type(each)
+        if kind is float:
+            if not LEAST < each <= MOST:  # the next integer below is LEAST itself as a float
+                return True
+        elif kind is dict:
+            waiting.extend(each.values())
+        elif kind is list:
+            waiting.extend(each)
+    return False
 
 
 def _checked(digits: str) -> int:

@@ -19,7 +19,7 @@ from faissbase.server.app import OPERATIONS
 from faissbase.server.operations import Operation
 from faissbase.wire import RecordIn, Search
 
-FOR_PEOPLE = ("faissbase serves ", "no API key is needed yet")
+FOR_PEOPLE = ("faissbase serves ", "its console is at ", "no API key is needed yet")
 DEEP = 100_000
 WITH_BODY = [op for op in OPERATIONS if op.body is not None]
 ODD_NAMES = [
