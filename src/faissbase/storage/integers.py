@@ -24,7 +24,9 @@ def refuse_large_integers(value: Any, text: bytes | str) -> None:
         try:
             json.loads(text, parse_int=_checked)
         except RecursionError as error:
-            raise LargeInteger("a number beyond 64 bits lies too deep to be read: write it as text") from error
+            raise LargeInteger(
+                "a number beyond 64 bits lies too deep to be read: write it as text"
+            ) from error
 
 
 def _holds_large_float(value: Any) -> bool:
