@@ -146,27 +146,33 @@ def _answered_within(moment: Moment, questions: Sequence[Question], until_s: flo
 
 
 def _tuned(moment: Moment, at: int, answered: Sequence[_Answered], until_s: float) -> Band:
-    """What a band reaches, and its effort raised until it does, or lowered as long as it still does."""
+    """What a band reaches once its effort was fitted to those questions that leave the effort open."""
+    open_ones = [each for each in answered if not each.question.wanted.is_explicit]
+    if open_ones:
+        _fit(moment, at, open_ones, until_s)
+    return replace(_measured(moment, at, answered), effort_factor=moment.snapshot.tuning.factors[at])
+
+
+def _fit(moment: Moment, at: int, answered: Sequence[_Answered], until_s: float) -> None:
+    """Raise the effort of a band until it reaches its target, or lower it as long as it still does."""
     tuning = moment.snapshot.tuning
     band = _measured(moment, at, answered)
-    is_tunable = band.n_exact < band.n_queries and band.target > 0.0
-    while is_tunable and band.is_below and tuning.raise_effort(at):
+    if band.n_exact == band.n_queries:
+        return
+    while band.is_below and tuning.raise_effort(at):
         moment.snapshot.plans.clear()
         if time.process_time() > until_s:
-            break
+            return
         band = _measured(moment, at, answered)
-    while is_tunable and band.is_easy and time.process_time() < until_s:
+    while band.is_easy and time.process_time() < until_s:
         before = tuning.factors[at]
         if not tuning.lower_effort(at):
-            break
+            return
         moment.snapshot.plans.clear()
-        tried = _measured(moment, at, answered)
-        if not tried.is_easy:
+        band = _measured(moment, at, answered)
+        if not band.is_easy:
             tuning.factors[at] = before
             moment.snapshot.plans.clear()
-            break
-        band = tried
-    return replace(band, effort_factor=tuning.factors[at])
 
 
 def _measured(moment: Moment, at: int, answered: Sequence[_Answered]) -> Band:

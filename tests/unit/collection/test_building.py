@@ -435,6 +435,20 @@ def test_effort_that_real_questions_do_not_need_is_saved_and_that_is_remembered(
     assert docs.stats().effort_factors == {"99.9 to 100 %": round(band.effort_factor, 4)}
 
 
+def test_questions_whose_effort_was_given_do_not_hide_that_others_miss(
+    docs: LocalCollection, data: tuple[Float32, Float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    easy = Knobs(effort=10, rerank=1)
+    monkeypatch.setattr("faissbase.ann.curve.Curve.choice_for", lambda *_, **__: Choice(easy, 0.99, 1.0, 1.0))
+    for query in data[1][:60]:
+        docs.search(query, K)
+    for query in data[1][:100]:
+        docs.search(query, K, ef_search=200, rerank=2)
+    [band] = docs.recall_report(budget_s=60.0).bands
+    assert band.effort_factor > 1.0
+    assert _recall(docs, data[1][:60]) >= DEFAULT_RECALL
+
+
 @pytest.mark.parametrize(("n_asked", "where"), [(63, None), (100, {"n": {"$gte": N // 10}})])
 def test_effort_is_not_saved_by_few_questions_nor_where_a_filter_leaves_out(
     docs: LocalCollection,
