@@ -114,3 +114,29 @@ class SqliteVec:
 
     def close(self) -> None:
         self._connection.close()
+
+
+class SqliteRows:
+    """A plain SQLite table of ids, vectors and metadata: a durable upsert where nothing can be searched."""
+
+    def __init__(self, folder: Path) -> None:
+        self._connection = apsw.Connection(str(folder / "rows.sqlite"))
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        self._connection.execute("CREATE TABLE bench(id TEXT PRIMARY KEY, vector BLOB, metadata BLOB)")
+
+    def _insert(self, id: str, vector: Float32 | None, metadata: dict[str, Any]) -> None:
+        assert vector is not None
+        row = (id, vector.tobytes(), orjson.dumps(metadata))
+        self._connection.execute("INSERT OR REPLACE INTO bench VALUES(?, ?, ?)", row)
+
+    def add(self, dataset: Dataset) -> None:
+        with self._connection:
+            for id, vector, metadata in zip(dataset.ids, dataset.xb, dataset.metadatas, strict=True):
+                self._insert(id, vector, metadata)
+
+    def upsert(self, id: str, vector: Float32 | None, metadata: dict[str, Any]) -> None:
+        self._insert(id, vector, metadata)
+
+    def close(self) -> None:
+        self._connection.close()

@@ -17,7 +17,7 @@ import faissbase
 from benchmarks import places
 from benchmarks.datasets import Dataset
 from benchmarks.figures import Figure, Range, Target, at_least, at_most, spread
-from benchmarks.peers import Chroma, Lance, SqliteVec
+from benchmarks.peers import Chroma, Lance, SqliteRows, SqliteVec
 from benchmarks.timing import interleaved, ratios, seconds
 from faissbase.types import Record
 
@@ -84,14 +84,16 @@ def run(dataset: Dataset, parent: Path) -> Iterator[Figure]:
     with places.folder_in(parent) as folder:
         places.make(folder / "db", dataset)
         vec = SqliteVec(folder, dataset.d)
-        vec.add(dataset)
+        rows = SqliteRows(folder)
+        for peer in (vec, rows):
+            peer.add(dataset)
         floor = _Floor(folder)
         places.settle()
         with places.reopened(folder / "db") as collection:
-            yield from _one_thread(dataset, collection, vec, floor)
+            yield from _one_thread(dataset, collection, vec, rows, floor)
             yield from _threads(dataset, collection)
-        floor.close()
-        vec.close()
+        for opened in (floor, vec, rows):
+            opened.close()
     yield from _slow_peers(dataset, parent)
 
 
@@ -100,21 +102,24 @@ def _figure(dataset: Dataset, name: str, unit: str, values: list[float], **more:
     return Figure(PART, dataset.name, name, unit, spread(values, range), **more)
 
 
-def _one_thread(dataset: Dataset, collection: Any, vec: SqliteVec, floor: _Floor) -> Iterator[Figure]:
+def _one_thread(
+    dataset: Dataset, collection: Any, vec: SqliteVec, rows: SqliteRows, floor: _Floor
+) -> Iterator[Figure]:
     source = _Source(dataset)
 
     def ours(record: Record) -> None:
         collection.upsert([record.id], record.vector, [record.metadata])
 
-    def theirs(record: Record) -> None:
-        vec.upsert(record.id, record.vector, record.metadata)
+    def theirs(peer: SqliteVec | SqliteRows) -> Callable[[Record], None]:
+        return lambda record: peer.upsert(record.id, record.vector, record.metadata)
 
-    each: dict[str, list[float]] = {"new": [], "replace": [], "plain": [], "sqlite-vec": []}
+    each: dict[str, list[float]] = {"new": [], "replace": [], "plain": [], "table": [], "sqlite-vec": []}
     arms = {
         "new": _block(ours, source.next, each["new"]),
         "replace": _block(ours, source.next_stored, each["replace"]),
         "plain": _block(floor.put, lambda: _bytes_of(source.next()), each["plain"]),
-        "sqlite-vec": _block(theirs, source.next, each["sqlite-vec"]),
+        "table": _block(theirs(rows), source.next, each["table"]),
+        "sqlite-vec": _block(theirs(vec), source.next, each["sqlite-vec"]),
     }
     interleaved(arms, _WARM_ROUNDS)
     for times in each.values():
@@ -140,6 +145,7 @@ def _one_thread_figures(
         "new": "faissbase upsert, new id",
         "replace": "faissbase upsert, id that exists",
         "plain": "plain pwrite + fdatasync, same bytes",
+        "table": "a plain SQLite table, the same row (WAL, FULL)",
         "sqlite-vec": "sqlite-vec upsert (WAL, FULL)",
     }
     for arm, name in names.items():
@@ -150,6 +156,10 @@ def _one_thread_figures(
     yield _figure(dataset, "new id: faissbase / plain", "x", cost, target=met, note=note)
     cost = ratios(medians["replace"], medians["plain"])
     yield _figure(dataset, "id that exists: faissbase / plain", "x", cost, note=note)
+    cost = ratios(medians["table"], medians["plain"])
+    yield _figure(dataset, "a plain SQLite table / plain", "x", cost, note=note)
+    cost = ratios(medians["new"], medians["table"])
+    yield _figure(dataset, "new id: faissbase / a plain SQLite table", "x", cost, note=note)
     cost = ratios(medians["new"], medians["sqlite-vec"])
     met = at_most(1, spread(cost).median)
     yield _figure(dataset, "new id: faissbase / sqlite-vec", "x", cost, target=met, note=note)

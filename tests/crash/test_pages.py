@@ -45,12 +45,11 @@ def _run(folder: Path, seed: int, seconds: float, n_tries: int) -> Counter[str]:
 
 
 def test_pages_in_wrong_places_give_the_right_answer_or_an_error(tmp_path: Path) -> None:
-    counts = _run(tmp_path, SEED, 11.0, 120)
-    assert counts["right"] > 100, counts
-    assert counts["error"] > 100, counts
+    counts = _run(tmp_path, SEED, 60.0, 80)
+    assert counts["right"] > 80, counts
+    assert counts["error"] > 80, counts
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(SEED + 1, SEED + 4))
-def test_many_pages_in_wrong_places_give_the_right_answer_or_an_error(tmp_path: Path, seed: int) -> None:
-    _run(tmp_path, seed, 120.0, 160)
+def test_many_pages_in_wrong_places_give_the_right_answer_or_an_error(tmp_path: Path) -> None:
+    _run(tmp_path, SEED + 1, 120.0, 160)

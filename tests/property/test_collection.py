@@ -346,7 +346,7 @@ def run(metric: Metric, durability: Durability, max_examples: int) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_collection_equals_the_model_after_any_sequence(metric: Metric) -> None:
-    run(metric, "relaxed", max_examples=70)
+    run(metric, "relaxed", max_examples=50)
 
 
 def test_a_collection_equals_the_model_where_every_write_is_large(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,7 +278,7 @@ def test_a_torn_end_is_cut(folder: Path, left: int | str) -> None:
     assert _ntotal(folder) == 40
 
 
-@pytest.mark.parametrize("at", [0, 5, 13, 17, 30, 0.3, 0.5, 0.99, -1])
+@pytest.mark.parametrize("at", [0, 13, 30, 0.5, -1])
 def test_a_flipped_bit_is_told_and_never_a_shorter_index(folder: Path, at: float) -> None:
     journal = _journaled(folder)
     content = bytearray(journal.read_bytes())

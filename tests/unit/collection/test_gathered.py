@@ -16,7 +16,7 @@ from faissbase.demo.dataset import load_demo
 from faissbase.types import Float32
 
 N, K = 12_000, 10
-FIFTH: dict[str, object] = {"fifth": 3}
+TENTH: dict[str, object] = {"tenth": 3}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def built(data: tuple[Float32, Float32], tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("gathered") / "db"
     with faissbase.connect(path) as db:
         docs = db.create_collection("docs", data[0].shape[1], index_type="HNSW_SQ8")
-        docs.add([f"r{i}" for i in range(N)], data[0][:N], [{"fifth": i % 5, "n": i} for i in range(N)])
+        docs.add([f"r{i}" for i in range(N)], data[0][:N], [{"tenth": i % 10, "n": i} for i in range(N)])
         docs.optimize()
         docs._parts().store.tuning.wants_filters = True
         docs.optimize()
@@ -69,16 +69,16 @@ def test_a_filter_that_comes_again_is_scanned_by_its_codes(
     docs: LocalCollection, data: tuple[Float32, Float32]
 ) -> None:
     xq = data[1][:100]
-    assert _path(docs, xq[0], FIFTH) == "subset"  # once, gathering does not pay
-    found = _search_often(docs, xq, FIFTH)
-    explanation = docs.explain(xq[0], K, FIFTH)
+    assert _path(docs, xq[0], TENTH) == "subset"  # once, gathering does not pay
+    found = _search_often(docs, xq, TENTH)
+    explanation = docs.explain(xq[0], K, TENTH)
     assert explanation.plan.path == "codes"
     assert "approximate (recall 0.95 wanted: rerank" in str(explanation)
-    exact = docs.search(xq, K, FIFTH, recall=1.0)
-    assert docs.explain(xq[0], K, FIFTH, recall=1.0).plan.path == "subset"
+    exact = docs.search(xq, K, TENTH, recall=1.0)
+    assert docs.explain(xq[0], K, TENTH, recall=1.0).plan.path == "subset"
     right = [len(set(a) & set(b)) / K for a, b in zip(found, exact.ids, strict=True)]
     assert np.mean(right) >= 0.95
-    for hit, distance in zip(docs.search(xq[0], K, FIFTH), exact.distances[0], strict=True):
+    for hit, distance in zip(docs.search(xq[0], K, TENTH), exact.distances[0], strict=True):
         assert hit.distance == pytest.approx(distance, abs=1e-6) or hit.id not in exact.ids[0]
 
 
@@ -102,9 +102,9 @@ def test_records_that_lie_close_together_are_not_left_to_codes(tmp_path: Path) -
 
 def test_many_queries_at_once_find_the_same(docs: LocalCollection, data: tuple[Float32, Float32]) -> None:
     xq = data[1][:8]
-    found = _search_often(docs, np.repeat(xq, 3, axis=0), FIFTH)[::3]
-    together = docs.search(xq, K, FIFTH)
-    assert docs.explain(xq, K, FIFTH).plan.path == "codes"
+    found = _search_often(docs, np.repeat(xq, 3, axis=0), TENTH)[::3]
+    together = docs.search(xq, K, TENTH)
+    assert docs.explain(xq, K, TENTH).plan.path == "codes"
     assert together.ids == found
 
 
@@ -112,41 +112,41 @@ def test_what_is_written_and_deleted_is_seen_at_once(
     docs: LocalCollection, data: tuple[Float32, Float32]
 ) -> None:
     query = data[0][3]
-    _search_often(docs, data[1][:20], FIFTH)
-    assert docs.search(query, 1, FIFTH)[0].id == "r3"
+    _search_often(docs, data[1][:20], TENTH)
+    assert docs.search(query, 1, TENTH)[0].id == "r3"
     docs.delete(["r3"])
-    docs.add(["new"], data[0][N : N + 1], [{"fifth": 3}])
+    docs.add(["new"], data[0][N : N + 1], [{"tenth": 3}])
     for _ in range(20):
-        assert "r3" not in [hit.id for hit in docs.search(query, K, FIFTH)]
-        assert docs.search(data[0][N], 1, FIFTH)[0].id == "new"
-    assert _path(docs, query, FIFTH) == "codes"
+        assert "r3" not in [hit.id for hit in docs.search(query, K, TENTH)]
+        assert docs.search(data[0][N], 1, TENTH)[0].id == "new"
+    assert _path(docs, query, TENTH) == "codes"
 
 
 def test_all_matching_records_come_back_where_they_are_few(
     docs: LocalCollection, data: tuple[Float32, Float32]
 ) -> None:
-    where: dict[str, object] = {"fifth": 3, "n": {"$lt": 40}}
+    where: dict[str, object] = {"tenth": 3, "n": {"$lt": 40}}
     for _ in range(100):
-        assert {hit.id for hit in docs.search(data[1][0], K, where)} == {f"r{i}" for i in range(3, 40, 5)}
+        assert {hit.id for hit in docs.search(data[1][0], K, where)} == {f"r{i}" for i in range(3, 40, 10)}
 
 
 def test_memory_for_codes_is_given_back(docs: LocalCollection, data: tuple[Float32, Float32]) -> None:
     selector = docs._parts().selector
     before = selector.size_bytes
-    _search_often(docs, data[1][:20], FIFTH)
+    _search_often(docs, data[1][:20], TENTH)
     gathered = selector.size_bytes - before
-    assert gathered >= N // 5 * data[0].shape[1]
+    assert gathered >= N // 10 * data[0].shape[1]
     docs.delete(["r0"])
     docs.search(data[1][0], K, {"n": 1})
     gc.collect()
-    assert selector.size_bytes - before < gathered / 2
+    assert selector.size_bytes - before < 0.6 * gathered
 
 
 def test_a_small_budget_leaves_them_out(folder: Path, data: tuple[Float32, Float32]) -> None:
-    with faissbase.connect(folder, memory_budget=6 << 20) as db:
+    with faissbase.connect(folder, memory_budget=3_500 << 10) as db:
         docs = _warm(db.get_collection("docs"))
-        _search_often(docs, data[1][:50], FIFTH)
-        assert _path(docs, data[1][0], FIFTH) == "subset"
+        _search_often(docs, data[1][:50], TENTH)
+        assert _path(docs, data[1][0], TENTH) == "subset"
 
 
 def test_room_is_never_given_twice() -> None:
