@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { busy, button, el, facts, table } from "./dom.js";
 import { askDelete, sizeOf } from "./indexes.js";
-import { bytes, count, real, share } from "./text.js";
+import { bytes, count, real, several, share } from "./text.js";
 
 const PLACES = { folder: "the data folder", sharded: "object storage, as shards", faiss: "files of FAISS" };
 
@@ -197,6 +197,7 @@ function careOf(context, index, draw) {
       { class: "actions" },
       act("Optimize", "optimize", told),
       act("Verify", "verify", checked),
+      act("Measure recall", "recall", recalled),
       remover(index),
     ),
     place,
@@ -221,4 +222,41 @@ function checked({ ok, rows_checked: rows, problems }) {
     el("p", {}, "Damage was found."),
     table("Problems", ["Kind", "Where", "What"], lines),
   );
+}
+
+/** What came of recent questions that were asked again exactly: a line for each share that a filter left. */
+function recalled({ bands, n_sampled: sampled, n_measured: measured, cpu_s: seconds }) {
+  if (sampled === 0)
+    return el(
+      "p",
+      { class: "notice" },
+      "Nothing was asked of this index by vector since the server opened it: search first, then measure.",
+    );
+  const columns = [
+    "Records that match",
+    ["Questions", "number"],
+    ["Recall", "number"],
+    ["95 % interval", "number"],
+    ["Wanted", "number"],
+    ["Answered exactly", "number"],
+    ["Effort", "number"],
+    "",
+  ];
+  const summary = `${count(measured)} of ${several(sampled, "recent question")} asked again exactly, in ${real(seconds, 2)} s.`;
+  return el("div", {}, el("p", { class: "summary" }, summary), table("Recall", columns, bands.map(lineOf)));
+}
+
+function lineOf(band) {
+  const low = band.share_above ? `${real(100 * band.share_above, 3)} to ` : "up to ";
+  const isMissed = band.recall_high < band.target;
+  return [
+    `${low}${real(100 * band.share_to, 3)} %`,
+    count(band.n_queries),
+    band.recall.toFixed(4),
+    `${band.recall_low.toFixed(4)} to ${band.recall_high.toFixed(4)}`,
+    real(band.target, 4),
+    count(band.n_exact),
+    `× ${real(band.effort_factor, 3)}`,
+    el("strong", { class: isMissed ? "bad" : "good" }, isMissed ? "missed" : "met"),
+  ];
 }
