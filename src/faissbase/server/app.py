@@ -10,11 +10,9 @@ import math
 import os
 import re
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from faissbase.dropin.frames import MEDIA, PATH
 from faissbase.errors import AlreadyExistsError, InvalidInputError, UnavailableError
 from faissbase.server import access, backups, dropin, indexes, logs, pages, searches, vectors, watching
+from faissbase.server.answers import SECURITY, new_id
 from faissbase.server.bodies import JSON, Held, media_of, read_body
 from faissbase.server.downloads import CONTENT_TYPE as TAR
 from faissbase.server.downloads import Download
@@ -45,17 +44,10 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 _LONG_THREADS = 2
 _SEARCH_THREADS = 2
 _GONE = 499  # as nginx logs it; nobody is there to read it
-_SECURITY = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-)
 OPEN_PATHS = {PREFIX + op.path: op for op in watching.OPEN_OPERATIONS}
 # Who may do everything while there are no keys, from this machine alone.
 NOBODY = Key("none", "default", "no keys yet", frozenset(("admin",)), None, 0.0)
 Heads = dict[bytes, bytes]
-_RUN, _numbers = uuid.uuid4().hex[:16], count()
 
 
 @dataclass(slots=True)
@@ -405,7 +397,7 @@ async def _begin(
     more: list[tuple[bytes, bytes]],
 ) -> None:
     """The head of an answer, with the headers that every answer has."""
-    headers = [(b"x-request-id", story.request_id.encode()), *_SECURITY, *more]
+    headers = [(b"x-request-id", story.request_id.encode()), *SECURITY, *more]
     if media is not None:
         headers.append((b"content-type", media.encode()))
     if status != 204:
@@ -438,7 +430,7 @@ def _is_of_this_machine(host: bytes) -> bool:
 def _request_id(heads: Heads) -> str:
     """The caller's own id, where it is a short plain word, else a new one."""
     sent = heads.get(b"x-request-id", b"")
-    return sent.decode() if _ID.match(sent) else f"{_RUN}{next(_numbers):016x}"
+    return sent.decode() if _ID.match(sent) else new_id()
 
 
 OPERATIONS: tuple[Operation, ...] = (

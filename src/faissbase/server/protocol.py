@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
+from httptools import HttpParserCallbackError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from faissbase.collection.bounds import TooLarge
+from faissbase.errors import FaissbaseError
+from faissbase.server.answers import new_id, refusal
+from faissbase.server.faults import Malformed
+from faissbase.server.logs import LOGGER
 
 _HEAD_BYTES = 64 << 10
 _HEAD_S = 20.0
 _READER_S = 60.0  # the kernel's own buffer may hold megabytes: progress is seen seldom
 _MOST_CONNECTIONS = 2000
+_TOO_LONG = TooLarge(f"the head of a request, its path and headers, may have {_HEAD_BYTES:,} bytes")
 
 
 class _OneWrite:
@@ -50,6 +59,7 @@ class Protocol(HttpToolsProtocol):
     """
 
     _other_bytes = 0
+    _head_bytes = 0
     _body_bytes = 0
     _is_head_over = False
     _unread_bytes = 0
@@ -95,13 +105,24 @@ class Protocol(HttpToolsProtocol):
             self._timer = None
 
     def on_message_begin(self) -> None:
-        self._other_bytes = self._body_bytes = 0
+        self._other_bytes = self._head_bytes = self._body_bytes = 0
         self._is_head_over = False
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        self._grow_head(len(url))
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._is_head_over:  # later ones are trailers, which nobody reads
+            self._grow_head(len(name) + len(value))
             super().on_header(name, value)
+
+    def _grow_head(self, n_bytes: int) -> None:
+        """Count a part of a head; what is raised here ends in `send_400_response`, before anything is run."""
+        self._head_bytes += n_bytes
+        if self._head_bytes > _HEAD_BYTES:
+            raise _TOO_LONG
 
     def on_headers_complete(self) -> None:
         self._is_head_over = True
@@ -126,10 +147,45 @@ class Protocol(HttpToolsProtocol):
             return
         self._other_bytes += len(data)
         super().data_received(data)
-        if self._other_bytes > _HEAD_BYTES + 8 * self._body_bytes:
-            self.transport.close()
+        if self._other_bytes > _HEAD_BYTES + 8 * self._body_bytes and not self.transport.is_closing():
+            if self._is_head_over:
+                self.transport.close()
+            else:
+                self._refuse(431, _TOO_LONG)
         if not self._is_head_over or self._is_between_requests():
             self._begin_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed; called where the parser's error is being dealt with."""
+        error = sys.exc_info()[1]
+        if self._head_bytes > _HEAD_BYTES:
+            self._refuse(431, _TOO_LONG)
+        elif error is None or isinstance(error, HttpParserCallbackError):
+            self._refuse(400, Malformed("this is no request of HTTP/1.1"))
+        else:
+            self._refuse(400, Malformed(f"this is no request of HTTP/1.1: {error}"))
+
+    def _refuse(self, status: int, error: FaissbaseError) -> None:
+        """Say what is wrong and hang up; an answer that is due to a request before it goes out first."""
+        request_id = new_id()
+        facts = {"request_id": request_id, "status": status}
+        LOGGER.warning("%s", error, extra={"facts": facts})
+        if self._owes_an_answer():
+            self.cycle.keep_alive = False
+            self.transport.pause_reading()
+            return
+        if not self._was_answered_early():
+            self.transport.write(refusal(status, error, request_id))
+        self.transport.close()
+
+    def _owes_an_answer(self) -> bool:
+        """Whether a request came whole, and is being worked on: what was refused came after it."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
+
+    def _was_answered_early(self) -> bool:
+        """Whether what was refused belongs to a body that nobody waits for any more."""
+        return self.cycle is not None and self.cycle.response_started and self.cycle.more_body
 
     def _is_between_requests(self) -> bool:
         """Whether all that came were line breaks, which have ended the time for being idle."""
