@@ -284,13 +284,13 @@ class KeyList(msgspec.Struct):
 
 
 class Health(msgspec.Struct, omit_defaults=True):
-    """``live``: it answers; ``ready``: it takes requests.
+    """``live``: it answers; ``ready``: it takes requests. ``no_data``: the data folder was moved or removed.
 
     ``age_s``: how many seconds ago object storage was asked for newer versions, of all that is served from
     there the longest.
     """
 
-    status: Literal["ok", "stopping"]
+    status: Literal["ok", "stopping", "no_data"]
     live: bool
     ready: bool
     age_s: float | None = None

@@ -216,6 +216,8 @@ class Server:
         story.route, key, cycle = op.shown, story.key, scope.get("state", {}).get("cycle")
         assert key is not None
         key.require(op.scope)
+        if op.is_about_data:
+            self._tenants.require_folder()
         query = query_of(op, scope["query_string"])
         raw = await self._body(op, heads, receive, is_there=cycle is not None and not cycle.more_body)
         self.metrics.n_waiting += 1
@@ -286,6 +288,7 @@ class Server:
                 "this server serves shards from object storage, and no indexes of FAISS's own: faissbase "
                 "serve on a folder does"
             )
+        self._tenants.require_folder()
         announced = heads.get(b"content-length", b"").decode("latin-1")
         begin = partial(_begin, send, story, 200, media=MEDIA, more=[])
         await self._dropin.serve(key, announced, receive, lambda n_bytes: begin(n_bytes=n_bytes), send)
@@ -339,6 +342,10 @@ class Server:
     def age_s(self) -> float | None:
         """See `Tenants.age_s`."""
         return self._tenants.age_s()
+
+    def is_folder_there(self) -> bool:
+        """See `Tenants.is_folder_there`."""
+        return self._tenants.is_folder_there()
 
     def close(self) -> None:
         """Wait for what runs, then checkpoint and close all files."""

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from faissbase.collection.store import Config
 from faissbase.dropin.facts import FOLDER
-from faissbase.errors import FaissbaseError, NotFoundError, NotReadyError
+from faissbase.errors import FaissbaseError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.server.claims import Claims
 from faissbase.server.databases import OpenDatabase, ServedCollection, ServedDatabase
 from faissbase.server.keys import Key
 from faissbase.server.quotas import Usage
+from faissbase.storage.files import HeldFolder
 
 _KNOWN = 4096
 
@@ -33,6 +34,7 @@ class Tenants:
         self.folder = folder
         self.url = url
         self.claims = Claims()
+        self._held = HeldFolder(folder)
         self._opener = opener
         self._lock = threading.Lock()
         self._databases: dict[str, ServedDatabase] = {}
@@ -44,6 +46,17 @@ class Tenants:
     def has_faiss(self) -> bool:
         """Whether FAISS's own indexes are kept here too, which are files of the folder."""
         return self.url is None
+
+    def is_folder_there(self) -> bool:
+        """Whether the data folder is where it was; what is open would be written to wherever it is now."""
+        return self._held.is_there()
+
+    def require_folder(self) -> None:
+        if not self._held.is_there():
+            raise UnavailableError(
+                "the data folder is gone: it was moved or removed while the server runs, or another is in its "
+                "place. Put it back, or restart the server"
+            )
 
     def tidy(self, text: str) -> str:
         """A text without where the data are: that is nobody's business."""
@@ -108,6 +121,7 @@ class Tenants:
             databases, self._databases = list(self._databases.values()), {}
         for database in databases:
             database.close()
+        self._held.close()
 
 
 def without_folder(text: str, folder: str) -> str:
