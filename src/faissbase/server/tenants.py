@@ -54,8 +54,8 @@ class Tenants:
     def require_folder(self) -> None:
         if not self._held.is_there():
             raise UnavailableError(
-                "the data folder is gone: it was moved or removed while the server runs, or another is in its "
-                "place. Put it back, or restart the server"
+                "the data folder is gone: it was moved or removed while the server runs, or another is in "
+                "its place. Put it back, or restart the server"
             )
 
     def tidy(self, text: str) -> str:
