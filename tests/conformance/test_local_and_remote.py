@@ -305,6 +305,14 @@ def test_care_is_told(docs: Any) -> None:
     assert (stats.ntotal, stats.slots, stats.tombstones) == (N - 1, N - 1, 0)
 
 
+def test_what_is_sound_stays_as_it_is_when_it_is_repaired(docs: Any) -> None:
+    if _is_sharded(docs):
+        return
+    report = docs.repair()
+    assert (report.quarantined_ids, report.quarantine_path) == ([], None)
+    assert (len(docs), docs.verify().ok) == (N, True)
+
+
 def test_recall_is_measured_on_the_questions_that_were_asked(docs: Any) -> None:
     for query in np.random.default_rng(5).standard_normal((5, D)):
         docs.search(query, 3)

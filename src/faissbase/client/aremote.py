@@ -37,7 +37,7 @@ from faissbase.collection.transfer import LoadReport, Source
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
-from faissbase.types import Hit, Metric, OpenHere, Page, Record, VerifyReport, Where
+from faissbase.types import Hit, Metric, OpenHere, Page, Record, RepairReport, VerifyReport, Where
 
 
 class AsyncConnection:
@@ -361,3 +361,10 @@ class AsyncCollection(OpenHere):
     async def verify(self) -> VerifyReport:
         """Have every byte read, and what is damaged told."""
         return await self._connection.run(calls.verify(self._facts))
+
+    async def repair(self) -> RepairReport:
+        """Have what is damaged made whole out of what is sound; it takes a key with the scope ``admin``.
+
+        The index answers nobody meanwhile. ``quarantine_path`` is told from the server's data folder.
+        """
+        return await self._connection.run(calls.repair(self._facts))

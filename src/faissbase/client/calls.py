@@ -29,6 +29,7 @@ from faissbase.types import (
     Page,
     Problem,
     Record,
+    RepairReport,
     Row,
     SearchResult,
     VerifyReport,
@@ -442,3 +443,7 @@ def recall_report(facts: Facts, budget_s: float) -> Steps[RecallReport]:
 def verify(facts: Facts) -> Steps[VerifyReport]:
     answer = yield Exchange("POST", f"{facts.path}/verify")
     return VerifyReport(answer["rows_checked"], [Problem(**cast("Any", each)) for each in answer["problems"]])
+
+
+def repair(facts: Facts) -> Steps[RepairReport]:
+    return RepairReport(**(yield Exchange("POST", f"{facts.path}/repair", is_safe=False)))

@@ -34,7 +34,7 @@ from faissbase.collection.transfer import LoadReport, Source
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
-from faissbase.types import Hit, Metric, OpenHere, Page, Record, VerifyReport, Where
+from faissbase.types import Hit, Metric, OpenHere, Page, Record, RepairReport, VerifyReport, Where
 
 
 class Connection:
@@ -361,3 +361,10 @@ class RemoteCollection(OpenHere):
     def verify(self) -> VerifyReport:
         """Have every byte read, and what is damaged told."""
         return self._connection.run(calls.verify(self._facts))
+
+    def repair(self) -> RepairReport:
+        """Have what is damaged made whole out of what is sound; it takes a key with the scope ``admin``.
+
+        The index answers nobody meanwhile. ``quarantine_path`` is told from the server's data folder.
+        """
+        return self._connection.run(calls.repair(self._facts))

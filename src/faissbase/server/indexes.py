@@ -132,6 +132,19 @@ def verify(call: Call) -> dict[str, Any]:
     return {"ok": report.ok, "rows_checked": report.rows_checked, "problems": problems}
 
 
+def repair(call: Call) -> dict[str, Any]:
+    if _is_faiss(call):
+        call.collection()  # raises what is wrong with that
+    report = call.tenants.repair(call.key, call.path["index"])
+    kept = report.quarantine_path
+    tidy = call.tenants.tidy
+    return {
+        "actions": [tidy(each) for each in report.actions],
+        "quarantined_ids": report.quarantined_ids,
+        "quarantine_path": None if kept is None else tidy(kept),
+    }
+
+
 def recall(call: Call) -> dict[str, Any]:
     body: MeasureRecall = call.body
     if not 0 < body.budget_s <= _MOST_BUDGET_S:
@@ -167,6 +180,16 @@ OPERATIONS = (
         "read",
         "Read every byte and tell what is damaged",
         verify,
+        dict,
+        Empty,
+        is_long=True,
+    ),
+    Operation(
+        ("POST",),
+        f"{_INDEX}/repair",
+        "admin",
+        "Make whole again what is damaged, out of what is sound",
+        repair,
         dict,
         Empty,
         is_long=True,

@@ -222,6 +222,24 @@ def test_the_overview_tells_sizes_and_verifies(target: Target, opened: Opened) -
     tab.sees("0 (0 %)")
 
 
+def test_what_verify_finds_damaged_is_repaired(target: Target, opened: Opened) -> None:
+    _, text = new_key(target.running.folder, "acme", "admin")
+    done(target.http.post("/index/docs/optimize"))
+    id = done(target.http.get("/index/docs"))["id"]
+    [vectors] = (target.running.folder / "acme" / id).glob("vectors.*.f32")
+    tab = opened(target.running, "#/index/docs/overview").sign_in(text)
+    tab.heading("docs")
+    with open(vectors, "r+b") as file:
+        file.write(b"\x55" * 4)
+    tab.press("Verify")
+    tab.sees("Damage was found.")
+    tab.press("Repair")
+    tab.press("Repair it")
+    tab.sees("Repaired; verify it again.")
+    tab.press("Verify")
+    tab.sees("Everything was read and is as it was written")
+
+
 def test_the_recall_of_what_was_asked_is_reported(target: Target, opened: Opened) -> None:
     tab = opened(target.running, "#/index/docs/overview").sign_in(target.key)
     tab.press("Measure recall")

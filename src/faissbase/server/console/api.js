@@ -10,6 +10,7 @@ export const ROUTES = Object.freeze({
   stats: ["GET", "/v1/index/{index}/stats"],
   optimize: ["POST", "/v1/index/{index}/optimize"],
   verify: ["POST", "/v1/index/{index}/verify"],
+  repair: ["POST", "/v1/index/{index}/repair"],
   recall: ["POST", "/v1/index/{index}/recall"],
   listRecords: ["GET", "/v1/index/{index}/vectors"],
   putRecords: ["POST", "/v1/index/{index}/vectors"],

@@ -1,7 +1,7 @@
 // What an index is made of: its sizes, what is due, what was measured.
 
 import { call } from "./api.js";
-import { busy, button, el, facts, table } from "./dom.js";
+import { busy, button, dialog, el, facts, form, table } from "./dom.js";
 import { askDelete, sizeOf } from "./indexes.js";
 import { bytes, count, real, several, share } from "./text.js";
 
@@ -189,6 +189,7 @@ function careOf(context, index, draw) {
     return node;
   };
   const told = (data) => el("pre", { class: "card" }, JSON.stringify(data, null, 2));
+  const mend = () => askRepair(index, async (data) => (place.replaceChildren(repaired(data)), await draw()));
   return el(
     "section",
     {},
@@ -196,7 +197,7 @@ function careOf(context, index, draw) {
       "div",
       { class: "actions" },
       act("Optimize", "optimize", told),
-      act("Verify", "verify", checked),
+      act("Verify", "verify", (data) => checked(data, mend)),
       act("Measure recall", "recall", recalled),
       remover(index),
     ),
@@ -204,7 +205,7 @@ function careOf(context, index, draw) {
   );
 }
 
-function checked({ ok, rows_checked: rows, problems }) {
+function checked({ ok, rows_checked: rows, problems }, mend) {
   if (ok)
     return el(
       "p",
@@ -221,6 +222,33 @@ function checked({ ok, rows_checked: rows, problems }) {
     { class: "notice bad" },
     el("p", {}, "Damage was found."),
     table("Problems", ["Kind", "Where", "What"], lines),
+    button("Repair", mend),
+  );
+}
+
+function askRepair({ name }, done) {
+  const text =
+    "What is derived is made anew, and records that are damaged are moved into a file beside the index. Meanwhile " +
+    "it answers nobody. It takes a key with the scope admin.";
+  dialog("Repair an index", (close) =>
+    form([el("p", {}, text)], "Repair it", async () => {
+      const { data } = await call("repair", { index: name });
+      close();
+      await done(data);
+    }),
+  );
+}
+
+function repaired({ actions, quarantined_ids: ids, quarantine_path: kept }) {
+  const data = (text) => el("span", { class: "data" }, text);
+  return el(
+    "div",
+    { class: "notice warn" },
+    el("p", {}, actions.length ? "Repaired; verify it again." : "There was nothing to repair."),
+    el("ul", {}, actions.map((each) => el("li", {}, data(each)))),
+    ids.length
+      ? el("p", {}, `Put aside, ${several(ids.length, "record")}: `, data(ids.join(", ")), ", in ", data(kept))
+      : null,
   );
 }
 
