@@ -59,7 +59,9 @@ def _gauges(database: ServedDatabase, config: Config) -> Gauges:
         totals.records,
         totals.tombstones,
         totals.unindexed,
+        totals.segments,
         served.memory_bytes,
+        served.recall,
         served.version,
         None if served.version is None else round(served.age_s, 3),
     )
