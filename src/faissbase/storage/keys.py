@@ -169,8 +169,8 @@ def _advised(path: Path) -> Iterator[None]:
         yield
     except CorruptionError as error:
         raise CorruptionError(
-            f"{path} is damaged ({error.__cause__ or error}), and no key is good as long as it is: put a copy "
-            "of it back, or move it away and make new keys with faissbase keys create"
+            f"{path} is damaged ({error.__cause__ or error}), and no key is good as long as it is: put a "
+            "copy of it back, or move it away and make new keys with faissbase keys create"
         ) from error
 
 
