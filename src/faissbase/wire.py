@@ -238,6 +238,12 @@ class Train(Body):
     vectors: list[Values] | None = None
 
 
+class Optimize(Body):
+    """``wait`` false leaves it to the background, and is answered at once."""
+
+    wait: bool = True
+
+
 class MeasureRecall(Body):
     """How long recent questions are asked again."""
 

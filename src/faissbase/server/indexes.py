@@ -18,7 +18,17 @@ from faissbase.errors import (
 from faissbase.server import named
 from faissbase.server.operations import Call, Operation, matrix
 from faissbase.types import Problem
-from faissbase.wire import CreateIndex, Deleted, Empty, IndexInfo, IndexList, MeasureRecall, Ntotal, Train
+from faissbase.wire import (
+    CreateIndex,
+    Deleted,
+    Empty,
+    IndexInfo,
+    IndexList,
+    MeasureRecall,
+    Ntotal,
+    Optimize,
+    Train,
+)
 
 _MOST_BUDGET_S = 60
 _LIKE_AN_ID = re.compile("[0-9a-f]{32}")
@@ -112,7 +122,7 @@ def train(call: Call) -> Ntotal:
 
 
 def optimize(call: Call) -> dict[str, Any]:
-    return asdict(call.collection().optimize())
+    return asdict(call.collection().optimize(wait=call.body.wait))
 
 
 def stats(call: Call) -> dict[str, Any]:
@@ -170,7 +180,7 @@ OPERATIONS = (
         "Compact, and build to the end",
         optimize,
         dict,
-        Empty,
+        Optimize,
         is_long=True,
     ),
     Operation(("GET",), f"{_INDEX}/stats", "read", "Sizes and debts", stats, dict),
