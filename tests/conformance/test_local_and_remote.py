@@ -344,13 +344,14 @@ def test_both_clients_take_the_arguments_of_the_protocol_and_of_a_folder() -> No
             wanted = list(inspect.signature(method).parameters.values())
             for kind in (RemoteCollection, AsyncCollection):
                 assert list(inspect.signature(getattr(kind, name)).parameters.values()) == wanted, name
-    for local, kinds in (
-        (LocalCollection, (RemoteCollection, AsyncCollection)),
-        (Database, (RemoteDatabase, AsyncDatabase)),
+    for local, remote in (
+        (LocalCollection, RemoteCollection),
+        (LocalCollection, AsyncCollection),
+        (Database, RemoteDatabase),
+        (Database, AsyncDatabase),
     ):
-        for kind in kinds:
-            for name in _public_functions(kind) & _public_functions(local):
-                assert _parameters(kind, name) == _parameters(local, name), name
+        for name in _public_functions(remote) & _public_functions(local):
+            assert _parameters(remote, name) == _parameters(local, name), name
     for mine, theirs in ((RemoteDatabase, AsyncDatabase), (RemoteCollection, AsyncCollection)):
         public = {name for name in vars(mine) if not name.startswith("_")}
         assert public == {name for name in vars(theirs) if not name.startswith("_")}
