@@ -11,7 +11,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from faissbase.collection.bounds import TooLarge
 from faissbase.errors import FaissbaseError
 from faissbase.server.answers import new_id, refusal
-from faissbase.server.faults import Malformed
+from faissbase.server.faults import Malformed, TooSlow
 from faissbase.server.logs import LOGGER
 
 _HEAD_BYTES = 64 << 10
@@ -62,6 +62,7 @@ class Protocol(HttpToolsProtocol):
     _head_bytes = 0
     _body_bytes = 0
     _is_head_over = False
+    _is_in_head = False
     _unread_bytes = 0
     _timer: asyncio.TimerHandle | None = None
     _reader_timer: asyncio.TimerHandle | None = None
@@ -97,7 +98,14 @@ class Protocol(HttpToolsProtocol):
 
     def _begin_timer(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
+            self._timer = self.loop.call_later(_HEAD_S, self._give_up)
+
+    def _give_up(self) -> None:
+        """End a connection on which the head of a request has not come to its end, or the rest of a body."""
+        if self._is_in_head and not self.transport.is_closing():
+            self._refuse(408, TooSlow(f"the head of the request had not arrived after {_HEAD_S:g} s"))
+        else:
+            self.transport.close()
 
     def _end_timer(self) -> None:
         if self._timer is not None:
@@ -107,6 +115,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._other_bytes = self._head_bytes = self._body_bytes = 0
         self._is_head_over = False
+        self._is_in_head = True
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -126,6 +135,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_head_over = True
+        self._is_in_head = False
         self._end_timer()
         super().on_headers_complete()
         self.cycle.transport = self._one_write  # type: ignore[assignment]
