@@ -217,7 +217,7 @@ class Server:
         assert key is not None
         key.require(op.scope)
         if op.is_about_data:
-            self._tenants.require_folder()
+            self._tenants.require_folder(is_fresh=op.scope != "read")
         query = query_of(op, scope["query_string"])
         raw = await self._body(op, heads, receive, is_there=cycle is not None and not cycle.more_body)
         self.metrics.n_waiting += 1
@@ -288,7 +288,7 @@ class Server:
                 "this server serves shards from object storage, and no indexes of FAISS's own: faissbase "
                 "serve on a folder does"
             )
-        self._tenants.require_folder()
+        self._tenants.require_folder(is_fresh=True)
         announced = heads.get(b"content-length", b"").decode("latin-1")
         begin = partial(_begin, send, story, 200, media=MEDIA, more=[])
         await self._dropin.serve(key, announced, receive, lambda n_bytes: begin(n_bytes=n_bytes), send)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 from faissbase.collection.collection import LocalCollection
@@ -24,6 +25,7 @@ from faissbase.storage.files import HeldFolder
 from faissbase.types import RepairReport
 
 _KNOWN = 4096
+_SURE_S = 0.05  # a look costs as much as a tenth of a small search
 
 
 class Tenants:
@@ -44,6 +46,7 @@ class Tenants:
         self.url = url
         self.claims = Claims()
         self._held = HeldFolder(folder)
+        self._sure_until_s = 0.0
         self._opener = opener
         self._lock = threading.Lock()
         self._databases: dict[str, ServedDatabase] = {}
@@ -61,8 +64,14 @@ class Tenants:
         """Whether the data folder is where it was; what is open would be written to wherever it is now."""
         return self._held.is_there()
 
-    def require_folder(self) -> None:
+    def require_folder(self, *, is_fresh: bool) -> None:
+        """Refuse where `is_folder_there` is not so; without ``is_fresh`` what was so a moment ago counts."""
+        now_s = time.monotonic()
+        if not is_fresh and now_s < self._sure_until_s:
+            return
+        self._sure_until_s = now_s + _SURE_S
         if not self._held.is_there():
+            self._sure_until_s = 0.0
             raise UnavailableError(
                 "the data folder is gone: it was moved or removed while the server runs, or another is in "
                 "its place. Put it back, or restart the server"

@@ -186,7 +186,7 @@ class HeldFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path = str(path)
         with os_errors(f"cannot open {path}"):
             self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._held = os.fstat(self._fd)

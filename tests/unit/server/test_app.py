@@ -87,8 +87,8 @@ def test_while_the_data_folder_is_gone_nothing_is_answered_from_elsewhere(
         clock.now_s += 60
         if is_another_there:
             folder.mkdir()
-        answers = ask(server, "GET", "/index", "/index/docs/ntotal")
-        answers += ask(server, "POST", "/index/docs/vectors", json=records)
+        answers = ask(server, "POST", "/index/docs/vectors", json=records)
+        answers += ask(server, "GET", "/index", "/index/docs/ntotal")
         for answer in answers:
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
             assert "the data folder is gone" in answer.json()["error"]["message"]
