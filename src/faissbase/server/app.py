@@ -217,7 +217,7 @@ class Server:
         assert key is not None
         key.require(op.scope)
         if op.is_about_data:
-            self._tenants.require_folder(is_fresh=op.scope != "read")
+            self._tenants.require_folder(is_fresh=op.together is None)  # a search may be a moment late
         query = query_of(op, scope["query_string"])
         raw = await self._body(op, heads, receive, is_there=cycle is not None and not cycle.more_body)
         self.metrics.n_waiting += 1
