@@ -24,7 +24,7 @@ export async function showOverview(context, index, place) {
   const draw = async () => {
     const { data } = await call("stats", { index: index.name, signal: context.signal });
     const found = data.placement === "sharded" ? shardedCards(data) : folderCards(data);
-    cards.replaceChildren(card("Index", identity(index)), ...found);
+    cards.replaceChildren(card("Index", identity({ ...index, ntotal: data.ntotal })), ...found);
     raw.textContent = JSON.stringify(data, null, 2);
   };
   await draw();
