@@ -79,7 +79,10 @@ def describe(call: Call) -> IndexInfo:
     if _is_faiss(call):
         return named.describe(call, call.path["index"])
     config = call.tenants.find(call.key, call.path["index"])
-    return _info(call, config, call.collection().ntotal)
+    try:
+        return _info(call, config, call.collection().ntotal)
+    except CorruptionError:  # who is to verify or repair it has to find it
+        return _info(call, config, None)
 
 
 def delete(call: Call) -> None:

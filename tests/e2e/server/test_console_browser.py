@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.e2e.server.browsing import Console, launched
-from tests.e2e.server.running import Running, done, made, new_key
+from tests.e2e.server.running import Running, done, made, made_damaged, new_key
 
 import faissbase
 from faissbase.server.keys import Keys
@@ -238,6 +238,19 @@ def test_what_verify_finds_damaged_is_repaired(target: Target, opened: Opened) -
     tab.sees("Repaired; verify it again.")
     tab.press("Verify")
     tab.sees("Everything was read and is as it was written")
+
+
+def test_an_index_that_cannot_be_read_is_repaired_all_the_same(opened: Opened, tmp_path: Path) -> None:
+    with Running(made_damaged(tmp_path / "data")) as running:
+        tab = opened(running, "#/index/docs/search")
+        tab.page.get_by_role("link", name="Overview").click()
+        tab.sees("500 corruption")
+        tab.press("Verify")
+        tab.sees("Damage was found.")
+        tab.page.get_by_role("button", name="Repair").last.click()
+        tab.press("Repair it")
+        tab.press("Open it")
+        tab.sees("298 records")
 
 
 def test_the_recall_of_what_was_asked_is_reported(target: Target, opened: Opened) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.e2e.server.running import made_damaged
 from tests.unit.server.test_app import ask
 
 from faissbase.collection.collection import LocalCollection
@@ -64,6 +65,17 @@ def test_what_is_damaged_is_put_aside_and_the_rest_goes_on(server: Server) -> No
     assert stored.json() == {"upserted": 1}
     [hits] = ask(server, "POST", "/index/docs/search", json={"vector": [3, 1], "k": 1})
     assert hits.json()["results"][0]["id"] == "r3"
+
+
+def test_an_index_that_cannot_be_read_is_found_and_repaired(tmp_path: Path) -> None:
+    folder = made_damaged(tmp_path / "damaged")
+    server = Server(Settings(), Keys(folder), Tenants(folder, folder_databases(folder)))
+    [found] = ask(server, "GET", "/index/docs")
+    assert (found.status_code, found.json()["name"], found.json()["ntotal"]) == (200, "docs", None)
+    assert ask(server, "GET", "/index/docs/ntotal")[0].json()["error"]["code"] == "corruption"
+    assert ask(server, "POST", "/index/docs/repair")[0].status_code == 200
+    assert ask(server, "GET", "/index/docs")[0].json()["ntotal"] > 200
+    server.close()
 
 
 def test_an_index_that_is_sound_stays_as_it_is(server: Server) -> None:

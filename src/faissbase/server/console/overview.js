@@ -1,7 +1,7 @@
 // What an index is made of: its sizes, what is due, what was measured.
 
 import { call } from "./api.js";
-import { busy, button, dialog, el, facts, form, table } from "./dom.js";
+import { busy, button, dialog, el, facts, form, table, trouble } from "./dom.js";
 import { askDelete, sizeOf } from "./indexes.js";
 import { bytes, count, real, several, share } from "./text.js";
 
@@ -27,7 +27,13 @@ export async function showOverview(context, index, place) {
     cards.replaceChildren(card("Index", identity({ ...index, ntotal: data.ntotal })), ...found);
     raw.textContent = JSON.stringify(data, null, 2);
   };
-  await draw();
+  try {
+    await draw();
+  } catch (error) {
+    if (error.code !== "corruption") throw error;
+    place.replaceChildren(...damaged(context, index, error));
+    return;
+  }
   if (!context.isCurrent()) return;
   const all = el("details", {}, el("summary", {}, "All of it, as the API has it"), raw);
   place.replaceChildren(cards, careOf(context, index, draw), all);
@@ -224,6 +230,21 @@ function checked({ ok, rows_checked: rows, problems }, mend) {
     table("Problems", ["Kind", "Where", "What"], lines),
     button("Repair", mend),
   );
+}
+
+/** What can be done about an index that is too damaged to tell its sizes; `error` says how that is. */
+function damaged(context, index, error) {
+  const outcome = el("div", { "aria-live": "polite" });
+  const open = button("Open it", context.again, { class: "main" });
+  const mend = () =>
+    askRepair(index, (data) => outcome.replaceChildren(repaired(data), el("p", { class: "actions" }, open)));
+  const read = async () => {
+    const { data } = await call("verify", { index: index.name, body: {}, signal: context.signal });
+    outcome.replaceChildren(checked(data, mend));
+  };
+  const verify = button("Verify", () => busy(verify, outcome, read));
+  const actions = el("div", { class: "actions" }, verify, button("Repair", mend), remover(index));
+  return [trouble(error), actions, outcome];
 }
 
 function askRepair({ name }, done) {
