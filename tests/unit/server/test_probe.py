@@ -42,8 +42,8 @@ def test_of_a_server_that_wants_a_certificate_it_is_seen_that_it_listens(
 ) -> None:
     files, authority = self_signed(folder, "127.0.0.1"), tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(authority)
-    settings = {"tls_cert": str(files.cert), "tls_key": str(files.key), "tls_client_ca": str(authority)}
-    with serving(folder, **settings) as at:
+    cert, key = str(files.cert), str(files.key)
+    with serving(folder, tls_cert=cert, tls_key=key, tls_client_ca=str(authority)) as at:
         told = environment(at, FAISSBASE_TLS_CERT="cert.pem", FAISSBASE_TLS_CLIENT_CA="ca.pem")
         assert is_ready(told)
     assert not is_ready(told)
