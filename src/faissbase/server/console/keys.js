@@ -173,6 +173,9 @@ function showOnce(context, { key, id, name, scopes }, remark = null) {
     ].filter(Boolean),
     { isWide: true },
   );
+  const shown = node.querySelector("pre"); // and not a button, which the next Enter would press
+  shown.focus();
+  getSelection().selectAllChildren(shown);
   node.setAttribute("closedby", "none");
   node.addEventListener("cancel", (event) => event.preventDefault());
   node.addEventListener("close", () => context.isCurrent() && context.again());
