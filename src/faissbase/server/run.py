@@ -268,14 +268,15 @@ def _check_open(settings: Settings, *, has_keys: bool) -> None:
     if not settings.is_public or settings.insecure:
         return
     advice = "or --insecure, if you know that only friends can reach it"
+    where = settings.host or "every address of this machine"
     if not has_keys:
         raise AccessError(
-            f"{settings.host} can be reached from elsewhere, and there is no API key yet: make one with "
+            f"{where} can be reached from elsewhere, and there is no API key yet: make one with "
             f"faissbase keys create --data {settings.data} --tenant NAME --scopes read,write, {advice}"
         )
     if not settings.has_tls and not settings.tls_elsewhere:
         raise AccessError(
-            f"{settings.host} can be reached from elsewhere, and keys would travel unencrypted: "
+            f"{where} can be reached from elsewhere, and keys would travel unencrypted: "
             "give --tls-cert and --tls-key, --tls-self-signed for a first try, or --tls-elsewhere where a "
             f"proxy sees to it, {advice}"
         )

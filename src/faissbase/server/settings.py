@@ -193,7 +193,7 @@ def _checked(name: str, value: Any, source: str) -> Any:
     for choice, allowed in (("durability", DURABILITIES), ("log_format", LOG_FORMATS)):
         if name == choice and found not in allowed:
             raise InvalidInputError(f"{name} must be one of {', '.join(allowed)}, got {found!r} ({source})")
-    return found
+    return found.removeprefix("[").removesuffix("]") if name == "host" else found  # as in a URL
 
 
 _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
