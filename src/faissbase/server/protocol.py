@@ -119,19 +119,18 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        self._grow_head(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > _HEAD_BYTES:
+            raise _TOO_LONG  # it ends in `send_400_response`, before anything is run
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_head_over:  # later ones are trailers, which nobody reads
-            self._grow_head(len(name) + len(value))
-            super().on_header(name, value)
-
-    def _grow_head(self, n_bytes: int) -> None:
-        """Count a part of a head; what is raised here ends in `send_400_response`, before anything is run."""
-        self._head_bytes += n_bytes
+        if self._is_head_over:  # those are trailers, which nobody reads
+            return
+        self._head_bytes += len(name) + len(value)
         if self._head_bytes > _HEAD_BYTES:
             raise _TOO_LONG
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._is_head_over = True
