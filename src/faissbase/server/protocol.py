@@ -18,7 +18,10 @@ _HEAD_BYTES = 64 << 10
 _HEAD_S = 20.0
 _READER_S = 60.0  # the kernel's own buffer may hold megabytes: progress is seen seldom
 _MOST_CONNECTIONS = 2000
-_TOO_LONG = TooLarge(f"the head of a request, its path and headers, may have {_HEAD_BYTES:,} bytes")
+
+
+def _too_long() -> TooLarge:
+    return TooLarge(f"the head of a request, its path and headers, may have {_HEAD_BYTES:,} bytes")
 
 
 class _OneWrite:
@@ -121,7 +124,7 @@ class Protocol(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         self._head_bytes += len(url)
         if self._head_bytes > _HEAD_BYTES:
-            raise _TOO_LONG  # it ends in `send_400_response`, before anything is run
+            raise _too_long()  # it ends in `send_400_response`, before anything is run
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -129,7 +132,7 @@ class Protocol(HttpToolsProtocol):
             return
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > _HEAD_BYTES:
-            raise _TOO_LONG
+            raise _too_long()
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -160,7 +163,7 @@ class Protocol(HttpToolsProtocol):
             if self._is_head_over:
                 self.transport.close()
             else:
-                self._refuse(431, _TOO_LONG)
+                self._refuse(431, _too_long())
         if not self._is_head_over or self._is_between_requests():
             self._begin_timer()
 
@@ -168,7 +171,7 @@ class Protocol(HttpToolsProtocol):
         """Refuse what cannot be parsed; called where the parser's error is being dealt with."""
         error = sys.exc_info()[1]
         if self._head_bytes > _HEAD_BYTES:
-            self._refuse(431, _TOO_LONG)
+            self._refuse(431, _too_long())
         elif error is None or isinstance(error, HttpParserCallbackError):
             self._refuse(400, Malformed("this is no request of HTTP/1.1"))
         else:
