@@ -303,6 +303,7 @@ def test_a_key_is_made_shown_once_rotated_and_revoked(target: Target, opened: Op
     assert tab.page.evaluate("getSelection().toString()") == first
     assert may_search(target.running, first)
     tab.press("I have it")
+    tab.row(first.split("_")[1]).wait_for()
     assert tab.row(name).get_by_role("cell").all_inner_texts()[1:3] == ["read", "docs, other"]
     assert first not in tab.page.content()
     tab.press(f"Rotate {name}")
@@ -311,9 +312,10 @@ def test_a_key_is_made_shown_once_rotated_and_revoked(target: Target, opened: Op
     second = shown_key(tab)
     assert [may_search(target.running, each) for each in (first, second)] == [False, True]
     tab.press("I have it")
+    tab.row(second.split("_")[1]).wait_for()
     tab.press(f"Revoke {name}")
     tab.press("Revoke it")
-    tab.window().wait_for(state="detached")
+    tab.page.get_by_role("button", name=f"Revoke {name}").wait_for(state="detached")
     assert not may_search(target.running, second)
     tab.press(f"Rotate {admin.id}")
     tab.press("Rotate it")
