@@ -20,7 +20,7 @@ ENV PYTHONDONTWRITEBYTECODE=1
 USER 10001
 VOLUME /data
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/v1/health/ready', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=5s CMD ["python", "-m", "faissbase.server.probe"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["faissbase"]
 CMD ["serve"]

@@ -238,6 +238,12 @@ class Train(Body):
     vectors: list[Values] | None = None
 
 
+class Optimize(Body):
+    """``wait`` false leaves it to the background, and is answered at once."""
+
+    wait: bool = True
+
+
 class MeasureRecall(Body):
     """How long recent questions are asked again."""
 
@@ -284,13 +290,13 @@ class KeyList(msgspec.Struct):
 
 
 class Health(msgspec.Struct, omit_defaults=True):
-    """``live``: it answers; ``ready``: it takes requests.
+    """``live``: it answers; ``ready``: it takes requests. ``no_data``: the data folder was moved or removed.
 
     ``age_s``: how many seconds ago object storage was asked for newer versions, of all that is served from
     there the longest.
     """
 
-    status: Literal["ok", "stopping"]
+    status: Literal["ok", "stopping", "no_data"]
     live: bool
     ready: bool
     age_s: float | None = None

@@ -17,7 +17,9 @@ import faissbase
 from faissbase.client import calls
 from faissbase.client.aremote import AsyncCollection, AsyncDatabase
 from faissbase.client.remote import RemoteCollection, RemoteDatabase
+from faissbase.collection.collection import LocalCollection
 from faissbase.database.backup import restore
+from faissbase.database.database import Database
 from faissbase.demo.dataset import load_demo
 
 N, D = 300, 384
@@ -296,6 +298,7 @@ def test_care_is_told(docs: Any) -> None:
     docs.delete(["r0"])
     docs.train()
     assert docs.verify().ok
+    assert docs.optimize(wait=False, progress=True) is not None
     if _is_sharded(docs):  # a shard is merged once a tenth of it is dead
         docs.delete([f"r{i}" for i in range(N // 2)])
         assert docs.optimize().slots_after == docs.stats().slots == docs.ntotal == N // 2
@@ -303,6 +306,14 @@ def test_care_is_told(docs: Any) -> None:
     assert docs.optimize().slots_after == N - 1
     stats = docs.stats()
     assert (stats.ntotal, stats.slots, stats.tombstones) == (N - 1, N - 1, 0)
+
+
+def test_what_is_sound_stays_as_it_is_when_it_is_repaired(docs: Any) -> None:
+    if _is_sharded(docs):
+        return
+    report = docs.repair()
+    assert (report.quarantined_ids, report.quarantine_path) == ([], None)
+    assert (len(docs), docs.verify().ok) == (N, True)
 
 
 def test_recall_is_measured_on_the_questions_that_were_asked(docs: Any) -> None:
@@ -317,12 +328,30 @@ def test_recall_is_measured_on_the_questions_that_were_asked(docs: Any) -> None:
         docs.recall_report(budget_s=0)
 
 
-def test_both_clients_take_the_arguments_of_the_protocol() -> None:
+def _public_functions(kind: type) -> set[str]:
+    return {name for name, it in vars(kind).items() if inspect.isfunction(it) and not name.startswith("_")}
+
+
+def _parameters(kind: type, name: str) -> list[tuple[str, Any, Any]]:
+    """What a method takes, but for the types, which may have other names."""
+    found = inspect.signature(getattr(kind, name)).parameters.values()
+    return [(each.name, each.kind, each.default) for each in found]
+
+
+def test_both_clients_take_the_arguments_of_the_protocol_and_of_a_folder() -> None:
     for name, method in vars(faissbase.Collection).items():
         if inspect.isfunction(method) and not name.startswith("_"):
             wanted = list(inspect.signature(method).parameters.values())
             for kind in (RemoteCollection, AsyncCollection):
                 assert list(inspect.signature(getattr(kind, name)).parameters.values()) == wanted, name
+    for local, remote in (
+        (LocalCollection, RemoteCollection),
+        (LocalCollection, AsyncCollection),
+        (Database, RemoteDatabase),
+        (Database, AsyncDatabase),
+    ):
+        for name in _public_functions(remote) & _public_functions(local):
+            assert _parameters(remote, name) == _parameters(local, name), name
     for mine, theirs in ((RemoteDatabase, AsyncDatabase), (RemoteCollection, AsyncCollection)):
         public = {name for name in vars(mine) if not name.startswith("_")}
         assert public == {name for name in vars(theirs) if not name.startswith("_")}

@@ -110,3 +110,22 @@ def test_the_session_of_the_page_runs(server: tuple[str, str]) -> None:
     assert len(answers[5]["vectors"]) == 2
     assert answers[6] == {"deleted": 1}
     assert answers[7] == {"ntotal": 2}
+
+
+def test_the_other_commands_of_the_page_run(server: tuple[str, str], tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "data")
+    _, admin_key = keys.create("acme", ["admin"])
+    keys.close()
+    with faissbase.connect(server[0], api_key=server[1]) as db:
+        db.create_collection("docs", 2).add(["a"], [[1, 0]])
+    blocks = [block for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if "$ADMIN_KEY" in block]
+    assert [len(block.strip().splitlines()) for block in blocks] == [2, 2]
+    text = "\n".join(blocks).replace("http://127.0.0.1:8000", server[0])
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "ADMIN_KEY": admin_key}
+    run = subprocess.run(
+        ["bash", "-ec", text], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert '{"ok":true,"rows_checked":1,"problems":[]}{"actions":[]' in run.stdout
+    with faissbase.connect(tmp_path / "data-again") as db:
+        assert db.list_collections() == ["docs"]

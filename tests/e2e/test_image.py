@@ -113,8 +113,8 @@ def test_what_is_copied_installs_starts_and_is_healthy(tmp_path: Path) -> None:
         assert found is not None
         try:
             check = json.loads(_of("HEALTHCHECK")[0].partition("CMD ")[2])
-            check = [sys.executable, *[word.replace("8000", found[1]) for word in check[1:]]]
-            assert _passes(check)
+            environment["FAISSBASE_PORT"] = found[1]
+            assert _passes([sys.executable, *check[1:]], environment)
         finally:
             server.terminate()
             server.communicate(timeout=30)
@@ -125,10 +125,10 @@ def _names(folder: Path) -> set[str]:
     return {each.name for each in folder.iterdir()}
 
 
-def _passes(check: list[str]) -> bool:
+def _passes(check: list[str], environment: dict[str, str]) -> bool:
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        if subprocess.run(check, capture_output=True).returncode == 0:
+        if subprocess.run(check, capture_output=True, env=environment, cwd="/").returncode == 0:
             return True
     return False
 

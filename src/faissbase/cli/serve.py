@@ -109,6 +109,10 @@ def run(args: argparse.Namespace, console: Console) -> Answer:
     settings, sources = server_settings.load(flags, os.environ, Path(file) if file else None)
     if settings.data.startswith("~/"):
         settings = replace(settings, data=str(at_home(settings.data)))
+    for name in server_settings.strange_variables(os.environ):
+        console.note(
+            f"{name} is in the environment, and no setting: faissbase serve --show-config lists them"
+        )
     if args.show_config:
         return _shown(asdict(settings), sources)
     with server_extra():

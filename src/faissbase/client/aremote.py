@@ -13,12 +13,11 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+from httpx import USE_CLIENT_DEFAULT
 
 from faissbase.client import calls, files
 from faissbase.client.calls import Facts
 from faissbase.client.exchange import (
-    FILE_TIMEOUT_S,
-    TIMEOUT_S,
     Exchange,
     Forms,
     NotTaken,
@@ -28,7 +27,7 @@ from faissbase.client.exchange import (
     is_worth_trying_again,
     wait_s,
 )
-from faissbase.client.settings import Address, client_options
+from faissbase.client.settings import Address, client_options, long_timeout
 from faissbase.collection.answers import Explanation
 from faissbase.collection.care import OptimizeReport
 from faissbase.collection.recall import RecallReport
@@ -37,7 +36,7 @@ from faissbase.collection.transfer import LoadReport, Source
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
-from faissbase.types import Hit, Metric, OpenHere, Page, Record, VerifyReport, Where
+from faissbase.types import Hit, Metric, OpenHere, Page, Record, RepairReport, VerifyReport, Where
 
 
 class AsyncConnection:
@@ -47,6 +46,7 @@ class AsyncConnection:
         self.url = address.url
         self.forms = Forms()
         self._http = httpx.AsyncClient(**client_options(address))
+        self._long = long_timeout(address)
         self._chance = random.Random()
 
     async def run(self, steps: Steps[T]) -> T:
@@ -68,9 +68,14 @@ class AsyncConnection:
         tried, content, told = 0, exchange.content(), b""
         while True:
             status, retry_after, failure = None, None, None
+            timeout = self._long if exchange.is_long else USE_CLIENT_DEFAULT
             try:
                 response = await self._http.request(
-                    exchange.method, exchange.path, content=content, headers=exchange.headers()
+                    exchange.method,
+                    exchange.path,
+                    content=content,
+                    headers=exchange.headers(),
+                    timeout=timeout,
                 )
                 status, retry_after = response.status_code, response.headers.get("retry-after")
                 told = response.content
@@ -78,7 +83,8 @@ class AsyncConnection:
                 failure = error
             except RuntimeError as error:  # httpx, once it is closed
                 raise NotReadyError("the database is closed: aconnect() again") from error
-            if not is_worth_trying_again(status, told, tried):
+            is_going_on = exchange.is_long and isinstance(failure, httpx.ReadTimeout)
+            if is_going_on or not is_worth_trying_again(status, told, tried):
                 break
             await asyncio.sleep(wait_s(tried, retry_after=retry_after, chance=self._chance))
             tried += 1
@@ -88,9 +94,8 @@ class AsyncConnection:
 
     async def backup(self, exchange: Exchange, path: Path) -> None:
         """Write the backup that answers a request to ``path``, whole or not at all."""
-        timeout = httpx.Timeout(TIMEOUT_S, read=FILE_TIMEOUT_S)
         request = self._http.stream(
-            exchange.method, exchange.path, content=exchange.content(), timeout=timeout
+            exchange.method, exchange.path, content=exchange.content(), timeout=self._long
         )
         with new_backup(path) as out:
             try:
@@ -322,12 +327,13 @@ class AsyncCollection(OpenHere):
         vector_column: str = "vector",
         document_column: str = "document",
         batch_rows: int | None = None,
+        restart: bool = False,
         progress: bool = False,
     ) -> LoadReport:
         """Upsert every record of a file, in constant memory; the file is read here.
 
-        Interrupted, it begins again at the first row, and replaces what is stored already by itself. The
-        parameters are those of `LocalCollection.load_file`.
+        Interrupted, it begins again at the first row, whatever ``restart`` says, and replaces what is stored
+        already by itself. The parameters are those of `LocalCollection.load_file`.
         """
         rows_path = None if rows is None else Path(rows)
         source = Source(Path(path), rows_path, id_column, vector_column, document_column, batch_rows)
@@ -343,9 +349,14 @@ class AsyncCollection(OpenHere):
         """
         return await self._connection.run(files.export(self._facts, Path(path), where, progress=progress))
 
-    async def optimize(self) -> OptimizeReport | ShardedOptimizeReport:
-        """Compact, and build the index to the end."""
-        return await self._connection.run(calls.optimize(self._facts))
+    async def optimize(
+        self, *, wait: bool = True, progress: bool = False
+    ) -> OptimizeReport | ShardedOptimizeReport:
+        """Compact, and build the index to the end; with ``wait=False`` in the background, there.
+
+        The bar of ``progress`` moves at the end: what is done meanwhile is not told.
+        """
+        return await self._connection.run(calls.optimize(self._facts, wait, progress))
 
     async def stats(self) -> Stats | ShardedStats:
         """Sizes and debts of this collection; ``path`` is its address."""
@@ -361,3 +372,10 @@ class AsyncCollection(OpenHere):
     async def verify(self) -> VerifyReport:
         """Have every byte read, and what is damaged told."""
         return await self._connection.run(calls.verify(self._facts))
+
+    async def repair(self) -> RepairReport:
+        """Have what is damaged made whole out of what is sound; it takes a key with the scope ``admin``.
+
+        The index answers nobody meanwhile. ``quarantine_path`` is told from the server's data folder.
+        """
+        return await self._connection.run(calls.repair(self._facts))

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import orjson
+from tqdm import tqdm
 
 from faissbase.client.exchange import Exchange, Forms, NotTaken, Steps, segment
 from faissbase.collection import inputs
@@ -29,6 +30,7 @@ from faissbase.types import (
     Page,
     Problem,
     Record,
+    RepairReport,
     Row,
     SearchResult,
     VerifyReport,
@@ -416,11 +418,13 @@ def text_search(facts: Facts, text: str, k: int, where: Where | None, vector: An
 
 def train(facts: Facts, xt: Any) -> Steps[None]:
     body = {} if xt is None else {"vectors": inputs.as_matrix(xt, facts.dimension)[0]}
-    yield Exchange("POST", f"{facts.path}/train", body)
+    yield Exchange("POST", f"{facts.path}/train", body, is_long=True)
 
 
-def optimize(facts: Facts) -> Steps[OptimizeReport | ShardedOptimizeReport]:
-    answer = yield Exchange("POST", f"{facts.path}/optimize")
+def optimize(facts: Facts, wait: bool, progress: bool) -> Steps[OptimizeReport | ShardedOptimizeReport]:
+    with tqdm(total=1, desc=f"optimize {facts.name}", disable=not progress) as bar:
+        answer = yield Exchange("POST", f"{facts.path}/optimize", {"wait": bool(wait)}, is_long=True)
+        bar.update(1)
     if "shards_after" in answer:
         return ShardedOptimizeReport(**answer)
     return OptimizeReport(**answer)
@@ -434,11 +438,15 @@ def stats(facts: Facts, url: str) -> Steps[Stats | ShardedStats]:
 
 
 def recall_report(facts: Facts, budget_s: float) -> Steps[RecallReport]:
-    answer = yield Exchange("POST", f"{facts.path}/recall", {"budget_s": budget_s})
+    answer = yield Exchange("POST", f"{facts.path}/recall", {"budget_s": budget_s}, is_long=True)
     bands = tuple(Band(**cast("Any", each)) for each in answer.pop("bands"))
     return RecallReport(bands, **answer)
 
 
 def verify(facts: Facts) -> Steps[VerifyReport]:
-    answer = yield Exchange("POST", f"{facts.path}/verify")
+    answer = yield Exchange("POST", f"{facts.path}/verify", is_long=True)
     return VerifyReport(answer["rows_checked"], [Problem(**cast("Any", each)) for each in answer["problems"]])
+
+
+def repair(facts: Facts) -> Steps[RepairReport]:
+    return RepairReport(**(yield Exchange("POST", f"{facts.path}/repair", is_safe=False, is_long=True)))

@@ -43,12 +43,15 @@ class Exchange:
     """A request. ``is_safe``: sent twice, it does no more than sent once, so that it may be tried again.
 
     What is not travels with a key by which the server knows it again. A ``body`` of bytes is an Arrow stream.
+    ``is_long``: the work may take an hour. It goes on there where no answer has come, so that asking again
+    would only do it twice.
     """
 
     method: str
     path: str
     body: Any = None
     is_safe: bool = True
+    is_long: bool = False
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def headers(self) -> dict[str, str]:

@@ -10,12 +10,11 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+from httpx import USE_CLIENT_DEFAULT
 
 from faissbase.client import calls, files
 from faissbase.client.calls import Facts
 from faissbase.client.exchange import (
-    FILE_TIMEOUT_S,
-    TIMEOUT_S,
     Exchange,
     Forms,
     NotTaken,
@@ -25,7 +24,7 @@ from faissbase.client.exchange import (
     is_worth_trying_again,
     wait_s,
 )
-from faissbase.client.settings import Address, client_options
+from faissbase.client.settings import Address, client_options, long_timeout
 from faissbase.collection.answers import Explanation
 from faissbase.collection.care import OptimizeReport
 from faissbase.collection.recall import RecallReport
@@ -34,7 +33,7 @@ from faissbase.collection.transfer import LoadReport, Source
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
-from faissbase.types import Hit, Metric, OpenHere, Page, Record, VerifyReport, Where
+from faissbase.types import Hit, Metric, OpenHere, Page, Record, RepairReport, VerifyReport, Where
 
 
 class Connection:
@@ -44,6 +43,7 @@ class Connection:
         self.url = address.url
         self.forms = Forms()
         self._http = httpx.Client(**client_options(address))
+        self._long = long_timeout(address)
         self._chance = random.Random()
 
     def run(self, steps: Steps[T]) -> T:
@@ -65,9 +65,14 @@ class Connection:
         tried, content, told = 0, exchange.content(), b""
         while True:
             status, retry_after, failure = None, None, None
+            timeout = self._long if exchange.is_long else USE_CLIENT_DEFAULT
             try:
                 response = self._http.request(
-                    exchange.method, exchange.path, content=content, headers=exchange.headers()
+                    exchange.method,
+                    exchange.path,
+                    content=content,
+                    headers=exchange.headers(),
+                    timeout=timeout,
                 )
                 status, retry_after = response.status_code, response.headers.get("retry-after")
                 told = response.content
@@ -75,7 +80,8 @@ class Connection:
                 failure = error
             except RuntimeError as error:  # httpx, once it is closed
                 raise NotReadyError("the database is closed: connect() again") from error
-            if not is_worth_trying_again(status, told, tried):
+            is_going_on = exchange.is_long and isinstance(failure, httpx.ReadTimeout)
+            if is_going_on or not is_worth_trying_again(status, told, tried):
                 break
             time.sleep(wait_s(tried, retry_after=retry_after, chance=self._chance))
             tried += 1
@@ -85,9 +91,8 @@ class Connection:
 
     def backup(self, exchange: Exchange, path: Path) -> None:
         """Write the backup that answers a request to ``path``, whole or not at all."""
-        timeout = httpx.Timeout(TIMEOUT_S, read=FILE_TIMEOUT_S)
         request = self._http.stream(
-            exchange.method, exchange.path, content=exchange.content(), timeout=timeout
+            exchange.method, exchange.path, content=exchange.content(), timeout=self._long
         )
         with new_backup(path) as out:
             try:
@@ -322,12 +327,13 @@ class RemoteCollection(OpenHere):
         vector_column: str = "vector",
         document_column: str = "document",
         batch_rows: int | None = None,
+        restart: bool = False,
         progress: bool = False,
     ) -> LoadReport:
         """Upsert every record of a file, in constant memory; the file is read here.
 
-        Interrupted, it begins again at the first row, and replaces what is stored already by itself. The
-        parameters are those of `LocalCollection.load_file`.
+        Interrupted, it begins again at the first row, whatever ``restart`` says, and replaces what is stored
+        already by itself. The parameters are those of `LocalCollection.load_file`.
         """
         rows_path = None if rows is None else Path(rows)
         source = Source(Path(path), rows_path, id_column, vector_column, document_column, batch_rows)
@@ -343,9 +349,14 @@ class RemoteCollection(OpenHere):
         """
         return self._connection.run(files.export(self._facts, Path(path), where, progress=progress))
 
-    def optimize(self) -> OptimizeReport | ShardedOptimizeReport:
-        """Compact, and build the index to the end."""
-        return self._connection.run(calls.optimize(self._facts))
+    def optimize(
+        self, *, wait: bool = True, progress: bool = False
+    ) -> OptimizeReport | ShardedOptimizeReport:
+        """Compact, and build the index to the end; with ``wait=False`` in the background, there.
+
+        The bar of ``progress`` moves at the end: what is done meanwhile is not told.
+        """
+        return self._connection.run(calls.optimize(self._facts, wait, progress))
 
     def stats(self) -> Stats | ShardedStats:
         """Sizes and debts of this collection; ``path`` is its address."""
@@ -361,3 +372,10 @@ class RemoteCollection(OpenHere):
     def verify(self) -> VerifyReport:
         """Have every byte read, and what is damaged told."""
         return self._connection.run(calls.verify(self._facts))
+
+    def repair(self) -> RepairReport:
+        """Have what is damaged made whole out of what is sound; it takes a key with the scope ``admin``.
+
+        The index answers nobody meanwhile. ``quarantine_path`` is told from the server's data folder.
+        """
+        return self._connection.run(calls.repair(self._facts))

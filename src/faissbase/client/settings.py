@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from faissbase._version import __version__
-from faissbase.client.exchange import TIMEOUT_S
+from faissbase.client.exchange import FILE_TIMEOUT_S, TIMEOUT_S
 from faissbase.errors import InvalidInputError
 
 KEY_VARIABLE = "FAISSBASE_API_KEY"
@@ -75,7 +75,17 @@ def client_options(address: Address) -> dict[str, Any]:
     return {
         "base_url": address.url,
         "headers": headers,
-        "timeout": httpx.Timeout(address.timeout_s, connect=min(_CONNECT_TIMEOUT_S, address.timeout_s)),
+        "timeout": _timeout(address, address.timeout_s),
         "limits": httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
         "verify": verify,
     }
+
+
+def long_timeout(address: Address) -> httpx.Timeout:
+    """How long is waited for what takes long: files, and indexes that are built."""
+    return _timeout(address, max(address.timeout_s, FILE_TIMEOUT_S))
+
+
+def _timeout(address: Address, read_s: float) -> httpx.Timeout:
+    connect_s = min(_CONNECT_TIMEOUT_S, address.timeout_s)
+    return httpx.Timeout(address.timeout_s, connect=connect_s, read=read_s)

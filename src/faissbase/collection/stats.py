@@ -25,11 +25,14 @@ class Served:
         Of a dataset of shards, the one that is answered from; None of a collection in a folder.
     age_s : float
         How many seconds ago the store was asked for a newer version.
+    recall : float or None
+        As it was measured when the index was built; 1 where every search is exact.
     """
 
     memory_bytes: int
     version: int | None = None
     age_s: float = 0.0
+    recall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,11 @@ class Stats:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def recall(self) -> float | None:
+        """At least, as it was measured for the default recall; 1 where every search is exact."""
+        return self.measured.get("recall_low") if self.segments else 1.0
 
 
 def stats_of(store: Store, snapshot: Snapshot, filter_cache_bytes: int) -> Stats:

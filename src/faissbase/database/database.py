@@ -324,7 +324,10 @@ class Database(OpenHere):
             return self._elsewhere(config, url).served(url)
         with self._lock:
             found = self._collections.get(config.uuid)
-        return Served(found.stats().memory_bytes) if found is not None and found.is_open else None
+        if found is None or not found.is_open:
+            return None
+        stats = found.stats()
+        return Served(stats.memory_bytes, recall=stats.recall)
 
     def oldest_s(self) -> float | None:
         """For how long news of collections that are elsewhere may have been missed; None where none is."""

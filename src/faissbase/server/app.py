@@ -10,11 +10,9 @@ import math
 import os
 import re
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from faissbase.dropin.frames import MEDIA, PATH
 from faissbase.errors import AlreadyExistsError, InvalidInputError, UnavailableError
 from faissbase.server import access, backups, dropin, indexes, logs, pages, searches, vectors, watching
+from faissbase.server.answers import SECURITY, new_id
 from faissbase.server.bodies import JSON, Held, media_of, read_body
 from faissbase.server.downloads import CONTENT_TYPE as TAR
 from faissbase.server.downloads import Download
@@ -45,17 +44,10 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}\Z")
 _LONG_THREADS = 2
 _SEARCH_THREADS = 2
 _GONE = 499  # as nginx logs it; nobody is there to read it
-_SECURITY = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-)
 OPEN_PATHS = {PREFIX + op.path: op for op in watching.OPEN_OPERATIONS}
 # Who may do everything while there are no keys, from this machine alone.
 NOBODY = Key("none", "default", "no keys yet", frozenset(("admin",)), None, 0.0)
 Heads = dict[bytes, bytes]
-_RUN, _numbers = uuid.uuid4().hex[:16], count()
 
 
 @dataclass(slots=True)
@@ -224,6 +216,8 @@ class Server:
         story.route, key, cycle = op.shown, story.key, scope.get("state", {}).get("cycle")
         assert key is not None
         key.require(op.scope)
+        if op.is_about_data:
+            self._tenants.require_folder(is_fresh=op.together is None)  # a search may be a moment late
         query = query_of(op, scope["query_string"])
         raw = await self._body(op, heads, receive, is_there=cycle is not None and not cycle.more_body)
         self.metrics.n_waiting += 1
@@ -294,6 +288,7 @@ class Server:
                 "this server serves shards from object storage, and no indexes of FAISS's own: faissbase "
                 "serve on a folder does"
             )
+        self._tenants.require_folder(is_fresh=True)
         announced = heads.get(b"content-length", b"").decode("latin-1")
         begin = partial(_begin, send, story, 200, media=MEDIA, more=[])
         await self._dropin.serve(key, announced, receive, lambda n_bytes: begin(n_bytes=n_bytes), send)
@@ -347,6 +342,10 @@ class Server:
     def age_s(self) -> float | None:
         """See `Tenants.age_s`."""
         return self._tenants.age_s()
+
+    def is_folder_there(self) -> bool:
+        """See `Tenants.is_folder_there`."""
+        return self._tenants.is_folder_there()
 
     def close(self) -> None:
         """Wait for what runs, then checkpoint and close all files."""
@@ -405,7 +404,7 @@ async def _begin(
     more: list[tuple[bytes, bytes]],
 ) -> None:
     """The head of an answer, with the headers that every answer has."""
-    headers = [(b"x-request-id", story.request_id.encode()), *_SECURITY, *more]
+    headers = [(b"x-request-id", story.request_id.encode()), *SECURITY, *more]
     if media is not None:
         headers.append((b"content-type", media.encode()))
     if status != 204:
@@ -438,7 +437,7 @@ def _is_of_this_machine(host: bytes) -> bool:
 def _request_id(heads: Heads) -> str:
     """The caller's own id, where it is a short plain word, else a new one."""
     sent = heads.get(b"x-request-id", b"")
-    return sent.decode() if _ID.match(sent) else f"{_RUN}{next(_numbers):016x}"
+    return sent.decode() if _ID.match(sent) else new_id()
 
 
 OPERATIONS: tuple[Operation, ...] = (

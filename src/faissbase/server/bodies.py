@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
+import re
 import sys
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -26,6 +30,9 @@ ARROW = "application/vnd.apache.arrow.stream"
 _SHOWN = 200
 _FED_BYTES = 1024
 _WINDOW_BYTES = 1 << 27
+_AT_BYTE = re.compile(r"\(byte (\d+)\)")
+_NOT_FINITE = re.compile(rb"[\[,:\s]*(-?(?:NaN|Infinity))")
+_SEARCHED_BYTES = 1 << 20  # to read more of it a second time would hold up others
 
 
 class Held:
@@ -166,7 +173,41 @@ def decoded(body: bytes, content_type: str, decoder: msgspec.json.Decoder[Any], 
     except msgspec.ValidationError as error:
         raise InvalidInputError(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Malformed(f"the body is no JSON that can be read: {error}") from error
+        raise Malformed(f"the body is no JSON that can be read: {error}{_not_finite(error, body)}") from error
     if isinstance(found, Body) and found.tenant_id not in (None, tenant):
         raise AccessError(f"tenant_id {found.tenant_id[:_SHOWN]!r} is not the tenant of this key")
     return found
+
+
+def _not_finite(error: Exception, body: bytes) -> str:
+    """Where a body that many write as JSON has NaN or an infinity, which JSON has not; empty where none."""
+    told = _AT_BYTE.search(str(error))
+    word = None if told is None else _NOT_FINITE.match(body, max(0, int(told[1]) - 1))
+    if word is None:
+        return ""
+    place = _place_of_nan(body) if len(body) <= _SEARCHED_BYTES else ""
+    return f": {word[1].decode()} is no finite number{place}"
+
+
+def _place_of_nan(body: bytes) -> str:
+    try:
+        found = _path_of_nan(json.loads(body))
+    except (ValueError, RecursionError):  # something else is wrong with it, too
+        return ""
+    return "" if found is None else f" - at `${found[:_SHOWN]}`"
+
+
+def _path_of_nan(value: Any) -> str | None:
+    """The way to the first number in ``value`` that is not finite."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else ""
+    inside: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        inside = ((f".{name}", each) for name, each in value.items())
+    elif isinstance(value, list):
+        inside = ((f"[{i}]", each) for i, each in enumerate(value))
+    for step, each in inside:
+        rest = _path_of_nan(each)
+        if rest is not None:
+            return f"{step}{rest}"
+    return None

@@ -18,7 +18,17 @@ from faissbase.errors import (
 from faissbase.server import named
 from faissbase.server.operations import Call, Operation, matrix
 from faissbase.types import Problem
-from faissbase.wire import CreateIndex, Deleted, Empty, IndexInfo, IndexList, MeasureRecall, Ntotal, Train
+from faissbase.wire import (
+    CreateIndex,
+    Deleted,
+    Empty,
+    IndexInfo,
+    IndexList,
+    MeasureRecall,
+    Ntotal,
+    Optimize,
+    Train,
+)
 
 _MOST_BUDGET_S = 60
 _LIKE_AN_ID = re.compile("[0-9a-f]{32}")
@@ -69,7 +79,10 @@ def describe(call: Call) -> IndexInfo:
     if _is_faiss(call):
         return named.describe(call, call.path["index"])
     config = call.tenants.find(call.key, call.path["index"])
-    return _info(call, config, call.collection().ntotal)
+    try:
+        return _info(call, config, call.collection().ntotal)
+    except CorruptionError:  # who is to verify or repair it has to find it
+        return _info(call, config, None)
 
 
 def delete(call: Call) -> None:
@@ -112,7 +125,7 @@ def train(call: Call) -> Ntotal:
 
 
 def optimize(call: Call) -> dict[str, Any]:
-    return asdict(call.collection().optimize())
+    return asdict(call.collection().optimize(wait=call.body.wait))
 
 
 def stats(call: Call) -> dict[str, Any]:
@@ -130,6 +143,19 @@ def verify(call: Call) -> dict[str, Any]:
     tidy = call.tenants.tidy
     problems = [Problem(each.kind, tidy(each.where), tidy(each.message)) for each in report.problems]
     return {"ok": report.ok, "rows_checked": report.rows_checked, "problems": problems}
+
+
+def repair(call: Call) -> dict[str, Any]:
+    if _is_faiss(call):
+        call.collection()  # raises what is wrong with that
+    report = call.tenants.repair(call.key, call.path["index"])
+    kept = report.quarantine_path
+    tidy = call.tenants.tidy
+    return {
+        "actions": [tidy(each) for each in report.actions],
+        "quarantined_ids": report.quarantined_ids,
+        "quarantine_path": None if kept is None else tidy(kept),
+    }
 
 
 def recall(call: Call) -> dict[str, Any]:
@@ -157,7 +183,7 @@ OPERATIONS = (
         "Compact, and build to the end",
         optimize,
         dict,
-        Empty,
+        Optimize,
         is_long=True,
     ),
     Operation(("GET",), f"{_INDEX}/stats", "read", "Sizes and debts", stats, dict),
@@ -167,6 +193,16 @@ OPERATIONS = (
         "read",
         "Read every byte and tell what is damaged",
         verify,
+        dict,
+        Empty,
+        is_long=True,
+    ),
+    Operation(
+        ("POST",),
+        f"{_INDEX}/repair",
+        "admin",
+        "Make whole again what is damaged, out of what is sound",
+        repair,
         dict,
         Empty,
         is_long=True,

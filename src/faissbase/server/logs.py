@@ -128,4 +128,10 @@ def begin(log_format: str) -> Lines:
         logger.handlers[:] = [lines]
         logger.setLevel(level)
         logger.propagate = False
+    logging.getLogger("uvicorn.error").addFilter(_is_not_told_better)
     return lines
+
+
+def _is_not_told_better(record: logging.LogRecord) -> bool:
+    """Whether a line is none of those that `protocol.Protocol` tells with their reason and request id."""
+    return record.msg != "Invalid HTTP request received."

@@ -22,6 +22,12 @@ PER_INDEX = (
     ("faissbase_index_records", "Records stored.", "records"),
     ("faissbase_index_tombstones", "Slots of deleted records that compaction would free.", "tombstones"),
     ("faissbase_index_unindexed", "Slots that no index covers yet.", "unindexed"),
+    ("faissbase_index_segments", "Parts of the index; shards, where it is in object storage.", "segments"),
+    (
+        "faissbase_index_recall",
+        "Of open indexes, the recall that was measured; 1 where all is exact.",
+        "recall",
+    ),
     ("faissbase_index_memory_bytes", "Memory that the indexes keep busy.", "memory_bytes"),
     ("faissbase_index_version", "Of open shards, the version that is served.", "version"),
     ("faissbase_index_age_seconds", "Of open shards, since the store was asked for a newer one.", "age_s"),
@@ -38,7 +44,9 @@ class Gauges:
     records: int
     tombstones: int
     unindexed: int
+    segments: int
     memory_bytes: int
+    recall: float | None = None
     version: int | None = None
     age_s: float | None = None
 

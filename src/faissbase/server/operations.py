@@ -169,6 +169,8 @@ class Operation:
         Parameters of the query string, and what they are about.
     is_long : bool
         It may take seconds, so it must not hold up searches.
+    is_about_data : bool
+        It is refused while the data folder is not where it was.
     read_arrow : callable, optional
         Makes what ``run`` takes as ``call.body`` of a body that came as an Arrow IPC stream.
     likeness, together : callable
@@ -185,6 +187,7 @@ class Operation:
     status: int = 200
     query: Mapping[str, str] = field(default_factory=dict)
     is_long: bool = False
+    is_about_data: bool = True
     read_arrow: Callable[[Any, bytes], Any] | None = None
     likeness: Callable[[Any], Hashable] = _alike_to_none
     together: Callable[[list[Any]], list[Any]] | None = None

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
+from httptools import HttpParserCallbackError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from faissbase.collection.bounds import TooLarge
+from faissbase.errors import FaissbaseError
+from faissbase.server.answers import new_id, refusal
+from faissbase.server.faults import Malformed, TooSlow
+from faissbase.server.logs import LOGGER
 
 _HEAD_BYTES = 64 << 10
 _HEAD_S = 20.0
 _READER_S = 60.0  # the kernel's own buffer may hold megabytes: progress is seen seldom
 _MOST_CONNECTIONS = 2000
+
+
+def _too_long() -> TooLarge:
+    return TooLarge(f"the head of a request, its path and headers, may have {_HEAD_BYTES:,} bytes")
 
 
 class _OneWrite:
@@ -50,8 +62,10 @@ class Protocol(HttpToolsProtocol):
     """
 
     _other_bytes = 0
+    _head_bytes = 0
     _body_bytes = 0
     _is_head_over = False
+    _is_in_head = False
     _unread_bytes = 0
     _timer: asyncio.TimerHandle | None = None
     _reader_timer: asyncio.TimerHandle | None = None
@@ -87,7 +101,14 @@ class Protocol(HttpToolsProtocol):
 
     def _begin_timer(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(_HEAD_S, self.transport.close)
+            self._timer = self.loop.call_later(_HEAD_S, self._give_up)
+
+    def _give_up(self) -> None:
+        """End a connection on which the head of a request has not come to its end, or the rest of a body."""
+        if self._is_in_head and not self.transport.is_closing():
+            self._refuse(408, TooSlow(f"the head of the request had not arrived after {_HEAD_S:g} s"))
+        else:
+            self.transport.close()
 
     def _end_timer(self) -> None:
         if self._timer is not None:
@@ -95,16 +116,28 @@ class Protocol(HttpToolsProtocol):
             self._timer = None
 
     def on_message_begin(self) -> None:
-        self._other_bytes = self._body_bytes = 0
+        self._other_bytes = self._head_bytes = self._body_bytes = 0
         self._is_head_over = False
+        self._is_in_head = True
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        self._head_bytes += len(url)
+        if self._head_bytes > _HEAD_BYTES:
+            raise _too_long()  # it ends in `send_400_response`, before anything is run
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_head_over:  # later ones are trailers, which nobody reads
-            super().on_header(name, value)
+        if self._is_head_over:  # those are trailers, which nobody reads
+            return
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > _HEAD_BYTES:
+            raise _too_long()
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._is_head_over = True
+        self._is_in_head = False
         self._end_timer()
         super().on_headers_complete()
         self.cycle.transport = self._one_write  # type: ignore[assignment]
@@ -126,10 +159,45 @@ class Protocol(HttpToolsProtocol):
             return
         self._other_bytes += len(data)
         super().data_received(data)
-        if self._other_bytes > _HEAD_BYTES + 8 * self._body_bytes:
-            self.transport.close()
+        if self._other_bytes > _HEAD_BYTES + 8 * self._body_bytes and not self.transport.is_closing():
+            if self._is_head_over:
+                self.transport.close()
+            else:
+                self._refuse(431, _too_long())
         if not self._is_head_over or self._is_between_requests():
             self._begin_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what cannot be parsed; called where the parser's error is being dealt with."""
+        error = sys.exc_info()[1]
+        if self._head_bytes > _HEAD_BYTES:
+            self._refuse(431, _too_long())
+        elif error is None or isinstance(error, HttpParserCallbackError):
+            self._refuse(400, Malformed("this is no request of HTTP/1.1"))
+        else:
+            self._refuse(400, Malformed(f"this is no request of HTTP/1.1: {error}"))
+
+    def _refuse(self, status: int, error: FaissbaseError) -> None:
+        """Say what is wrong and hang up; an answer that is due to a request before it goes out first."""
+        request_id = new_id()
+        facts = {"request_id": request_id, "status": status}
+        LOGGER.warning("%s", error, extra={"facts": facts})
+        if self._owes_an_answer():
+            self.cycle.keep_alive = False
+            self.transport.pause_reading()
+            return
+        if not self._was_answered_early():
+            self.transport.write(refusal(status, error, request_id))
+        self.transport.close()
+
+    def _owes_an_answer(self) -> bool:
+        """Whether a request came whole, and is being worked on: what was refused came after it."""
+        cycle = self.cycle
+        return cycle is not None and not cycle.response_complete and not cycle.more_body
+
+    def _was_answered_early(self) -> bool:
+        """Whether what was refused belongs to a body that nobody waits for any more."""
+        return self.cycle is not None and self.cycle.response_started and self.cycle.more_body
 
     def _is_between_requests(self) -> bool:
         """Whether all that came were line breaks, which have ended the time for being idle."""

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -21,7 +22,13 @@ from starlette.types import ASGIApp
 
 from faissbase.collection.bounds import Bounds
 from faissbase.database.database import connect
-from faissbase.errors import AccessError, InvalidInputError, NotReadyError, UnavailableError
+from faissbase.errors import (
+    AccessError,
+    FaissbaseError,
+    InvalidInputError,
+    NotReadyError,
+    UnavailableError,
+)
 from faissbase.server import logs
 from faissbase.server.app import Server
 from faissbase.server.cors import with_cors
@@ -46,15 +53,27 @@ _YOUNG, _YOUNGER, _OLD = 700, 10, 1000  # of gc.set_threshold
 _IDLE_S = 75  # longer than clients keep a connection, so that no request meets its end
 SHARDS_FOLDER = ".shards"
 _TICKS_A_LOOK = 20  # of a tenth of a second
+_TICKS_A_RENEWAL = 36_000
+
+
+def _renew_nothing() -> None:
+    return None
 
 
 class _Uvicorn(uvicorn.Server):
-    """Tells the application as soon as it is to stop, and takes up TLS files that were renewed."""
+    """Tells the application as soon as it is to stop, and takes up TLS files that were renewed.
 
-    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+    ``renew`` is called each hour, in a thread: it renews them where that is for the server to do.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, server: Server, renew: Callable[[], None] = _renew_nothing
+    ) -> None:
         super().__init__(config)
         self._server = server
+        self._renew = renew
         self._tls_marks = self._marks()
+        self._tls_trouble = ""
 
     def _marks(self) -> list[tuple[int, int, int]]:
         """What changes with the TLS files."""
@@ -63,8 +82,11 @@ class _Uvicorn(uvicorn.Server):
         return [(each.st_mtime_ns, each.st_ino, each.st_size) for each in found]
 
     async def on_tick(self, counter: int) -> bool:
-        if self.config.ssl is not None and counter % _TICKS_A_LOOK == 0:
-            await self._look_at_tls()
+        if self.config.ssl is not None:
+            if counter % _TICKS_A_RENEWAL == 0:
+                await asyncio.to_thread(self._renew)
+            if counter % _TICKS_A_LOOK == 0:
+                await self._look_at_tls()
         return await super().on_tick(counter)
 
     async def _look_at_tls(self) -> None:
@@ -75,9 +97,11 @@ class _Uvicorn(uvicorn.Server):
             context = _config(self._server.settings, self._server).ssl
             await self._take_up(cast("ssl.SSLContext", context))
         except (OSError, InvalidInputError) as error:  # half of it written: the next look sees the rest
-            logs.LOGGER.warning("the TLS files cannot be used: %s", error)
+            if str(error) != self._tls_trouble:
+                logs.LOGGER.warning("the TLS files cannot be used: %s", error)
+            self._tls_trouble = str(error)
             return
-        self._tls_marks = marks
+        self._tls_marks, self._tls_trouble = marks, ""
         logs.LOGGER.info("the TLS files were renewed")
 
     async def _take_up(self, context: ssl.SSLContext) -> None:
@@ -118,8 +142,10 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
     folder = Path(settings.data).absolute()
     connect(folder).close()  # makes it where there is none, and says now what is wrong with it
     remove_drafts(folder)
+    renew = _renew_nothing
     if settings.tls_self_signed:
         settings = _with_certificate(settings, folder)
+        renew = partial(_renew_certificate, folder, settings.host)
     with _tracing(settings.otel_endpoint) as traced:
         keys = Keys(folder)
         tenants = Tenants(folder, _databases(settings, folder), _store(settings))
@@ -129,7 +155,7 @@ def serve(settings: Settings, started: Callable[[str, bool], None] = lambda url,
             _check_open(settings, has_keys=keys.are_there)
             config = _config(settings, with_cors(traced(server), settings.origins))
             with closing(_listening(config)) as listening:
-                runner = _Uvicorn(config, server)
+                runner = _Uvicorn(config, server, renew)
                 with _ended_by_signals(runner):
                     _shorten_pauses()
                     started(_url(settings, listening), not keys.are_there)
@@ -202,6 +228,23 @@ def _with_certificate(settings: Settings, folder: Path) -> Settings:
     return replace(settings, tls_cert=str(files.cert), tls_key=str(files.key))
 
 
+def _renew_certificate(folder: Path, host: str, clock: Callable[[], float] = time.time) -> None:
+    """Make the server's own certificate anew where it ends soon, and tell: callers trust it by a copy."""
+    from faissbase.server.self_signed import files_in, self_signed
+
+    try:
+        before = files_in(folder).sha256
+        files = self_signed(folder, host, clock=clock)
+    except (OSError, ValueError, FaissbaseError) as error:  # of a full disk, say: the next hour tries again
+        logs.LOGGER.warning("the certificate cannot be looked at or renewed: %s", error)
+        return
+    if files.sha256 != before:
+        facts = {"path": str(files.cert), "sha256": files.sha256}
+        logs.LOGGER.warning(
+            "the certificate was made anew: who trusts a copy of it needs this one", extra={"facts": facts}
+        )
+
+
 @contextmanager
 def _ended_by_signals(runner: uvicorn.Server) -> Iterator[None]:
     """Stop at a signal that comes before uvicorn looks at them.
@@ -225,14 +268,15 @@ def _check_open(settings: Settings, *, has_keys: bool) -> None:
     if not settings.is_public or settings.insecure:
         return
     advice = "or --insecure, if you know that only friends can reach it"
+    where = settings.host or "every address of this machine"
     if not has_keys:
         raise AccessError(
-            f"{settings.host} can be reached from elsewhere, and there is no API key yet: make one with "
+            f"{where} can be reached from elsewhere, and there is no API key yet: make one with "
             f"faissbase keys create --data {settings.data} --tenant NAME --scopes read,write, {advice}"
         )
     if not settings.has_tls and not settings.tls_elsewhere:
         raise AccessError(
-            f"{settings.host} can be reached from elsewhere, and keys would travel unencrypted: "
+            f"{where} can be reached from elsewhere, and keys would travel unencrypted: "
             "give --tls-cert and --tls-key, --tls-self-signed for a first try, or --tls-elsewhere where a "
             f"proxy sees to it, {advice}"
         )

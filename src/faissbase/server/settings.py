@@ -18,6 +18,8 @@ from faissbase.types import DURABILITIES
 
 ENVIRONMENT_PREFIX = "FAISSBASE_"
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^A-Z/?#@*,\s]+")
+# What clients and the command line read.
+_OTHER_VARIABLES = {f"{ENVIRONMENT_PREFIX}{name}" for name in ("API_KEY", "CONFIG", "COSTS", "DEBUG")}
 LOG_FORMATS = ("auto", "json", "text")
 
 
@@ -171,6 +173,12 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: environment[variable] for name, variable in names if environment.get(variable)}
 
 
+def strange_variables(environment: Mapping[str, str]) -> list[str]:
+    """The variables that look like settings and are none, as one that is mistyped."""
+    known = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in NAMES} | _OTHER_VARIABLES
+    return sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+
+
 def _checked(name: str, value: Any, source: str) -> Any:
     wanted = _TYPES[name]
     try:
@@ -185,7 +193,7 @@ def _checked(name: str, value: Any, source: str) -> Any:
     for choice, allowed in (("durability", DURABILITIES), ("log_format", LOG_FORMATS)):
         if name == choice and found not in allowed:
             raise InvalidInputError(f"{name} must be one of {', '.join(allowed)}, got {found!r} ({source})")
-    return found
+    return found.removeprefix("[").removesuffix("]") if name == "host" else found  # as in a URL
 
 
 _KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

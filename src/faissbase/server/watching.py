@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from faissbase.collection.stats import Served
 from faissbase.collection.store import Config
@@ -24,11 +24,20 @@ class Watched(Protocol):
 
     def age_s(self) -> float | None: ...
 
+    def is_folder_there(self) -> bool: ...
+
 
 def health(server: Watched) -> Health:
-    is_stopping, age_s = server.is_stopping, server.age_s()
+    age_s = server.age_s()
     told_s = None if age_s is None else round(age_s, 3)
-    return Health("stopping" if is_stopping else "ok", live=True, ready=not is_stopping, age_s=told_s)
+    status = _status(server)
+    return Health(status, live=True, ready=status == "ok", age_s=told_s)
+
+
+def _status(server: Watched) -> Literal["ok", "stopping", "no_data"]:
+    if server.is_stopping:
+        return "stopping"
+    return "ok" if server.is_folder_there() else "no_data"
 
 
 def metrics(call: Call) -> bytes:
@@ -50,7 +59,9 @@ def _gauges(database: ServedDatabase, config: Config) -> Gauges:
         totals.records,
         totals.tombstones,
         totals.unindexed,
+        totals.segments,
         served.memory_bytes,
+        served.recall,
         served.version,
         None if served.version is None else round(served.age_s, 3),
     )
@@ -75,6 +86,14 @@ OPEN_OPERATIONS = (
     Operation(("GET",), "/health/ready", "read", "Whether it takes requests; 503 where not", health, Health),
 )
 OPERATIONS = (
-    Operation(("GET",), "/metrics", "read", "Counters, in the format of Prometheus", metrics, bytes),
-    Operation(("GET",), "/openapi.json", "read", "This description", openapi, dict),
+    Operation(
+        ("GET",),
+        "/metrics",
+        "read",
+        "Counters, in the format of Prometheus",
+        metrics,
+        bytes,
+        is_about_data=False,
+    ),
+    Operation(("GET",), "/openapi.json", "read", "This description", openapi, dict, is_about_data=False),
 )

@@ -235,7 +235,8 @@ class ShardedDatabase(OpenHere):
         if found is None or found.is_gone:
             return None
         age_s = self._clock() - self._seen_at_s.get(config.name, self._clock())
-        return Served(found.stats().memory_bytes, found.version, max(0.0, age_s))
+        stats = found.stats()
+        return Served(stats.memory_bytes, found.version, max(0.0, age_s), stats.measured_recall)
 
     def oldest_s(self) -> float | None:
         """How long ago it was that the store was asked for news of every open collection; None of none."""

@@ -112,7 +112,8 @@ class Manifest:
         """What the dataset holds."""
         dead = sum(shard.n_hidden for shard in self.shards)
         unindexed = sum(shard.rows for shard in self.shards if shard.index == "Flat")
-        return Totals(self.n_alive, dead, unindexed, sum(shard.size_bytes for shard in self.shards))
+        size_bytes = sum(shard.size_bytes for shard in self.shards)
+        return Totals(self.n_alive, dead, unindexed, size_bytes, len(self.shards))
 
     def shard(self, name: str) -> Shard | None:
         return next((shard for shard in self.shards if shard.name == name), None)

@@ -177,3 +177,28 @@ def _remove_abandoned(folder: Path) -> None:
         if lock.take(shared=False):
             shutil.rmtree(folder, ignore_errors=True)
         lock.release()
+
+
+class HeldFolder:
+    """A folder that is held open, so that another one in its place is known for another.
+
+    A number of a file alone would not tell: it may be given out again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+        with os_errors(f"cannot open {path}"):
+            self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._held = os.fstat(self._fd)
+
+    def is_there(self) -> bool:
+        """Whether its path still leads to it."""
+        try:
+            return os.path.samestat(os.stat(self._path), self._held)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

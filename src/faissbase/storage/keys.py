@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+from faissbase.errors import CorruptionError
 from faissbase.storage import sqlite
 from faissbase.storage.commits import CommitCounter
 from faissbase.storage.files import alone_in, os_errors, publish
@@ -69,7 +70,7 @@ class KeyFile:
     @contextmanager
     def _use(self) -> Iterator[Any]:
         """The connection, or None where no key was ever made."""
-        with self._lock:
+        with _advised(self._path), self._lock:
             if self._connection is None and self._path.exists():
                 self._connection = sqlite.connect(self._path)
                 self._commits = _commits_of(self._path)
@@ -124,10 +125,11 @@ class KeyFile:
     @contextmanager
     def _writing(self) -> Iterator[Any]:
         """One change, whole or not at all, durable at the end."""
-        connection = sqlite.connect(self._path)
+        with _advised(self._path):
+            connection = sqlite.connect(self._path)
         commits, started = _commits_of(self._path), 0
         try:
-            with sqlite_errors(self._path):
+            with _advised(self._path), sqlite_errors(self._path):
                 connection.execute("BEGIN IMMEDIATE")
                 started = commits.begin()
                 yield connection
@@ -158,6 +160,18 @@ class KeyFile:
             if self._connection is not None:
                 self._connection.close(True)
                 self._connection = None
+
+
+@contextmanager
+def _advised(path: Path) -> Iterator[None]:
+    """Say what helps a damaged file of keys: nothing in it can be made again from something else."""
+    try:
+        yield
+    except CorruptionError as error:
+        raise CorruptionError(
+            f"{path} is damaged ({error.__cause__ or error}), and no key is good as long as it is: put a "
+            "copy of it back, or move it away and make new keys with faissbase keys create"
+        ) from error
 
 
 def _commits_of(path: Path) -> CommitCounter:

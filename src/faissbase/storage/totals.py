@@ -22,12 +22,16 @@ _MOST_KNOWN = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """``unindexed`` counts the slots after the last segment; ``size_bytes`` all files of the folder."""
+    """``unindexed`` counts the slots after the last segment; ``size_bytes`` all files of the folder.
+
+    ``segments`` are the parts of its index; of a dataset in object storage, the shards.
+    """
 
     records: int
     tombstones: int
     unindexed: int
     size_bytes: int
+    segments: int
 
 
 class Tally:
@@ -79,7 +83,11 @@ def _read(folder: Path) -> Totals:
     n_indexed = segments[-1].stop_slot if segments else 0
     # Tombstones are numbered from 1 on, one for each dead slot.
     return Totals(
-        state.next_slot - state.last_seq, state.last_seq, state.next_slot - n_indexed, _size_bytes(folder)
+        state.next_slot - state.last_seq,
+        state.last_seq,
+        state.next_slot - n_indexed,
+        _size_bytes(folder),
+        len(segments),
     )
 
 

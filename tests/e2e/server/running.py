@@ -179,12 +179,12 @@ class Running:
         """The lines of the log, which come after those for people."""
         return [orjson.loads(line) for line in list(self.lines) if line.startswith("{")]
 
-    def line_of(self, request_id: str) -> dict[str, Any]:
+    def line_of(self, request_id: str, message: str = "request") -> dict[str, Any]:
         """The line about one request, which comes soon after its answer."""
         stop = time.monotonic() + PATIENCE_S
         while time.monotonic() < stop:
             for line in self.logged():
-                if line["message"] == "request" and line["request_id"] == request_id:
+                if line["message"] == message and line["request_id"] == request_id:
                     return line
             time.sleep(0.01)
         raise AssertionError(f"no line about {request_id}")

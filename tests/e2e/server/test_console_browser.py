@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from tests.e2e.server.browsing import Console, launched
-from tests.e2e.server.running import Running, done, made, new_key
+from tests.e2e.server.running import Running, done, made, made_damaged, new_key
 
+import faissbase
 from faissbase.server.keys import Keys
 
 HOSTILE = '<img src=x onerror="alert(1)">'
@@ -221,6 +222,144 @@ def test_the_overview_tells_sizes_and_verifies(target: Target, opened: Opened) -
     tab.sees("0 (0 %)")
 
 
+def test_what_verify_finds_damaged_is_repaired(target: Target, opened: Opened) -> None:
+    _, text = new_key(target.running.folder, "acme", "admin")
+    done(target.http.post("/index/docs/optimize"))
+    id = done(target.http.get("/index/docs"))["id"]
+    [vectors] = (target.running.folder / "acme" / id).glob("vectors.*.f32")
+    tab = opened(target.running, "#/index/docs/overview").sign_in(text)
+    tab.heading("docs")
+    with open(vectors, "r+b") as file:
+        file.write(b"\x55" * 4)
+    tab.press("Verify")
+    tab.sees("Damage was found.")
+    tab.press("Repair")
+    tab.press("Repair it")
+    tab.sees("Repaired; verify it again.")
+    tab.press("Verify")
+    tab.sees("Everything was read and is as it was written")
+
+
+def test_an_index_that_cannot_be_read_is_repaired_all_the_same(opened: Opened, tmp_path: Path) -> None:
+    with Running(made_damaged(tmp_path / "data")) as running:
+        tab = opened(running, "#/index/docs/search")
+        tab.page.get_by_role("link", name="Overview").click()
+        tab.sees("500 corruption")
+        tab.press("Verify")
+        tab.sees("Damage was found.")
+        tab.page.get_by_role("button", name="Repair").last.click()
+        tab.press("Repair it")
+        tab.press("Open it")
+        tab.sees("298 records")
+
+
+def test_the_recall_of_what_was_asked_is_reported(target: Target, opened: Opened) -> None:
+    tab = opened(target.running, "#/index/docs/overview").sign_in(target.key)
+    tab.press("Measure recall")
+    tab.sees("Nothing was asked of this index by vector")
+    for filter in (None, {"kind": "path"}):
+        body = {"vector": [1, 2, 3], "k": 2, "filter": filter}
+        done(target.http.post("/index/docs/search", json=body))
+    tab.press("Measure recall")
+    tab.sees("2 of 2 recent questions asked again exactly")
+    lines = tab.page.get_by_role("table", name="Recall").locator("tbody tr")
+    cells = [line.get_by_role("cell").all_inner_texts() for line in lines.all()]
+    assert [(each[0], *each[1:3], each[-1]) for each in cells] == [
+        ("10 to 50 %", "1", "1.0000", "met"),
+        ("99.9 to 100 %", "1", "1.0000", "met"),
+    ]
+
+
+# ---- keys and backups ----------------------------------------------------------------------------
+
+
+def may_search(running: Running, key: str) -> bool:
+    with running.client(key) as http:
+        answer = http.post("/index/docs/search", json={"text": "plain", "k": 1})
+    assert answer.status_code in (200, 401, 404)
+    return answer.status_code == 200
+
+
+def shown_key(tab: Console) -> str:
+    return str(tab.page.get_by_label("the key", exact=True).inner_text())
+
+
+def test_a_key_is_made_shown_once_rotated_and_revoked(target: Target, opened: Opened) -> None:
+    name = f"shop {HOSTILE}"
+    admin, text = new_key(target.running.folder, "acme", "admin")
+    tab = opened(target.running, "#/keys").sign_in(text)
+    tab.press("New key")
+    tab.type("Name", name)
+    tab.type("Indexes", "docs, other")
+    tab.page.get_by_label("Expires in days").fill("0")
+    tab.press("Make it")
+    tab.sees("422 invalid_input")
+    tab.page.get_by_label("Expires in days").fill("30")
+    tab.press("Make it")
+    tab.sees("Copy it now")
+    for key in ("Escape", "Enter"):
+        tab.page.keyboard.press(key)
+    first = shown_key(tab)
+    assert tab.page.evaluate("getSelection().toString()") == first
+    assert may_search(target.running, first)
+    tab.press("I have it")
+    tab.row(first.split("_")[1]).wait_for()
+    assert tab.row(name).get_by_role("cell").all_inner_texts()[1:3] == ["read", "docs, other"]
+    assert first not in tab.page.content()
+    tab.press(f"Rotate {name}")
+    tab.press("Rotate it")
+    tab.sees("Copy it now")
+    second = shown_key(tab)
+    assert [may_search(target.running, each) for each in (first, second)] == [False, True]
+    tab.press("I have it")
+    tab.row(second.split("_")[1]).wait_for()
+    tab.press(f"Revoke {name}")
+    tab.press("Revoke it")
+    tab.page.get_by_role("button", name=f"Revoke {name}").wait_for(state="detached")
+    assert not may_search(target.running, second)
+    tab.press(f"Rotate {admin.id}")
+    tab.press("Rotate it")
+    tab.sees("this tab goes on with the new one")
+    tab.press("I have it")
+    tab.row("yours").wait_for()
+    assert tab.page.evaluate("sessionStorage['faissbase.key']") != text
+
+
+def test_who_may_not_manage_keys_or_make_backups_is_told(target: Target, opened: Opened) -> None:
+    tab = opened(target.running, "#/keys").sign_in(target.key)
+    tab.sees("403 access · request ")
+    assert tab.page.get_by_role("button", name="New key").count() == 0
+    tab.page.get_by_role("link", name="Server").click()
+    tab.press("Make a backup")
+    tab.sees("this needs a key with the scope 'admin'")
+
+
+def test_a_backup_is_saved_and_can_be_restored(target: Target, opened: Opened, tmp_path: Path) -> None:
+    _, text = new_key(target.running.folder, "acme", "admin")
+    tab = opened(target.running, "#/server").sign_in(text)
+    with tab.page.expect_download() as download:
+        tab.press("Make a backup")
+    assert download.value.suggested_filename == "acme.faissbase"
+    tab.sees("faissbase restore acme.faissbase --into ./restored")
+    restored = faissbase.restore(download.value.path(), tmp_path / "again", tenant="default")
+    with faissbase.connect(restored) as db:
+        assert db.get_collection("docs").count() == len(RECORDS)
+
+
+def test_the_first_key_of_a_server_closes_it_and_is_kept_first(opened: Opened, tmp_path: Path) -> None:
+    with Running(made(tmp_path / "data")) as running:
+        tab = opened(running, "#/keys")
+        tab.sees("No key yet")
+        tab.press("New key")
+        tab.press("Make it")
+        tab.sees("Copy it now")
+        key = shown_key(tab)
+        tab.press("I have it")
+        tab.heading("Sign in")
+        tab.sign_in(key)
+        tab.sees("1 good key")
+
+
 # ---- records -------------------------------------------------------------------------------------
 
 
@@ -404,7 +543,7 @@ def test_what_is_wrong_with_a_search_is_told_and_nothing_typed_is_lost(
 
 # ---- everybody -----------------------------------------------------------------------------------
 
-PLACES = ["", "#/index/docs/search", "#/index/docs/records", "#/index/docs/overview", "#/server"]
+PLACES = ["", "#/index/docs/search", "#/index/docs/records", "#/index/docs/overview", "#/keys", "#/server"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 from contextlib import closing
+from typing import Any
 from urllib.parse import quote, unquote
 
 import orjson
@@ -117,9 +118,45 @@ GARBAGE = [
 def test_what_is_no_request_is_answered_400(target: Target, data: bytes) -> None:
     with closing(Line(target.running)) as line:
         line.send(data)
-        assert line.answer()[0] == 400
+        told = told_by(line, 400)
+        assert (told["code"], told["message"][:30]) == ("malformed", "this is no request of HTTP/1.1")
         assert line.has_ended()
+    assert target.running.line_of(told["request_id"], told["message"])["status"] == 400
     done(target.http.get("/health"))
+
+
+def told_by(line: Line, status: int) -> dict[str, Any]:
+    """The error of the next answer, once it has the shape, the id and the headers of every other."""
+    found, body = line.answer()
+    assert found == status, body
+    error: dict[str, Any] = orjson.loads(body)["error"]
+    assert error.keys() == {"code", "message", "request_id", "details"}
+    for part in (f"x-request-id: {error['request_id']}", "content-type: application/json", "nosniff"):
+        assert part.encode() in line.head, line.head
+    return error
+
+
+TOO_LONG = [
+    b"GET /v1/health HTTP/1.1\r\nX: " + b"a" * 70_000 + b"\r\n\r\n",
+    b"GET /v1/" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n",
+    b"POST /v1/health HTTP/1.1\r\n" + b"X: " + b"a" * 60_000 + b"\r\nY: " + b"a" * 60_000 + b"\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("data", TOO_LONG, ids=["line", "path", "lines"])
+def test_a_head_that_is_too_long_is_told_so(target: Target, data: bytes) -> None:
+    with closing(Line(target.running)) as line:
+        line.send(data)
+        told = told_by(line, 431)
+        assert (told["code"], "65,536 bytes" in told["message"]) == ("too_large", True)
+        assert line.has_ended()
+
+
+def test_garbage_after_a_request_takes_no_answer_from_it(target: Target) -> None:
+    with closing(Line(target.running)) as line:
+        line.send(head(target, method="GET", path="/v1/index/docs/ntotal") + GARBAGE[0])
+        assert line.answer() == (200, b'{"ntotal":1}')
+        assert line.has_ended()
 
 
 def test_requests_that_wear_odd_heads_are_answered(target: Target) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from faissbase.server.app import Server
 from faissbase.server.databases import folder_databases
 from faissbase.server.keys import Keys
-from faissbase.server.run import _config, _listening, _Uvicorn
+from faissbase.server.run import _config, _listening, _renew_nothing, _Uvicorn
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
 
@@ -29,11 +29,11 @@ class Serving:
 
 
 @contextmanager
-def serving(folder: Path, **more: Any) -> Iterator[Serving]:
+def serving(folder: Path, renew: Callable[[], None] = _renew_nothing, **more: Any) -> Iterator[Serving]:
     """A server over ``folder`` with these settings; it has stopped when this ends."""
     settings = Settings(port=0, shutdown_timeout_s=1, **more)
     server = Server(settings, Keys(folder), Tenants(folder, folder_databases(folder)))
-    runner = _Uvicorn(_config(settings, server), server)
+    runner = _Uvicorn(_config(settings, server), server, renew)
     listening = _listening(runner.config)
     thread = threading.Thread(target=runner.run, kwargs={"sockets": [listening]})
     address = listening.getsockname()[:2]

@@ -76,6 +76,32 @@ def test_the_end_of_a_server_is_no_error_of_its_log(server: Server, caplog: pyte
     assert [record for record in caplog.records if record.exc_info] == []
 
 
+def test_while_the_data_folder_is_gone_nothing_is_answered_from_elsewhere(
+    server: Server, folder: Path, clock: Clock
+) -> None:
+    records = {"vectors": [{"id": "a", "values": [1, 0]}]}
+    ask(server, "POST", "/index", json={"name": "docs", "dimension": 2})
+    ask(server, "POST", "/index/docs/vectors", json=records)
+    away = folder.rename(folder.with_name("away"))
+    for is_another_there in (False, True):
+        clock.now_s += 60
+        if is_another_there:
+            folder.mkdir()
+        answers = ask(server, "POST", "/index/docs/vectors", json=records)
+        answers += ask(server, "GET", "/index", "/index/docs/ntotal")
+        for answer in answers:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+            assert "the data folder is gone" in answer.json()["error"]["message"]
+        live, ready = ask(server, "GET", "/health/live", "/health/ready")
+        assert (live.status_code, ready.status_code) == (200, 503)
+        assert ready.json() == {"status": "no_data", "live": True, "ready": False}
+    folder.rmdir()
+    away.rename(folder)
+    clock.now_s += 60
+    assert ask(server, "GET", "/index/docs/ntotal")[0].json() == {"ntotal": 1}
+    assert ask(server, "GET", "/health/ready")[0].status_code == 200
+
+
 def test_a_tenant_that_asks_too_often_is_told_when_to_come_again(
     server: Server, keys: Keys, clock: Clock
 ) -> None:

@@ -86,6 +86,20 @@ def test_line_breaks_do_not_keep_a_connection(folder: Path, monkeypatch: pytest.
         assert line.has_ended()
 
 
+def test_a_head_that_does_not_come_to_its_end_is_told_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_HEAD_S", 0.2)
+    with serving(folder) as at, ExitStack() as stack:
+        slow, silent = lines_to(stack, at.address, 2)
+        slow.socket.sendall(ASKED[:-2])
+        told = slow._received()
+        assert told.startswith(b"HTTP/1.1 408 ")
+        assert b'"code":"timeout"' in told
+        assert slow.has_ended()
+        assert silent.has_ended()
+
+
 def test_the_connection_that_is_idle_longest_gives_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "_MOST_CONNECTIONS", MOST)
     with serving(folder) as at, ExitStack() as stack:

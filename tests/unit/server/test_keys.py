@@ -12,7 +12,7 @@ import pytest
 from tests.unit.server.conftest import Clock
 
 from faissbase.database.database import connect
-from faissbase.errors import AccessError, InvalidInputError, NotFoundError
+from faissbase.errors import AccessError, CorruptionError, InvalidInputError, NotFoundError
 from faissbase.server.keys import SCOPES, Key, Keys, Unauthenticated
 
 
@@ -333,3 +333,13 @@ def test_keys_and_their_indexes_are_bounded(keys: Keys, monkeypatch: pytest.Monk
     keys.create("acme", ["read"])
     with pytest.raises(InvalidInputError, match="100 indexes"):
         keys.create("third", ["read"], indexes=[f"i{i}" for i in range(101)])
+
+
+def test_a_damaged_file_of_keys_says_what_helps_and_lets_nobody_in(folder: Path, clock: Clock) -> None:
+    (folder / "keys.sqlite").write_bytes(b"no database")
+    keys = Keys(folder, clock)
+    for call in (lambda: keys.are_there, lambda: keys.create("acme", ["read"]), keys.all):
+        with pytest.raises(CorruptionError, match="put a copy of it back, or move it away") as caught:
+            call()
+        assert "repair()" not in str(caught.value)
+    keys.close()

@@ -8,12 +8,14 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 import uvicorn
+from tests.unit.server.conftest import Clock
 from tests.unit.server.serving import PATIENCE_S, Serving, serving, wait_until
 
 from faissbase.server import logs, run
@@ -21,8 +23,11 @@ from faissbase.server.app import Server
 from faissbase.server.databases import folder_databases
 from faissbase.server.keys import Keys
 from faissbase.server.run import _config, _listening
+from faissbase.server.self_signed import self_signed
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
+
+DAY_S = 86_400
 
 
 def config_of(folder: Path, **more: Any) -> uvicorn.Config:
@@ -130,3 +135,19 @@ def test_a_certificate_is_taken_up_once_files_can_be_opened_again(
         assert warned.wait(PATIENCE_S)
         assert shown_at(at.address) == first
     wait_until(lambda: shown_at(at.address) != first)
+
+
+def test_the_servers_own_certificate_is_renewed_before_its_end_while_it_runs(
+    folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_TICKS_A_LOOK", 1)
+    monkeypatch.setattr(run, "_TICKS_A_RENEWAL", 1)
+    files = self_signed(folder, "127.0.0.1", clock=clock)
+    renew = partial(run._renew_certificate, folder, "127.0.0.1", clock)
+    with serving(folder, renew, tls_cert=str(files.cert), tls_key=str(files.key)) as at:
+        first = shown_at(at.address)
+        renew()
+        assert shown_at(at.address) == first
+        clock.now_s += 336 * DAY_S
+        wait_until(lambda: shown_at(at.address) != first)
+        assert shown_at(at.address) == ssl.PEM_cert_to_DER_cert(files.cert.read_text())

@@ -98,6 +98,15 @@ def test_a_wrong_variable_or_flag_is_told_with_its_source(cli: Cli, monkeypatch:
 # ---- refusing to start ------------------------------------------------------------------------------
 
 
+def test_a_variable_that_is_no_setting_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FAISSBASE_MAX_K", "FAISSBASE_MAX_KK", "FAISSBASE_API_KEY"):
+        monkeypatch.setenv(name, "7")
+    ran = cli("serve", "--show-config")
+    assert ran.code == 0
+    assert ran.err.startswith("FAISSBASE_MAX_KK is in the environment, and no setting")
+    assert ran.err.count("\n") == 1
+
+
 def test_an_address_that_is_taken_is_told(cli: Cli, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

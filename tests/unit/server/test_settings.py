@@ -188,7 +188,7 @@ def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
         loaded({"cors_origins": f"https://b.example,{origin}"})
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "[::1]", "localhost"])
 def test_an_address_of_this_machine_is_not_public(host: str) -> None:
     assert not loaded({"host": host}).is_public
 

@@ -10,6 +10,8 @@ export const ROUTES = Object.freeze({
   stats: ["GET", "/v1/index/{index}/stats"],
   optimize: ["POST", "/v1/index/{index}/optimize"],
   verify: ["POST", "/v1/index/{index}/verify"],
+  repair: ["POST", "/v1/index/{index}/repair"],
+  recall: ["POST", "/v1/index/{index}/recall"],
   listRecords: ["GET", "/v1/index/{index}/vectors"],
   putRecords: ["POST", "/v1/index/{index}/vectors"],
   getRecords: ["POST", "/v1/index/{index}/vectors/get"],
@@ -18,6 +20,11 @@ export const ROUTES = Object.freeze({
   deleteRecords: ["POST", "/v1/index/{index}/vectors/delete"],
   search: ["POST", "/v1/index/{index}/search"],
   specializedSearch: ["POST", "/v1/index/{index}/specialized_search"],
+  listKeys: ["GET", "/v1/keys"],
+  createKey: ["POST", "/v1/keys"],
+  revokeKey: ["DELETE", "/v1/keys/{key}"],
+  rotateKey: ["POST", "/v1/keys/{key}/rotate"],
+  backup: ["POST", "/v1/backup"],
   metrics: ["GET", "/v1/metrics"],
   openapi: ["GET", "/v1/openapi.json"],
   ready: ["GET", "/v1/health/ready"],
@@ -40,24 +47,39 @@ export class Unreachable extends Error {}
 /**
  * What the server answers, and how long that took.
  *
- * `body` is JSON text as it is sent, or a value that becomes it.
+ * `index` and `key` are names for the path, `body` is JSON text as it is sent, or a value that becomes it.
  */
-export async function call(route, { index, query, body, signal } = {}) {
+export async function call(route, { index, key, query, body, signal } = {}) {
   const [method, path] = ROUTES[route];
-  const url = new URL(SERVER + path.replace("{index}", encodeURIComponent(index ?? "")));
+  const named = path
+    .replace("{index}", encodeURIComponent(index ?? ""))
+    .replace("{key}", encodeURIComponent(key ?? ""));
+  const url = new URL(SERVER + named);
   for (const [name, value] of Object.entries(query ?? {})) {
     if (value !== undefined && value !== null) url.searchParams.set(name, value);
   }
   const began = performance.now();
-  const { response, text } = await answer(url, request(method, body, signal), signal);
+  const { response, content: text } = await answer(url, request(method, body, signal), textOf);
   const ms = performance.now() - began;
   if (response.ok) return { data: read(response, text), ms, text };
-  const fault = faultOf(response, text);
-  if (response.status === 401 && !signal?.aborted) {
-    document.dispatchEvent(new CustomEvent("faissbase:unauthenticated", { detail: fault }));
-  }
-  throw fault;
+  throw refusal(response, text, signal);
 }
+
+/** The file that a route answers with; `begun` is told its size as soon as the server has it. */
+export async function download(route, { signal, begun }) {
+  const [method, path] = ROUTES[route];
+  const take = (response) => {
+    if (!response.ok) return response.text();
+    begun(Number(response.headers.get("content-length")));
+    return response.blob(); // the browser keeps a large one on its disk
+  };
+  const { response, content } = await answer(SERVER + path, request(method, undefined, signal), take);
+  if (!response.ok) throw refusal(response, content, signal);
+  const [, name] = /filename="([^"]+)"/.exec(response.headers.get("content-disposition") ?? "") ?? [];
+  return { blob: content, name: name ?? "download" };
+}
+
+const textOf = (response) => response.text();
 
 function request(method, body, signal) {
   const headers = {};
@@ -75,14 +97,23 @@ function request(method, body, signal) {
   };
 }
 
-async function answer(url, options, signal) {
+async function answer(url, options, take) {
   try {
     const response = await fetch(url, options);
-    return { response, text: await response.text() };
+    return { response, content: await take(response) };
   } catch (error) {
-    if (signal?.aborted) throw error;
+    if (options.signal?.aborted) throw error;
     throw new Unreachable(`no answer from ${SERVER} (${error.message})`);
   }
+}
+
+/** The error of an answer; that a key is needed is told to the page, too. */
+function refusal(response, text, signal) {
+  const fault = faultOf(response, text);
+  if (response.status === 401 && !signal?.aborted) {
+    document.dispatchEvent(new CustomEvent("faissbase:unauthenticated", { detail: fault }));
+  }
+  return fault;
 }
 
 function read(response, text) {

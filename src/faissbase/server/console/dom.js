@@ -87,6 +87,13 @@ export function copyButton(text, label, shown = "Copy") {
   return node;
 }
 
+/** Hand a file to the person, as a download. */
+export function save(name, blob) {
+  const href = URL.createObjectURL(blob);
+  el("a", { href, download: name }).click();
+  URL.revokeObjectURL(href);
+}
+
 /** A window over the page, closed by Escape, "Cancel", or once `content` says so; focus goes back. */
 export function dialog(title, content, { isWide = false } = {}) {
   const before = document.activeElement;

@@ -5,6 +5,7 @@ import { forget } from "./asked.js";
 import { button, el, trouble } from "./dom.js";
 import { showIndex } from "./index.js";
 import { showIndexes } from "./indexes.js";
+import { showKeys } from "./keys.js";
 import { showServer } from "./server.js";
 import { keyOf, signOut } from "./session.js";
 import { showSignIn } from "./signin.js";
@@ -27,6 +28,7 @@ async function show() {
   mark(place);
   try {
     if (place === "server") await showServer(context);
+    else if (place === "keys") await showKeys(context);
     else if (place === "index" && name) await showIndex(context, name, tab);
     else await showIndexes(context);
     if (signal.aborted) return;
@@ -52,7 +54,8 @@ function fail(error) {
 
 function mark(place) {
   const links = [
-    ["Indexes", "#/", place !== "server"],
+    ["Indexes", "#/", !["keys", "server"].includes(place)],
+    ["Keys", "#/keys", place === "keys"],
     ["Server", "#/server", place === "server"],
   ];
   places.replaceChildren(

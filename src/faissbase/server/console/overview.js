@@ -1,9 +1,9 @@
 // What an index is made of: its sizes, what is due, what was measured.
 
 import { call } from "./api.js";
-import { busy, button, el, facts, table } from "./dom.js";
+import { busy, button, dialog, el, facts, form, table, trouble } from "./dom.js";
 import { askDelete, sizeOf } from "./indexes.js";
-import { bytes, count, real, share } from "./text.js";
+import { bytes, count, real, several, share } from "./text.js";
 
 const PLACES = { folder: "the data folder", sharded: "object storage, as shards", faiss: "files of FAISS" };
 
@@ -24,10 +24,16 @@ export async function showOverview(context, index, place) {
   const draw = async () => {
     const { data } = await call("stats", { index: index.name, signal: context.signal });
     const found = data.placement === "sharded" ? shardedCards(data) : folderCards(data);
-    cards.replaceChildren(card("Index", identity(index)), ...found);
+    cards.replaceChildren(card("Index", identity({ ...index, ntotal: data.ntotal })), ...found);
     raw.textContent = JSON.stringify(data, null, 2);
   };
-  await draw();
+  try {
+    await draw();
+  } catch (error) {
+    if (error.code !== "corruption") throw error;
+    place.replaceChildren(...damaged(context, index, error));
+    return;
+  }
   if (!context.isCurrent()) return;
   const all = el("details", {}, el("summary", {}, "All of it, as the API has it"), raw);
   place.replaceChildren(cards, careOf(context, index, draw), all);
@@ -189,6 +195,7 @@ function careOf(context, index, draw) {
     return node;
   };
   const told = (data) => el("pre", { class: "card" }, JSON.stringify(data, null, 2));
+  const mend = () => askRepair(index, async (data) => (place.replaceChildren(repaired(data)), await draw()));
   return el(
     "section",
     {},
@@ -196,14 +203,15 @@ function careOf(context, index, draw) {
       "div",
       { class: "actions" },
       act("Optimize", "optimize", told),
-      act("Verify", "verify", checked),
+      act("Verify", "verify", (data) => checked(data, mend)),
+      act("Measure recall", "recall", recalled),
       remover(index),
     ),
     place,
   );
 }
 
-function checked({ ok, rows_checked: rows, problems }) {
+function checked({ ok, rows_checked: rows, problems }, mend) {
   if (ok)
     return el(
       "p",
@@ -220,5 +228,84 @@ function checked({ ok, rows_checked: rows, problems }) {
     { class: "notice bad" },
     el("p", {}, "Damage was found."),
     table("Problems", ["Kind", "Where", "What"], lines),
+    button("Repair", mend),
   );
+}
+
+/** What can be done about an index that is too damaged to tell its sizes; `error` says how that is. */
+function damaged(context, index, error) {
+  const outcome = el("div", { "aria-live": "polite" });
+  const open = button("Open it", context.again, { class: "main" });
+  const mend = () =>
+    askRepair(index, (data) => outcome.replaceChildren(repaired(data), el("p", { class: "actions" }, open)));
+  const read = async () => {
+    const { data } = await call("verify", { index: index.name, body: {}, signal: context.signal });
+    outcome.replaceChildren(checked(data, mend));
+  };
+  const verify = button("Verify", () => busy(verify, outcome, read));
+  const actions = el("div", { class: "actions" }, verify, button("Repair", mend), remover(index));
+  return [trouble(error), actions, outcome];
+}
+
+function askRepair({ name }, done) {
+  const text =
+    "What is derived is made anew, and records that are damaged are moved into a file beside the index. Meanwhile " +
+    "it answers nobody. It takes a key with the scope admin.";
+  dialog("Repair an index", (close) =>
+    form([el("p", {}, text)], "Repair it", async () => {
+      const { data } = await call("repair", { index: name });
+      close();
+      await done(data);
+    }),
+  );
+}
+
+function repaired({ actions, quarantined_ids: ids, quarantine_path: kept }) {
+  const data = (text) => el("span", { class: "data" }, text);
+  return el(
+    "div",
+    { class: "notice warn" },
+    el("p", {}, actions.length ? "Repaired; verify it again." : "There was nothing to repair."),
+    el("ul", {}, actions.map((each) => el("li", {}, data(each)))),
+    ids.length
+      ? el("p", {}, `Put aside, ${several(ids.length, "record")}: `, data(ids.join(", ")), ", in ", data(kept))
+      : null,
+  );
+}
+
+/** What came of recent questions that were asked again exactly: a line for each share that a filter left. */
+function recalled({ bands, n_sampled: sampled, n_measured: measured, cpu_s: seconds }) {
+  if (sampled === 0)
+    return el(
+      "p",
+      { class: "notice" },
+      "Nothing was asked of this index by vector since the server opened it: search first, then measure.",
+    );
+  const columns = [
+    "Records that match",
+    ["Questions", "number"],
+    ["Recall", "number"],
+    ["95 % interval", "number"],
+    ["Wanted", "number"],
+    ["Answered exactly", "number"],
+    ["Effort", "number"],
+    "",
+  ];
+  const summary = `${count(measured)} of ${several(sampled, "recent question")} asked again exactly, in ${real(seconds, 2)} s.`;
+  return el("div", {}, el("p", { class: "summary" }, summary), table("Recall", columns, bands.map(lineOf)));
+}
+
+function lineOf(band) {
+  const low = band.share_above ? `${real(100 * band.share_above, 3)} to ` : "up to ";
+  const isMissed = band.recall_high < band.target;
+  return [
+    `${low}${real(100 * band.share_to, 3)} %`,
+    count(band.n_queries),
+    band.recall.toFixed(4),
+    `${band.recall_low.toFixed(4)} to ${band.recall_high.toFixed(4)}`,
+    real(band.target, 4),
+    count(band.n_exact),
+    `× ${real(band.effort_factor, 3)}`,
+    el("strong", { class: isMissed ? "bad" : "good" }, isMissed ? "missed" : "met"),
+  ];
 }

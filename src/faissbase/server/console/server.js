@@ -1,8 +1,9 @@
 // The server: how it is, what it has served, and all that can be asked of it.
 
-import { call, SERVER } from "./api.js";
-import { button, el, facts, table } from "./dom.js";
-import { bytes, count, duration } from "./text.js";
+import { call, download, SERVER } from "./api.js";
+import { busy, button, code, el, facts, save, table } from "./dom.js";
+import { curlBackup } from "./snippets.js";
+import { bytes, count, duration, milliseconds } from "./text.js";
 
 export async function showServer(context) {
   const { signal } = context;
@@ -14,7 +15,11 @@ export async function showServer(context) {
   if (!context.isCurrent()) return;
   document.title = "Server – faissbase";
   const head = el("div", { class: "head" }, el("h1", { tabindex: "-1" }, "Server"));
-  const cards = [stateOf(described.data.info, health.data), countersOf(readMetrics(counted.data))];
+  const cards = [
+    stateOf(described.data.info, health.data),
+    countersOf(readMetrics(counted.data)),
+    backupOf(context),
+  ];
   context.main.replaceChildren(head, el("div", { class: "cards" }, cards), routesOf(described));
 }
 
@@ -58,6 +63,44 @@ function countersOf(samples) {
   );
 }
 
+// ---- backup ----------------------------------------------------------------------------------------
+
+function backupOf({ signal }) {
+  const place = el("div", { "aria-live": "polite" });
+  const node = button("Make a backup", () => busy(node, place, () => backup(place, signal)));
+  return el(
+    "section",
+    { class: "card whole" },
+    el("h2", {}, "Backup"),
+    el(
+      "p",
+      {},
+      "All indexes of your tenant as one file, each as of one moment, while others go on; keys are not in it. ",
+      "It takes a key with the scope ",
+      el("code", {}, "admin"),
+      ", and room for a second copy on the server's disk meanwhile.",
+    ),
+    el("div", { class: "actions" }, node),
+    place,
+    el("details", {}, el("summary", {}, "As a command"), code(curlBackup(), "with curl")),
+  );
+}
+
+async function backup(place, signal) {
+  const began = performance.now();
+  const tell = (text) => place.replaceChildren(el("p", { class: "muted" }, text));
+  tell("The server makes the file, which may take long. It is left where you leave this page.");
+  const begun = (size) => tell(`The file is made, and its ${bytes(size)} are on their way.`);
+  const { blob, name } = await download("backup", { signal, begun });
+  save(name, blob);
+  const ms = performance.now() - began;
+  const took = ms < 1000 ? milliseconds(ms) : duration(ms / 1000);
+  const command = `faissbase restore ${name} --into ./restored`;
+  const saved = el("p", {}, el("span", { class: "data" }, name), ` was saved: ${bytes(blob.size)}, in ${took}.`);
+  const again = el("p", {}, "It becomes a folder again by ", el("code", {}, command), ".");
+  place.replaceChildren(el("div", { class: "notice good" }, saved, again));
+}
+
 /** Samples of Prometheus's text format. */
 function readMetrics(text) {
   return text.split("\n").flatMap((line) => {
@@ -82,14 +125,12 @@ function routesOf({ data, text }) {
       "div",
       { class: "head" },
       el("h2", {}, "API"),
-      button("Download openapi.json", () => save("openapi.json", text)),
+      button("Download openapi.json", () => saveText("openapi.json", text)),
     ),
     table("Routes", ["Method", "Path", "What it does", "Scope"], rows),
   );
 }
 
-function save(name, text) {
-  const href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
-  el("a", { href, download: name }).click();
-  URL.revokeObjectURL(href);
+function saveText(name, text) {
+  save(name, new Blob([text], { type: "application/json" }));
 }

@@ -33,6 +33,11 @@ export function signOut() {
   }
 }
 
+/** The part of a key that is no secret, by which it stands in the list of keys; null without one. */
+export function idOf() {
+  return key === null ? null : (key.split("_")[1] ?? null);
+}
+
 /** Whether a text can be a key at all: what cannot stand in a header never leaves the page. */
 export function isKey(text) {
   return /^[\x21-\x7e]+$/.test(text);

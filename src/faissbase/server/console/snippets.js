@@ -24,6 +24,11 @@ export function curlCreate() {
   return curl("/v1/index", quoted('{"name": "docs", "dimension": 384, "metric": "cosine"}'));
 }
 
+export function curlBackup() {
+  const key = keyOf() === null ? "" : ` -H "X-API-Key: $FAISSBASE_API_KEY"`;
+  return `curl -f -X POST ${quoted(`${SERVER}/v1/backup`)}${key} -o backup.faissbase`;
+}
+
 function connect() {
   const key = keyOf() === null ? "" : "  # the key is taken from FAISSBASE_API_KEY";
   return `db = faissbase.connect(${JSON.stringify(SERVER)})${key}`;
