@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 import orjson
 
 from faissbase.cli.console import Answer, Console
+from faissbase.collection.folder import check_name
 from faissbase.connecting import at_home, connect_folder
 from faissbase.database.database import DEFAULT_TENANT, Database
 from faissbase.errors import InvalidInputError, NotFoundError
@@ -98,6 +99,16 @@ def add_data_option(
     """``--data``, which may stand before and after the command; ``shown`` is its default in words."""
     about, folder = f"the database's folder (default: {shown})", option_type(data_folder)
     parser.add_argument("--data", metavar="FOLDER", type=folder, default=default, help=about)
+
+
+def add_tenant_option(parser: argparse.ArgumentParser) -> None:
+    about = "whose collections, in a folder that is served (default: those of faissbase.connect)"
+    parser.add_argument("--tenant", type=_tenant, default=DEFAULT_TENANT, metavar="NAME", help=about)
+
+
+@option_type
+def _tenant(text: str) -> str:
+    return check_name(text, "tenant")
 
 
 def default_data() -> Path:

@@ -13,6 +13,7 @@ from faissbase.cli.arguments import (
     Commands,
     add_command,
     add_data_option,
+    add_tenant_option,
     add_yes_option,
     open_database,
 )
@@ -40,6 +41,7 @@ def add(commands: Commands) -> None:
     )
     verify.add_argument("collection", metavar="COLLECTION", nargs="?", help="one of them (default: all)")
     add_data_option(verify)
+    add_tenant_option(verify)
     repair = add_command(
         commands,
         "repair",
@@ -54,11 +56,12 @@ def add(commands: Commands) -> None:
     )
     repair.add_argument("collection", metavar="COLLECTION", nargs="?", help=COLLECTION_HELP)
     add_data_option(repair)
+    add_tenant_option(repair)
     add_yes_option(repair)
 
 
 def run_verify(args: argparse.Namespace, console: Console) -> Answer:
-    with open_database(args.data, read_only=True) as db:
+    with open_database(args.data, read_only=True, tenant=args.tenant) as db:
         names = db.list_collections() if args.collection is None else [args.collection]
         catalog = db.verify_catalog() if args.collection is None else []
         checked = [_verified(db, name, console) for name in names]
@@ -98,7 +101,7 @@ def _verify_lines(name: str, report: VerifyReport, seconds: float) -> list[str]:
 def run_repair(args: argparse.Namespace, console: Console) -> Answer:
     if args.collection is None:
         return _repair_catalog(args, console)
-    with open_database(args.data, read_only=False) as db:
+    with open_database(args.data, read_only=False, tenant=args.tenant) as db:
         collection = db.get_collection(args.collection)
         if not args.yes and not console.confirm(_question(args.collection)):
             raise InvalidInputError("not confirmed: nothing was changed")

@@ -13,6 +13,7 @@ from faissbase.cli.arguments import (
     Commands,
     add_command,
     add_data_option,
+    add_tenant_option,
     add_yes_option,
     as_filter,
     open_database,
@@ -45,6 +46,7 @@ def _add_list(commands: Commands) -> None:
         exit_codes="0 listed; 3 no such database",
     )
     add_data_option(parser)
+    add_tenant_option(parser)
 
 
 def _add_stats(commands: Commands) -> None:
@@ -60,6 +62,7 @@ def _add_stats(commands: Commands) -> None:
     )
     parser.add_argument("collection", metavar="COLLECTION", nargs="?", help="one of them (default: all)")
     add_data_option(parser)
+    add_tenant_option(parser)
 
 
 def _add_optimize(commands: Commands) -> None:
@@ -76,6 +79,7 @@ def _add_optimize(commands: Commands) -> None:
     )
     parser.add_argument("collection", metavar="COLLECTION", help=COLLECTION_HELP)
     add_data_option(parser)
+    add_tenant_option(parser)
 
 
 def _add_delete(commands: Commands) -> None:
@@ -95,6 +99,7 @@ def _add_delete(commands: Commands) -> None:
     )
     parser.add_argument("collection", metavar="COLLECTION", help=COLLECTION_HELP)
     add_data_option(parser)
+    add_tenant_option(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--id", action="append", metavar="ID", help="this record; may be given again")
     what.add_argument("--where", type=as_filter, metavar="JSON", help=WHERE_HELP)
@@ -103,7 +108,7 @@ def _add_delete(commands: Commands) -> None:
 
 
 def run_list(args: argparse.Namespace, console: Console) -> Answer:
-    with open_database(args.data, read_only=True) as db:
+    with open_database(args.data, read_only=True, tenant=args.tenant) as db:
         names = db.list_collections()
     if not names:
         console.note(f"{args.data} holds no collection yet; faissbase load FILE COLLECTION makes one")
@@ -111,7 +116,7 @@ def run_list(args: argparse.Namespace, console: Console) -> Answer:
 
 
 def run_stats(args: argparse.Namespace, console: Console) -> Answer:
-    with open_database(args.data, read_only=True) as db:
+    with open_database(args.data, read_only=True, tenant=args.tenant) as db:
         if args.collection is not None:
             stats = db.get_collection(args.collection).stats()
             return Answer(stats.as_dict(), _one(stats))
@@ -196,7 +201,7 @@ def _size_bytes(stats: Stats | ShardedStats) -> int:
 
 
 def run_optimize(args: argparse.Namespace, console: Console) -> Answer:
-    with open_database(args.data, read_only=False) as db:
+    with open_database(args.data, read_only=False, tenant=args.tenant) as db:
         report = db.get_collection(args.collection).optimize(progress=console.shows_progress)
     document = {"collection": args.collection, **asdict(report)}
     dropped = report.slots_before - report.slots_after
@@ -209,7 +214,7 @@ def run_optimize(args: argparse.Namespace, console: Console) -> Answer:
 
 
 def run_delete(args: argparse.Namespace, console: Console) -> Answer:
-    with open_database(args.data, read_only=False) as db:
+    with open_database(args.data, read_only=False, tenant=args.tenant) as db:
         collection = db.get_collection(args.collection)
         if args.all:
             return _delete_collection(db, collection, args, console)

@@ -13,6 +13,7 @@ from faissbase.cli.arguments import (
     Commands,
     add_command,
     add_data_option,
+    add_tenant_option,
     as_filter,
     open_database,
 )
@@ -54,6 +55,7 @@ def _add_export(commands: Commands) -> None:
     parser.add_argument("collection", metavar="COLLECTION", help=COLLECTION_HELP)
     parser.add_argument("file", metavar="FILE", type=Path, help="where to")
     add_data_option(parser)
+    add_tenant_option(parser)
     parser.add_argument("--where", type=as_filter, metavar="JSON", help=WHERE_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace FILE where it exists")
 
@@ -99,7 +101,7 @@ def _add_restore(commands: Commands) -> None:
 def run_export(args: argparse.Namespace, console: Console) -> Answer:
     _check_free(args.file, args.overwrite)
     started = time.perf_counter()
-    with open_database(args.data, read_only=True) as db:
+    with open_database(args.data, read_only=True, tenant=args.tenant) as db:
         collection = db.get_collection(args.collection)
         n = collection.export(args.file, args.where, progress=console.shows_progress)
     seconds = time.perf_counter() - started
@@ -119,7 +121,7 @@ def _check_free(path: Path, overwrite: bool) -> None:
 def run_backup(args: argparse.Namespace, console: Console) -> Answer:
     started = time.perf_counter()
     with open_database(args.data, read_only=True) as db:
-        names = db.list_collections()
+        names = _names_in(db.path)
         db.backup(args.file)
     seconds, size_bytes = time.perf_counter() - started, args.file.stat().st_size
     document = {"path": str(args.file), "collections": names, "size_bytes": size_bytes, "seconds": seconds}
@@ -130,7 +132,7 @@ def _wrote(what: str, path: Path, size_bytes: int, seconds: float) -> str:
     return f"wrote {what} to {path} ({text.size(size_bytes)}) in {text.duration(seconds)}"
 
 
-def _restored(folder: Path) -> list[str]:
+def _names_in(folder: Path) -> list[str]:
     """The collections of a folder, those of other tenants than the default one under its name."""
     catalog = Catalog(folder, read_only=True)
     try:
@@ -145,7 +147,7 @@ def run_restore(args: argparse.Namespace, console: Console) -> Answer:
     tenant = None if args.tenant is None else check_name(args.tenant, "tenant")
     target = restore(args.file, args.into, tenant=tenant)
     seconds = time.perf_counter() - started
-    names = _restored(target)
+    names = _names_in(target)
     document = {"path": str(target), "collections": names, "seconds": seconds}
     n = text.count(len(names), "collection")
     return Answer(document, [f"restored {n} into {target} in {text.duration(seconds)}: {', '.join(names)}"])

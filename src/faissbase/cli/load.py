@@ -7,7 +7,14 @@ import shlex
 from dataclasses import asdict
 
 from faissbase.cli import text
-from faissbase.cli.arguments import COLLECTION_HELP, Commands, add_command, add_data_option, whole
+from faissbase.cli.arguments import (
+    COLLECTION_HELP,
+    Commands,
+    add_command,
+    add_data_option,
+    add_tenant_option,
+    whole,
+)
 from faissbase.cli.console import Answer, Console
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.transfer import LoadReport
@@ -51,6 +58,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("file", metavar="FILE", help="what to load")
     parser.add_argument("collection", metavar="COLLECTION", help=COLLECTION_HELP)
     add_data_option(parser)
+    add_tenant_option(parser)
     parser.add_argument(
         "--dimension",
         type=whole,
@@ -73,7 +81,7 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> Answer:
     dimension = args.dimension or peek_dimension(args.file, args.vector_column)
-    with connect(args.data) as db:
+    with connect(args.data, tenant=args.tenant) as db:
         collection, is_new = _collection(db, args, dimension)
         n_before = len(collection)
         try:

@@ -12,12 +12,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from faissbase.cli import text
-from faissbase.cli.arguments import Commands, add_command, add_data_option, open_database
+from faissbase.cli.arguments import Commands, add_command, add_data_option, add_tenant_option, open_database
 from faissbase.cli.console import Answer, Console
 from faissbase.collection.folder import check_name
 from faissbase.collection.store import Config
 from faissbase.connecting import connect_folder
-from faissbase.database.database import DEFAULT_TENANT, Database
+from faissbase.database.database import Database
 from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
 from faissbase.sharded.bucket import is_url, open_bucket
 from faissbase.sharded.dataset import Dataset
@@ -25,7 +25,6 @@ from faissbase.sharded.promotion import Move, Note, Publish, demote, promote
 from faissbase.storage.records import State
 
 _WORK = ".moves"
-_TENANT_HELP = "whose collection it is, in a folder that is served (default: the one of faissbase.connect)"
 
 
 def add(commands: Commands) -> None:
@@ -53,7 +52,7 @@ def _add_promote(commands: Commands) -> None:
     parser.add_argument("url", metavar="URL", help="where to: the dataset is at URL/COLLECTION")
     add_data_option(parser)
     parser.add_argument("--keep", action="store_true", help="copy it: the folder stays what it is")
-    parser.add_argument("--tenant", default=DEFAULT_TENANT, metavar="NAME", help=_TENANT_HELP)
+    add_tenant_option(parser)
 
 
 def _add_demote(commands: Commands) -> None:
@@ -74,7 +73,7 @@ def _add_demote(commands: Commands) -> None:
     parser.add_argument("source", metavar="SOURCE", help="FOLDER/COLLECTION, or URL/COLLECTION with --to")
     parser.add_argument("--to", metavar="FOLDER", type=Path, help="the database's folder")
     parser.add_argument("--keep", action="store_true", help="copy it: the dataset stays what it is")
-    parser.add_argument("--tenant", default=DEFAULT_TENANT, metavar="NAME", help=_TENANT_HELP)
+    add_tenant_option(parser)
     add_data_option(parser)
 
 
@@ -82,7 +81,7 @@ def run_promote(args: argparse.Namespace, console: Console) -> Answer:
     folder, name = _split(args.source, args.data)
     started = time.perf_counter()
     bucket = open_bucket(args.url)
-    with open_database(folder, read_only=False, tenant=check_name(args.tenant, "tenant")) as db:
+    with open_database(folder, read_only=False, tenant=args.tenant) as db:
         config, url = _found(db, name), f"{bucket.url}/{name}"
         if db.url(config) is not None:
             raise ConflictError(f"collection {name!r} is at {db.url(config)} already")
@@ -108,7 +107,7 @@ def run_demote(args: argparse.Namespace, console: Console) -> Answer:
     folder, name = _target(args)
     if is_url(args.source):
         connect_folder(folder).close()  # makes it where there is none
-    with open_database(folder, read_only=False, tenant=check_name(args.tenant, "tenant")) as db:
+    with open_database(folder, read_only=False, tenant=args.tenant) as db:
         config, url = _wanted(db, name, args.source)
         base, _, there = url.rpartition("/")
         dataset = Dataset(open_bucket(base), there)

@@ -16,6 +16,7 @@ from faissbase.cli.arguments import (
     Commands,
     add_command,
     add_data_option,
+    add_tenant_option,
     as_filter,
     fraction,
     open_database,
@@ -61,6 +62,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("collection", metavar="COLLECTION", help=COLLECTION_HELP)
     add_data_option(parser)
+    add_tenant_option(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--vector", metavar="JSON", help="by this vector: [0.1, 0.2, ...], or - for stdin")
     source.add_argument(
@@ -79,7 +81,7 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> Answer:
     _check(args)
-    with open_database(args.data, read_only=True) as db:
+    with open_database(args.data, read_only=True, tenant=args.tenant) as db:
         collection = db.get_collection(args.collection)
         queries = _queries(args, collection, console)
         found = _search(collection, queries, args)

@@ -260,3 +260,21 @@ def test_a_search_asks_for_the_recall_that_it_is_told(cli: Any) -> None:
     assert exact["hits"] == cli("search", "docs", "--id", "d1", "--json").json["hits"]
     assert cli("search", "docs", "--id", "d1", "--recall", "1.5").code == 2
     assert cli("search", "docs", "--text", "word", "--recall", "0.9").code == 2
+
+
+def test_collections_of_a_tenant_are_reached_by_its_name(data: Path, cli: Any) -> None:
+    np.save(data.parent / "xb.npy", np.eye(8, dtype=np.float32))
+    assert cli("load", "xb.npy", "own", "--tenant", "acme").code == 0
+    with connect(data, tenant="acme") as db:
+        assert db.list_collections() == ["own"]
+    assert cli("list", "--tenant", "acme", "--json").json == {"collections": ["own"]}
+    assert cli("list", "--json").json == {"collections": ["docs", "empty"]}
+    assert cli("search", "own", "--vector", VECTOR, "-k", "1", "--tenant", "acme", "--json").json["hits"]
+    assert cli("stats", "own", "--tenant", "acme", "--json").json["ntotal"] == 8
+    for command in (["verify"], ["repair", "own", "--yes"], ["export", "own", "own.jsonl"]):
+        assert cli(*command, "--tenant", "acme").code == 0, command
+    assert cli("stats", "own").code == 3
+    refused = cli("list", "--tenant", "../other")
+    assert refused.code == 2
+    assert "../other" in refused.err
+    assert cli("backup", "all.tar", "--json").json["collections"] == ["acme/own", "docs", "empty"]
