@@ -68,8 +68,9 @@ class Parsed:
 
     @property
     def is_l2_only(self) -> bool:
-        """Whether FAISS compares these codes by l2 alone; for unit vectors, that is the order of cosine."""
-        return self.code.startswith("LSH") or (self.family == "hnsw" and self.code.startswith("RaBitQ"))
+        """Whether FAISS compares these by l2 alone; for unit vectors, that is the order of cosine."""
+        is_hashed_graph = self.family == "hnsw" and self.code.startswith("RaBitQ")
+        return self.code.startswith("LSH") or "IMI" in self.factory or is_hashed_graph
 
     @property
     def needs_training(self) -> bool:

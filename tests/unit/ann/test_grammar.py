@@ -79,6 +79,9 @@ def test_codes_that_faiss_compares_by_l2_alone_are_refused_for_ip() -> None:
     assert check_index_type("LSH", "cosine", D) == "LSH"
     with pytest.raises(InvalidInputError, match="'HNSW16,RaBitQ' does not search by 'ip'"):
         check_index_type("HNSW16,RaBitQ", "ip", D)
+    assert parse("IMI2x4,Flat", D).is_l2_only
+    with pytest.raises(InvalidInputError, match="'IMI2x4,Flat' does not search by 'ip'"):
+        check_index_type("IMI2x4,Flat", "ip", D)
 
 
 def test_a_name_that_is_not_known_is_told_what_is() -> None:
