@@ -233,6 +233,8 @@ def _body(parts: list[str], d: int | None, need: _Need) -> _Body:
     if rest:
         raise _Refusal(f"{','.join(rest)} after {head} is not understood; accepted are {ACCEPTED}")
     code = _code(head, d, need)
+    if code.endswith("fsr"):
+        raise _Refusal(f"{code}: residuals are those of inverted lists; use {code[:-1]} or IVFn,{code}")
     return ("flat" if code == "Flat" else "codes"), code, code, 0, 0
 
 
@@ -254,7 +256,7 @@ def _ivf(head: str, rest: list[str], d: int | None, need: _Need) -> _Body:
     nlist = _nlist(head, d)
     need.more(nlist, POINTS_PER_CENTROID * nlist)
     code = _code(rest[0], d, need)
-    if code == "LSH":
+    if code.startswith("LSH"):
         raise _Refusal(f"{head},{code}: LSH stands alone")
     return "ivf", f"{head},{code}", code, 0, nlist
 
