@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import faiss
 import pytest
 
@@ -84,6 +86,12 @@ def test_codes_that_faiss_compares_by_l2_alone_are_refused_for_ip() -> None:
     assert parse("IMI2x4,Flat", D).is_l2_only
     with pytest.raises(InvalidInputError, match="'IMI2x4,Flat' does not search by 'ip'"):
         check_index_type("IMI2x4,Flat", "ip", D)
+
+
+@pytest.mark.parametrize("index_type", [None, 5, ["HNSW"]])
+def test_an_index_type_is_text(index_type: Any) -> None:
+    with pytest.raises(InvalidInputError, match="index_type must be text, 'auto' for instance, got"):
+        check_index_type(index_type, "l2")
 
 
 def test_a_name_that_is_not_known_is_told_what_is() -> None:
