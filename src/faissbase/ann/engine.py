@@ -151,11 +151,12 @@ class Engine:
     def _own_parameters(self, effort: int, given: dict[str, Any]) -> Any:
         inner = self._inner
         if isinstance(inner, faiss.IndexHNSW):
-            return faiss.SearchParametersHNSW(efSearch=effort, **given)
+            most = max(1, inner.ntotal)  # to FAISS it is a C int
+            return faiss.SearchParametersHNSW(efSearch=min(effort, most), **given)
         if isinstance(inner, faiss.IndexIVF):
             given["nprobe"] = min(effort, inner.nlist)
             if isinstance(faiss.downcast_index(inner.quantizer), faiss.IndexHNSW):
-                given["quantizer_params"] = faiss.SearchParametersHNSW(efSearch=2 * effort)
+                given["quantizer_params"] = faiss.SearchParametersHNSW(efSearch=2 * given["nprobe"])
             if isinstance(inner, _RABITQ_IVF):
                 return faiss.IVFRaBitQSearchParameters(**given)
             return faiss.SearchParametersIVF(**given)

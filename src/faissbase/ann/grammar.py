@@ -68,8 +68,9 @@ class Parsed:
 
     @property
     def is_l2_only(self) -> bool:
-        """Whether FAISS compares these codes by l2 alone; for unit vectors, that is the order of cosine."""
-        return self.code.startswith("LSH") or (self.family == "hnsw" and self.code.startswith("RaBitQ"))
+        """Whether FAISS compares these by l2 alone; for unit vectors, that is the order of cosine."""
+        is_hashed_graph = self.family == "hnsw" and self.code.startswith("RaBitQ")
+        return self.code.startswith("LSH") or "IMI" in self.factory or is_hashed_graph
 
     @property
     def needs_training(self) -> bool:
@@ -232,6 +233,8 @@ def _body(parts: list[str], d: int | None, need: _Need) -> _Body:
     if rest:
         raise _Refusal(f"{','.join(rest)} after {head} is not understood; accepted are {ACCEPTED}")
     code = _code(head, d, need)
+    if code.endswith("fsr"):
+        raise _Refusal(f"{code}: residuals are those of inverted lists; use {code[:-1]} or IVFn,{code}")
     return ("flat" if code == "Flat" else "codes"), code, code, 0, 0
 
 
@@ -253,7 +256,7 @@ def _ivf(head: str, rest: list[str], d: int | None, need: _Need) -> _Body:
     nlist = _nlist(head, d)
     need.more(nlist, POINTS_PER_CENTROID * nlist)
     code = _code(rest[0], d, need)
-    if code == "LSH":
+    if code.startswith("LSH"):
         raise _Refusal(f"{head},{code}: LSH stands alone")
     return "ivf", f"{head},{code}", code, 0, nlist
 

@@ -86,6 +86,8 @@ def check_index_type(index_type: str, metric: Metric, dimension: int | None = No
     InvalidInputError
         Unknown, unsafe, meant for another metric, or impossible with this dimension.
     """
+    if not isinstance(index_type, str):
+        raise InvalidInputError(f"index_type must be text, 'auto' for instance, got {index_type!r}")
     if index_type in EXACT_TYPES:
         metrics = EXACT_TYPES[index_type]
         if metrics is not None and metric not in metrics:

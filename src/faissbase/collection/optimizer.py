@@ -30,6 +30,9 @@ def compact(store: Store, transaction: WriteTransaction, state: State) -> int:
         transaction.renumber(slots)
         n_blocks = len(slots) // block_slots(file.row_bytes)
         transaction.insert_blocks(block_checksums(file, 0, n_blocks))
+    except BaseException:  # the disk may be full, and what is in the file is of no use to anybody
+        file.path.unlink(missing_ok=True)
+        raise
     finally:
         file.close()
     return int(snapshot.view.n - snapshot.n_alive)

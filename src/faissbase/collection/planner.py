@@ -77,9 +77,16 @@ class Wanted:
     def is_explicit(self) -> bool:
         return (self.nprobe, self.ef_search, self.rerank) != (None, None, None)
 
+    def fits(self, snapshot: Snapshot) -> bool:
+        """Whether the indexes of a moment have the knobs that are asked for."""
+        return all(self._wrong_for(live.index.family) is None for live in snapshot.segments)
+
+    def _wrong_for(self, family: str) -> int | None:
+        return self.nprobe if family == "hnsw" else self.ef_search if family == "ivf" else None
+
     def effort_for(self, family: str) -> int | None:
         """The effort asked for, in the terms of an index; an error where the index has no such knob."""
-        wrong = self.nprobe if family == "hnsw" else self.ef_search if family == "ivf" else None
+        wrong = self._wrong_for(family)
         if wrong is not None:
             name, other = ("nprobe", "ef_search") if family == "hnsw" else ("ef_search", "nprobe")
             raise InvalidInputError(f"{name}={wrong} is no knob of this collection's index: use {other}")
@@ -138,6 +145,9 @@ class Plan:
 def choose(snapshot: Snapshot, nq: int, k: int, selection: Selection, wanted: Wanted) -> Plan:
     """The cheapest path for ``nq`` queries that reaches what is wanted."""
     n, m = snapshot.view.n, selection.count
+    if wanted.is_explicit:  # also where no segment will be asked: what is wrong does not hang on the filter
+        for live in snapshot.segments:
+            wanted.effort_for(live.index.family)
     if not m or not nq:
         return Plan("none", n, m, {})
     if selection.mask is snapshot.alive and snapshot.view.is_whole:  # the same for every query of this moment

@@ -138,7 +138,8 @@ def _answered_within(moment: Moment, questions: Sequence[Question], until_s: flo
         if number and time.process_time() > until_s:
             return
         selection = moment.select(question.where)
-        if not selection.count:
+        # A question of before the index was built may turn a knob that this index has not.
+        if not selection.count or not question.wanted.fits(moment.snapshot):
             continue
         exact, _ = nearest_slots(moment, question.query, question.k, question.where, _EXACTLY)
         band = band_of(selection.count / selection.n)

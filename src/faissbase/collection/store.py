@@ -488,9 +488,15 @@ class Store:
         transaction.clear_redo()
 
     def remove_other_generations(self) -> None:
-        """Remove slot files that no commit names: what a reset or compaction left when it was interrupted."""
-        if len(list(self.folder.glob("vectors.*.f32"))) < 2:
-            return
+        """Remove slot files that no commit names: what a reset or compaction left when it was interrupted.
+
+        On a disk that is full they may stay until the next time: nothing that is stored hangs on it.
+        """
+        if len(list(self.folder.glob("vectors.*.f32"))) > 1:
+            with suppress(UnavailableError):
+                self._remove_other_generations()
+
+    def _remove_other_generations(self) -> None:
         with self.records.write_transaction(synchronous="FULL") as transaction:
             transaction.touch()  # with relaxed durability the commit that names the new file may be lost yet
         with self.records.write_transaction() as transaction:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -83,8 +83,6 @@ class _Ticket:
     change: Change
     result: int = 0
     error: BaseException | None = None
-    is_done: bool = False
-    is_leading: bool = False
     gate: threading.Lock | None = None
 
     def wait(self) -> None:
@@ -92,8 +90,9 @@ class _Ticket:
         self.gate.acquire()
 
     def wake(self) -> None:
-        assert self.gate is not None
-        self.gate.release()
+        """Let the caller go on; once more does no harm."""
+        if self.gate is not None and self.gate.locked():
+            self.gate.release()
 
 
 class Writer:
@@ -103,7 +102,9 @@ class Writer:
         self._store = store
         self._mutex = threading.Lock()
         self._queue: list[_Ticket] = []
-        self._is_led = False
+        self._leader: _Ticket | None = None
+        self._group: list[_Ticket] = []  # what the leader commits now
+        self._transaction: WriteTransaction | None = None
         self._is_closed = False
         self._redo_bytes = _REDO_BYTES_KEPT  # unknown: the first commit clears what others left
         self._has_redo = False
@@ -114,60 +115,68 @@ class Writer:
     def run(self, change: Change) -> int:
         """Run ``change`` and return its count once it is durable, sharing the commit with others."""
         ticket = _Ticket(change)
-        with self._mutex:
-            if self._is_closed:
-                raise NotReadyError("the collection is closed: connect() again")
-            self._queue.append(ticket)
-            if self._is_led:
-                ticket.gate = threading.Lock()
-                ticket.gate.acquire()
-            else:
-                self._is_led = ticket.is_leading = True
-        if not ticket.is_leading:
-            self._wait(ticket)
-        if ticket.is_leading:
-            self._lead(ticket)
+        try:
+            if not self._enter(ticket):
+                ticket.wait()
+            if self._leader is ticket:
+                self._lead(ticket)
+        except BaseException:
+            self._leave(ticket)
+            raise
         if ticket.error is not None:
             raise ticket.error
         return ticket.result
 
-    def _wait(self, ticket: _Ticket) -> None:
-        try:
-            ticket.wait()
-        except BaseException:  # interrupted: leave the queue, and hand on the lead if it has just come to us
-            with self._mutex:
-                if ticket in self._queue:
-                    self._queue.remove(ticket)
-                    if ticket.is_leading:
-                        self._hand_on()
-            raise
+    def _enter(self, ticket: _Ticket) -> bool:
+        """Queue a change; whether its caller leads."""
+        with self._mutex:
+            if self._is_closed:
+                raise NotReadyError("the collection is closed: connect() again")
+            self._queue.append(ticket)
+            if self._leader is None:
+                self._leader = ticket
+                return True
+            ticket.gate = threading.Lock()
+            ticket.gate.acquire()
+            return False
+
+    def _leave(self, ticket: _Ticket) -> None:
+        """Interrupted, wherever that was: take the change back, or let go of the lead and of all who wait."""
+        with self._mutex:
+            if ticket in self._queue:
+                self._queue.remove(ticket)
+            if self._leader is ticket:
+                if self._transaction is None or not self._transaction.is_committed:
+                    told = UnavailableError("the shared commit was interrupted: try again")
+                    for other in self._group:
+                        other.error = other.error or told
+                self._wake_group(ticket)
+                self._hand_on()
 
     def _lead(self, own: _Ticket) -> None:
         """Commit for all who wait, a few times over, then let the next in the queue lead."""
-        try:
-            for _ in range(_COMMITS_A_LEADER):
-                with self._mutex:
-                    group = self._next_group()
-                if not group:
-                    break
-                try:
-                    self._commit(group)
-                finally:
-                    for ticket in group:
-                        ticket.is_done = True
-                        if ticket is not own:
-                            ticket.wake()
-        finally:
+        for _ in range(_COMMITS_A_LEADER):
             with self._mutex:
-                self._hand_on()
+                self._next_group()
+            if not self._group:
+                break
+            self._commit(self._group)
+            self._wake_group(own)
+        with self._mutex:
+            self._hand_on()
+
+    def _wake_group(self, own: _Ticket) -> None:
+        for ticket in self._group:
+            if ticket is not own:
+                ticket.wake()
 
     def _hand_on(self) -> None:
-        self._is_led = bool(self._queue)
-        if self._queue:
-            self._queue[0].is_leading = True
-            self._queue[0].wake()
+        self._group = []
+        self._leader = self._queue[0] if self._queue else None
+        if self._leader is not None:
+            self._leader.wake()
 
-    def _next_group(self) -> list[_Ticket]:
+    def _next_group(self) -> None:
         n, n_bytes = 0, 0
         for ticket in self._queue:
             n_bytes += ticket.change.n_bytes
@@ -176,15 +185,17 @@ class Writer:
             n += 1
             if isinstance(ticket.change, Alone):
                 break
-        group, self._queue = self._queue[:n], self._queue[n:]
-        return group
+        self._transaction = None
+        self._group, self._queue = self._queue[:n], self._queue[n:]
 
     def _commit(self, group: list[_Ticket]) -> None:
+        """Run a group's changes; what went wrong goes to each, but an interrupt to the thread that leads."""
         try:
             if self._must_recover:
                 self._store.rewrite_redo()
                 self._must_recover = False
             with self._store.records.write_transaction() as transaction:
+                self._transaction = transaction
                 state = transaction.state()
                 if state.is_deleted:
                     raise NotFoundError(f"collection {self._store.config.name!r} was deleted")
@@ -195,17 +206,14 @@ class Writer:
                 else:
                     _Group(self, transaction, vectors, state.next_slot).apply(group)
         except BaseException as error:
+            if not isinstance(error, Exception):
+                raise
             if isinstance(error, UnavailableError):
                 # A sync may have failed: what the kernel still holds cannot be trusted to reach the disk.
                 self._must_recover = True
                 self._store.records.end_writer()
-            # An interrupt belongs to the thread that leads; the others' changes were undone with its own.
-            is_interrupt = not isinstance(error, Exception)
-            told = UnavailableError("the shared commit was interrupted: try again") if is_interrupt else error
             for ticket in group:
-                ticket.error = ticket.error or told
-            if is_interrupt:
-                raise
+                ticket.error = ticket.error or error
 
     def put_within(self, put: Put, transaction: WriteTransaction, state: State, vectors: VectorFile) -> int:
         """Run a put inside a change that already holds the transaction."""
@@ -233,7 +241,7 @@ class Writer:
     def close(self) -> None:
         """Let what is under way finish, and leave no redo copies behind where this writer made some."""
         with suppress(FaissbaseError):  # copies that stay do no harm
-            if self._has_redo or self._is_led:
+            if self._has_redo or self._leader is not None:
                 self.run(Alone(self._finish))
         with self._mutex:
             self._is_closed = True
@@ -249,6 +257,17 @@ class Writer:
 def _write_and_sync(vectors: VectorFile, first_slot: int, rows: Float32) -> None:
     vectors.write(first_slot, rows)
     vectors.sync()
+
+
+def _ended(synced: Future[None]) -> None:
+    """Wait for a sync to its very end: left before, it would write into slots that others get next."""
+    try:
+        synced.result()
+    except BaseException:
+        while not synced.done():
+            with suppress(KeyboardInterrupt):
+                wait([synced])
+        raise
 
 
 class _Group:
@@ -303,7 +322,7 @@ class _Group:
             self._insert_rows()
         finally:
             if synced is not None:
-                synced.result()
+                _ended(synced)
         self._add_blocks()
 
     def _write_vectors(self) -> Future[None] | None:

@@ -17,7 +17,7 @@ from typing import Any
 import apsw
 import numpy as np
 
-from faissbase.errors import ConflictError, CorruptionError, FaissbaseError, NotReadyError
+from faissbase.errors import ConflictError, CorruptionError, NotReadyError
 from faissbase.storage import sqlite
 from faissbase.storage.commits import CommitCounter
 from faissbase.storage.sqlite import sqlite_errors
@@ -340,7 +340,14 @@ class ReadTransaction:
 
 
 class WriteTransaction(ReadTransaction):
-    """The one open write transaction. Sees its own changes; nobody else does before the commit."""
+    """The one open write transaction. Sees its own changes; nobody else does before the commit.
+
+    ``is_committed`` tells, also whoever was interrupted, whether the commit was done.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        super().__init__(connection)
+        self.is_committed = False
 
     def insert(self, rows: Iterable[tuple[int, str, int, float, bytes, str | None]]) -> None:
         """Insert rows (slot, id, checksum, norm, metadata JSON, document); ids must be free."""
@@ -462,11 +469,10 @@ class Records:
         try:
             with sqlite_errors(self.path):
                 yield connection
-        except FaissbaseError:
-            connection.close(True)  # a damaged or refused read; the next one starts afresh
-            raise
         except BaseException:
-            self._give_back(connection)
+            # A damaged or refused read, or one that was interrupted and may have its moment still open: the
+            # next one starts afresh.
+            connection.close(True)
             raise
         self._give_back(connection)
 
@@ -536,19 +542,26 @@ class Records:
                 self._writer = sqlite.connect(self.path, synchronous=self._synchronous, log=self._log)
             if synchronous is not None:
                 self._writer.execute(f"PRAGMA synchronous={synchronous}")
-            started = 0
+            started, is_ending = 0, False
+            transaction = WriteTransaction(self._writer)
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 started = self._commits.begin()
                 if self._log is not None:
                     self._log.make()
-                yield WriteTransaction(self._writer)
+                yield transaction
+                is_ending = True
                 self._writer.execute("COMMIT")
+                transaction.is_committed = True
             except apsw.Error:
                 self.end_writer()
                 raise
             except BaseException:
-                self._writer.execute("ROLLBACK")
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                else:  # an interrupt came after the commit, or an error of SQLite before this one
+                    transaction.is_committed = is_ending
+                    self.end_writer()
                 raise
             finally:
                 self._commits.finish(started)

@@ -62,7 +62,8 @@ def _translate(error: apsw.Error, path: Path) -> FaissbaseError:
     # Writers look before, so at a constraint a table and its index disagree.
     if isinstance(error, apsw.ConstraintError) or "invalid fts5 file format" in text:
         return CorruptionError(f"{text}; run verify() and repair()")
-    if isinstance(error, apsw.FullError):
+    # Whoever opens the file first makes one beside it, whose size is set then.
+    if isinstance(error, apsw.FullError) or extended == apsw.SQLITE_IOERR_SHMSIZE:
         # SQLite's own words are of the statement: of a copy they may be "not an error".
         return UnavailableError(
             f"{path}: the disk is full; nothing was stored, free some space and try again"
@@ -72,7 +73,8 @@ def _translate(error: apsw.Error, path: Path) -> FaissbaseError:
     if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError):
         return AccessError(f"{text}: not writable")
     if isinstance(error, apsw.IOError | apsw.CantOpenError | apsw.NoMemError):
-        return UnavailableError(f"{text} (extended result {extended})")
+        name = apsw.mapping_extended_result_codes.get(extended, extended)
+        return UnavailableError(f"{text} ({name})")
     return InternalError(f"{text} (result {getattr(error, 'result', 0)})")
 
 

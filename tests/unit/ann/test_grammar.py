@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import faiss
 import pytest
 
@@ -63,6 +65,8 @@ def test_what_is_accepted_can_be_made(factory: str, family: str, is_lossy: bool,
         ("IVF64,PQ16,Refine(Flat)", "re-ranks"),
         ("NSG32", "cannot be added to later"),
         ("IVF64,PQ16+8", "cannot leave deleted vectors out"),
+        ("PQ16x4fsr", "use PQ16x4fs or IVFn,PQ16x4fsr"),
+        ("IVF64,LSHr", "LSH stands alone"),
         ("IVF64", "wants one code after it"),
         ("PCA64", "no index named"),
         ("", "no index named"),
@@ -79,6 +83,15 @@ def test_codes_that_faiss_compares_by_l2_alone_are_refused_for_ip() -> None:
     assert check_index_type("LSH", "cosine", D) == "LSH"
     with pytest.raises(InvalidInputError, match="'HNSW16,RaBitQ' does not search by 'ip'"):
         check_index_type("HNSW16,RaBitQ", "ip", D)
+    assert parse("IMI2x4,Flat", D).is_l2_only
+    with pytest.raises(InvalidInputError, match="'IMI2x4,Flat' does not search by 'ip'"):
+        check_index_type("IMI2x4,Flat", "ip", D)
+
+
+@pytest.mark.parametrize("index_type", [None, 5, ["HNSW"]])
+def test_an_index_type_is_text(index_type: Any) -> None:
+    with pytest.raises(InvalidInputError, match="index_type must be text, 'auto' for instance, got"):
+        check_index_type(index_type, "l2")
 
 
 def test_a_name_that_is_not_known_is_told_what_is() -> None:

@@ -355,9 +355,37 @@ def test_a_full_disk_is_told_and_leaves_nothing(
 def test_knobs_of_another_index_are_refused(docs: LocalCollection, data: tuple[Float32, Float32]) -> None:
     with pytest.raises(faissbase.InvalidInputError, match="nprobe=3 is no knob"):
         docs.search(data[1][0], K, nprobe=3)
+    with pytest.raises(faissbase.InvalidInputError, match="nprobe=3 is no knob"):
+        docs.search(data[1][0], K, {"n": -1}, nprobe=3)  # nothing matches
     with pytest.raises(faissbase.InvalidInputError, match="not both"):
         docs.search(data[1][0], K, recall=0.9, ef_search=10)
     assert len(docs.search(data[1][0], K, ef_search=10, rerank=1)) == K
+
+
+@pytest.mark.parametrize(
+    ("index_type", "knob"), [("HNSW", "ef_search"), ("IVF4_HNSW8,Flat", "nprobe"), ("IVF4,Flat", "nprobe")]
+)
+def test_an_effort_beyond_all_there_is_looks_at_all_there_is(index_type: str, knob: str) -> None:
+    vectors = np.random.default_rng(0).random((300, 8), np.float32)
+    with faissbase.connect(":memory:") as db:
+        docs = db.create_collection("docs", 8, "l2", index_type)
+        docs.add(_ids(0, 300), vectors)
+        docs.optimize()
+        exact = docs.search(vectors[:5], K, recall=1.0).ids
+        effort: dict[str, Any] = {knob: 10**12}
+        assert docs.search(vectors[:5], K, **effort).ids == exact
+
+
+def test_the_recall_report_leaves_out_questions_with_knobs_of_another_index() -> None:
+    vectors = np.random.default_rng(0).random((300, 8), np.float32)
+    with faissbase.connect(":memory:") as db:
+        docs = db.create_collection("docs", 8, "l2", "HNSW")
+        docs.add(_ids(0, 300), vectors)
+        docs.search(vectors[0], K, nprobe=3)  # no index yet, and no use for it
+        docs.search(vectors[0], K)
+        docs.optimize()
+        report = docs.recall_report()
+        assert (report.n_sampled, report.n_measured) == (2, 1)
 
 
 def test_the_recall_report_measures_real_questions(

@@ -107,6 +107,34 @@ def test_a_leftover_generation_is_removed_at_the_next_open(
     assert not leftover.exists()
 
 
+def _full(*_: object) -> None:
+    raise faissbase.UnavailableError("the disk is full")
+
+
+def test_a_leftover_generation_keeps_nobody_from_reading_on_a_full_disk(
+    db: faissbase.Database, docs: LocalCollection
+) -> None:
+    leftover = _folder(docs) / "vectors.7.f32"
+    leftover.write_bytes(b"half a compaction")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("faissbase.storage.records.WriteTransaction.touch", _full)
+        assert len(_reopened(db)) == N
+        assert leftover.exists()
+    with faissbase.connect(db.path) as again:
+        assert len(again.get_collection("docs")) == N
+    assert not leftover.exists()
+
+
+def test_a_compaction_that_fails_for_want_of_room_gives_back_what_it_took(docs: LocalCollection) -> None:
+    docs.delete([f"r{i}" for i in range(50)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("faissbase.storage.vectors.VectorFile.sync", _full)
+        with pytest.raises(faissbase.UnavailableError, match="full"):
+            docs.optimize()
+    assert len(list(_folder(docs).glob("vectors.*"))) == 1
+    assert docs.optimize().slots_after == N - 50
+
+
 def test_verify_follows_a_compaction_that_comes_between(
     docs: LocalCollection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

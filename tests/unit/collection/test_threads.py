@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import faissbase
+from faissbase.collection import inputs
 from faissbase.collection.collection import LocalCollection
-from faissbase.collection.writer import Alone, Delete
+from faissbase.collection.writer import Alone, Delete, Put, Writer, _ended, _Ticket
 from faissbase.types import Hit, Record
 
 D = 4
@@ -154,6 +156,95 @@ def test_changes_that_wait_share_one_commit_and_keep_their_order(docs: LocalColl
             waiting[3].result()
     found = {record.id: record.vector for record in docs.get(include_vectors=True)}
     assert {id: None if v is None else v.tolist() for id, v in found.items()} == {"d": [4] * 4, "a": [4] * 4}
+
+
+class _Interrupted:
+    """A connection that a Ctrl-C reaches after a statement; once."""
+
+    def __init__(self, connection: Any, statement: str) -> None:
+        self._connection = connection
+        self._statement = statement
+
+    def execute(self, statement: str, *bindings: Any) -> Any:
+        found = self._connection.execute(statement, *bindings)
+        if statement == self._statement:
+            self._statement = ""
+            raise KeyboardInterrupt
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@pytest.mark.parametrize(("statement", "n_stored"), [("BEGIN IMMEDIATE", 1), ("COMMIT", 3)])
+def test_an_interrupt_is_told_as_one_and_the_others_learn_whether_it_came_after_the_commit(
+    docs: LocalCollection, statement: str, n_stored: int
+) -> None:
+    docs.add("first", vector(0, 0))
+    parts = docs._parts()
+    writer, records = parts.writer, parts.store.records
+    leader, other = _Ticket(Put(_rows("leader"))), _Ticket(Put(_rows("other")))
+    assert writer._enter(leader)
+    assert not writer._enter(other)
+    records._writer = _Interrupted(records._writer, statement)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        writer._lead(leader)
+    writer._leave(leader)
+    other.wait()
+    assert (other.error is None) == (n_stored == 3)
+    assert docs.ntotal == n_stored
+    assert docs.add("last", vector(1, 1)) == 1
+
+
+def _rows(id: str) -> inputs.Rows:
+    return inputs.rows_from_input([id], [vector(1, 2)], None, None, D, "l2")
+
+
+@pytest.mark.parametrize("place", ["_next_group", "_commit", "_wake_group", "_hand_on"])
+def test_an_interrupt_anywhere_leaves_a_writer_that_goes_on(
+    docs: LocalCollection, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    run = getattr(Writer, place)
+    has_come: list[str] = []
+
+    def interrupted(*given: Any) -> Any:
+        if not has_come:
+            has_come.append(place)
+            raise KeyboardInterrupt
+        return run(*given)
+
+    monkeypatch.setattr(Writer, place, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        docs.add("a", vector(0, 0))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(docs.upsert, "b", vector(1, 1)).result(60) == 1
+    assert docs.get("b")
+
+
+def test_an_interrupt_waits_for_the_sync_of_vectors() -> None:
+    """Otherwise they would still be written when their slots are somebody else's."""
+
+    class Impatient(Future[None]):
+        def result(self, timeout: float | None = None) -> None:
+            threading.Timer(0.05, self.set_result, [None]).start()
+            raise KeyboardInterrupt
+
+    sync = Impatient()
+    with pytest.raises(KeyboardInterrupt):
+        _ended(sync)
+    assert sync.done()
+
+
+def test_a_read_that_was_interrupted_keeps_no_moment_open(docs: LocalCollection) -> None:
+    docs.add("a", vector(0, 0))
+    records = docs._parts().store.records
+    connection = records._idle[-1]
+    records._idle[-1] = _Interrupted(connection, "BEGIN")  # type: ignore[call-overload]
+    with pytest.raises(KeyboardInterrupt):
+        docs.get("a")
+    assert not any(idle.in_transaction for idle in records._idle)
+    docs.upsert("a", vector(1, 1), [{"n": 2}])
+    assert docs.get("a")[0].metadata == {"n": 2}
 
 
 def test_a_collection_is_reset_while_others_write_and_read(docs: LocalCollection) -> None:

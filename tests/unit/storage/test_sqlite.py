@@ -251,6 +251,13 @@ def test_errors_come_out_as_ours_and_name_the_file(error: apsw.Error, wanted: ty
     assert caught.value.__cause__ is error
 
 
+def test_no_room_for_what_lies_beside_the_file_is_told_as_a_full_disk() -> None:
+    error = apsw.IOError("disk I/O error")
+    vars(error)["extendedresult"] = apsw.SQLITE_IOERR_SHMSIZE
+    with pytest.raises(UnavailableError, match="the disk is full"), sqlite.sqlite_errors(Path("x")):
+        raise error
+
+
 def test_other_errors_pass_through() -> None:
     with pytest.raises(ZeroDivisionError), sqlite.sqlite_errors(Path("x")):
         raise ZeroDivisionError

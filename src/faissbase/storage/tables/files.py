@@ -10,7 +10,7 @@ import itertools
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -99,7 +99,8 @@ class Draft:
     def discard(self) -> None:
         """Remove the temporary file; the target stays as it was."""
         try:
-            self.file.close()
+            with suppress(OSError):  # closing writes what is left, on a disk that may be full
+                self.file.close()
         finally:
             self.temporary.unlink(missing_ok=True)
 

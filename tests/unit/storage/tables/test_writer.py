@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,23 @@ def test_a_full_disk_discards_the_file(tmp_path: Path, monkeypatch: pytest.Monke
     writer.write(rows())
     with pytest.raises(UnavailableError, match=rf"cannot write .*a\.{suffix}: No space left on device"):
         writer.close()
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", WRITABLE)
+def test_a_disk_that_is_full_while_rows_are_written_discards_the_file(tmp_path: Path, suffix: str) -> None:
+    many = rows(30_000, ids=[str(row) for row in range(30_000)], documents=["text"] * 30_000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    message = rf"cannot write .*a\.{suffix}: File too large"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with (
+            pytest.raises(UnavailableError, match=message),
+            open_writer(tmp_path / f"a.{suffix}", dimension=2) as writer,
+        ):
+            writer.write(many)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert names_in(tmp_path) == []
 
 
