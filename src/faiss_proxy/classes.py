@@ -342,8 +342,9 @@ class _Encoder:
                     f"{self._connection.url}: fetch it with .to_local() first"
                 )
             return {"object": handle.number}
-        if isinstance(value, pointers.Pointer):
-            return {"place": self(value.array)}
+        if pointers.is_pointer(value):
+            array = pointers.array_behind(value)
+            return None if array is None else {"place": self(array)}
         made = values.made_of(value)
         if made is not None:
             return {"value": [made[0], *map(self, made[1:])]}

@@ -17,7 +17,7 @@ import numpy as np
 from faiss_proxy import classes, pointers
 from faiss_proxy.classes import Remote
 from faiss_proxy.connection import Connection, RemoteError
-from faiss_proxy.pointers import Memory, Pointer
+from faiss_proxy.pointers import Memory
 from faiss_proxy.settings import active
 from faissbase.dropin.kinds import KINDS
 
@@ -71,8 +71,7 @@ def _configured(
     if name == "omp_set_num_threads":
         connection.n_threads = args[0] if args and type(args[0]) is int else connection.n_threads
     if name == "swig_ptr" and args and isinstance(args[0], np.ndarray):
-        return Pointer(args[0])
-    args = tuple(each.pointer if isinstance(each, Pointer) else each for each in args)
+        return pointers.pointer_to(args[0])
     return local(*args, **kwargs)
 
 

@@ -26,8 +26,15 @@ class Place:
 
 def placed(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments of a class, with the pointer that it is known to want; FAISS refuses any other."""
-    if name != "IndexRefineFlat" or len(args) != 2 or not isinstance(args[1], Place):
+    if name != "IndexRefineFlat" or len(args) != 2 or not isinstance(args[1], Place | frames.Opaque):
         return args
+    if isinstance(args[1], frames.Opaque):
+        if type(args[1]).__name__ != "SwigPyObject":
+            return args
+        raise Refused(
+            "IndexRefineFlat: the array of this pointer is not there any more: have a variable for it, and "
+            "give faiss.swig_ptr(it)"
+        )
     base, array = args[0], args[1].array
     if not isinstance(base, faiss.Index) or array.dtype != np.float32:
         return args

@@ -249,7 +249,12 @@ def test_what_programs_do_by_hand_gives_the_same(modules: tuple[Any, Any], progr
 
 
 def _short_refined(proxy: Any) -> Any:
-    return proxy.IndexRefineFlat(_index(proxy, "PQ4x4"), proxy.swig_ptr(np.zeros((699, _D), np.float32)))
+    xb = np.zeros((699, _D), np.float32)
+    return proxy.IndexRefineFlat(_index(proxy, "PQ4x4"), proxy.swig_ptr(xb))
+
+
+def _refined_by_nothing(proxy: Any) -> Any:
+    return proxy.IndexRefineFlat(_index(proxy, "PQ4x4"), proxy.swig_ptr(np.zeros((700, _D), np.float32)))
 
 
 def _small_matrix(proxy: Any) -> Any:
@@ -268,11 +273,6 @@ def _straight_without(proxy: Any) -> Any:
     return proxy.LinearTransform(_D, _D).set_is_orthonormal()
 
 
-def _explored(proxy: Any) -> Any:
-    x = np.zeros((1, _D), np.float32)
-    return proxy.ParameterSpace().explore(_index(proxy, "Flat"), x, proxy.OneRecallAtRCriterion(1, 1))
-
-
 def _huge_k(proxy: Any) -> Any:
     index = _index(proxy, f"IVF{_NLIST},Flat")
     return proxy.search_with_parameters(index=index, x=np.zeros((1, _D), np.float32), k=2**31)
@@ -283,11 +283,11 @@ def _huge_k(proxy: Any) -> Any:
     [
         (_huge_k, "2,147,483,648"),
         (_short_refined, "699"),
+        (_refined_by_nothing, "not there any more"),
         (_small_matrix, "256 numbers"),
         (_ids_of_a_map, "to_local"),
         (_trained_without, "is_trained"),
         (_straight_without, "no matrix"),
-        (_explored, "to_local"),
     ],
 )
 def test_what_would_lead_outside_of_arrays_is_refused(
