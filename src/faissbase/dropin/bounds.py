@@ -14,7 +14,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import crashes
+from faissbase.dropin import crashes, frames
 from faissbase.dropin.filling import check_straight
 from faissbase.dropin.parts import parts
 from faissbase.dropin.refusals import Refused as Refused
@@ -36,7 +36,10 @@ _WITHOUT_RANGES = (
     faiss.IndexSplitVectors,
     faiss.IndexIVFIndependentQuantizer,
 )
+# From which argument on there may be none.
+_OPTIONAL = {"IndexIVFIndependentQuantizer": 2}
 _WITH_PARAMETERS = "_with_parameters"
+_WHOLE = frozenset(("train", "add", "add_with_ids", "reset"))
 _LISTS = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.InvertedLists)
 
 
@@ -58,6 +61,17 @@ def check_made(name: str, args: Sequence[Any]) -> None:
             raise Refused(f"{name} wants sizes of 1 or more, got {min(sizes)}")
     if args and type(args[0]) is int and args[0] < 0:
         raise Refused(f"{name} of dimension {args[0]}")
+
+
+def without_none(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of which none is None: FAISS takes it for an index, and reads what is not there.
+
+    What stands for it is of no class that FAISS knows, so that FAISS says what it wants.
+    """
+    optional = _OPTIONAL.get(name, len(args))
+    return tuple(
+        frames.opaque("NoneType") if each is None and at < optional else each for at, each in enumerate(args)
+    )
 
 
 def _check_factory(text: str) -> None:
@@ -117,6 +131,8 @@ def check_call(
 
     ``version`` changes with whatever ``thing`` leads to, so that what was found of it once holds for as long.
     """
+    if name in _WHOLE:
+        crashes.check_whole(thing)
     check = _CHECKS.get(name)
     if check is not None:
         try:

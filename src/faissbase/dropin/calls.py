@@ -223,7 +223,7 @@ class Calls:
         with self._changed(call, is_noted=False) as graphs:
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
-            args = filling.placed(call.name, args)
+            args = filling.placed(call.name, bounds.without_none(call.name, args))
             held = Held(the_class(*args, **kwargs), keeps=tuple(each.thing for each in call.held.values()))
             for graph in graphs:
                 held.graph.join(graph)
@@ -235,6 +235,8 @@ class Calls:
         def run() -> Any:
             args, kwargs = call.given()
             method = allowed.method_of(target.thing, call.name)
+            if call.name in allowed.ATTACHING:
+                args = bounds.without_none(call.name, args)
             bounds.check_call(target.thing, call.name, args, kwargs, target.graph.root().version)
             _check_apart(call, target)
             plain = not kwargs and all(type(each) in _MADE_OF_PLAIN for each in args)
@@ -285,6 +287,7 @@ class Calls:
                 if any(graph.named for graph in graphs):
                     _check_room(call, rights)
                 args, kwargs = call.given()
+                args = bounds.without_none(call.name, args)
                 _check_apart(call)
                 if call.name == "copy_array_to_vector":
                     filling.check_filled(next(iter(call.held.values()), None), args[0])
