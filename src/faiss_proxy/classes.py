@@ -16,7 +16,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_proxy import pointers, values
+from faiss_proxy import pointers, pointing, values
 from faiss_proxy.connection import Connection, RemoteError, Transfer, show_progress
 from faiss_proxy.settings import active
 from faissbase.dropin import frames
@@ -279,6 +279,23 @@ def _place(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def _pointed(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that takes places in memory: called with what lies there."""
+    call = _method(name, local)
+
+    @functools.wraps(local)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not pointing.takes(args):
+            return call(self, *args, **kwargs)
+
+        def called(name: str, *given: Any, **more: Any) -> Any:
+            return _called(self._handle.connection, "call", name, self, given, more)
+
+        return pointing.METHODS[name](called, self, *args, **kwargs)
+
+    return method
+
+
 def _called(
     connection: Connection, op: str, name: str, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
@@ -348,6 +365,11 @@ class _Encoder:
         made = values.made_of(value)
         if made is not None:
             return {"value": [made[0], *map(self, made[1:])]}
+        if isinstance(value, faiss.PyCallbackIDSelector):
+            raise RemoteError(
+                "PyCallbackIDSelector calls back into this process, and the index is on a server: use "
+                "IDSelectorBatch or IDSelectorBitmap with the ids, or fetch the index with .to_local()"
+            )
         if hasattr(value, "this") and type(value).__module__.startswith("faiss"):
             raise RemoteError(
                 f"this {type(value).__name__} is in this process, and the index is on a server: "
@@ -410,7 +432,8 @@ def proxy(local: type) -> Any:
         if isinstance(found, property):
             body[name] = _Field(name, found)
         elif isinstance(found, types.FunctionType):
-            body[name] = _place(name, found) if name in _PLACES else _method(name, found)
+            made = _place if name in _PLACES else _pointed if name in pointing.METHODS else _method
+            body[name] = made(name, found)
         elif not callable(found):
             body[name] = found
     return _Meta(local.__name__, bases, body)

@@ -7,13 +7,14 @@ by FAISS's own Python wrappers; methods without one, which take pointers, are le
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import faiss
 
+from faissbase.dropin import pointing
 from faissbase.dropin.bounds import check_effort
-from faissbase.dropin.filling import has_matrix
+from faissbase.dropin.filling import has_all
 from faissbase.dropin.refusals import Refused as Refused
 
 
@@ -31,16 +32,19 @@ MADE = (
     faiss.Clustering1D,
 )
 _VALUES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
-# They open files, call back into Python, or borrow memory that is not theirs.
-_NEVER_MADE = (
-    "OnDiskInvertedLists",
-    "PyCallbackIDSelector",
-    "IDSelectorTranslated",
-    "ReadOnlyInvertedLists",
-    "BlockInvertedLists",
-)
+# Why they are not made from afar, and what is used instead.
+_NEVER_MADE = {
+    "OnDiskInvertedLists": "opens a file of its machine: use ArrayInvertedLists, or merge within "
+    "faiss_proxy.local()",
+    "PyCallbackIDSelector": "calls back into Python",
+    "IDSelectorTranslated": "borrows memory",
+    "ReadOnlyInvertedLists": "is abstract",
+    "BlockInvertedLists": "borrows memory: fetch the index with .to_local()",
+}
 # They make what they are given a part of the object, which does not keep it alive.
-PARTS_BY = _words("add_shard add_replica addIndex add_sub_index prepend_transform replace_vt")
+PARTS_BY = _words(
+    "add_shard add_replica addIndex add_sub_index prepend_transform replace_vt replace_invlists"
+)
 # They move or copy what another object has, and neither leads to the other afterwards.
 MOVING = _words("merge_from merge_into copy_subset_to")
 # What they attach or take over must not be a part of the object itself.
@@ -57,7 +61,7 @@ _PLAIN = _words(
     nb_neighbors cum_nb_neighbors max_level_ is_empty empty compute_cross_product precompute_table
     set_derived_values reset_permutation is_member apply_py check_identical add_sub_index
     set_centroids_norms init_hypercube init_sphere display replace_vt check_consistency construct_rev_map
-    set_is_orthonormal
+    set_is_orthonormal replace_invlists
     """
 )
 # The same, where others of the name take something else.
@@ -92,7 +96,7 @@ _TUNED = _words(
 )
 # They may be set to what they are: another value would lead past the ends of arrays.
 _KEPT = frozenset(("is_trained", "d", "ntotal"))
-OWNED = frozenset(("own_fields", "own_invlists"))
+OWNED = frozenset(("own_fields", "own_invlists", "own_refine_index"))
 FUNCTIONS = _words(
     """
     index_factory index_binary_factory reverse_index_factory downcast_index downcast_IndexBinary
@@ -117,7 +121,8 @@ def made_class(name: str) -> type:
     """The class of that name whose objects may be made here."""
     found = _class(name, MADE)
     if found is None:
-        raise Refused(f"faiss.{name} cannot be made on the server")
+        why = f": it {_NEVER_MADE[name]}" if name in _NEVER_MADE else ""
+        raise Refused(f"faiss.{name} cannot be made on the server{why}")
     return found
 
 
@@ -131,6 +136,8 @@ def value_class(name: str) -> type:
 
 def method_of(thing: Any, name: str) -> Callable[..., Any]:
     """The bound method ``name`` of ``thing``."""
+    if name in pointing.METHODS and hasattr(type(thing), name):
+        return partial(pointing.METHODS[name], thing)
     is_wrapped = not name.endswith("_c") and hasattr(type(thing), f"{name}_c")
     is_plain = name in _PLAIN or isinstance(thing, _PLAIN_OF.get(name, ()))
     if name.startswith("_") or not (is_wrapped or is_plain):
@@ -173,8 +180,8 @@ def set_field(thing: Any, name: str, value: Any) -> None:
             f"{type(thing).__name__}.{name} cannot be set on a server, for it says how memory is laid out: "
             "fetch the index with .to_local(), change it and send it back"
         )
-    is_made = name == "is_trained" and isinstance(thing, faiss.LinearTransform) and has_matrix(thing)
-    if name in _KEPT and value != before and not is_made:
+    is_made = value is True if name == "is_trained" else name == "ntotal" and type(value) is int
+    if name in _KEPT and value != before and not (is_made and has_all(thing, name, value)):
         raise Refused(
             f"{type(thing).__name__}.{name} is {before!r} and cannot be set to {value!r} on a server"
         )

@@ -285,7 +285,7 @@ def _huge_k(proxy: Any) -> Any:
         (_short_refined, "699"),
         (_refined_by_nothing, "not there any more"),
         (_small_matrix, "256 numbers"),
-        (_ids_of_a_map, "to_local"),
+        (_ids_of_a_map, "0 numbers"),
         (_trained_without, "is_trained"),
         (_straight_without, "no matrix"),
     ],
