@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import types
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -165,13 +168,28 @@ class Remote:
     # ---- moving ----------------------------------------------------------------------------------
 
     def fetch(self, path: str | os.PathLike[str] | None = None) -> frames.Array:
-        """The bytes ``uint8[n]`` of the file that FAISS would write of it; at ``path``, if one is given."""
+        """The bytes ``uint8[n]`` of the file that FAISS would write of it; at ``path``, if one is given.
+
+        A file that is there is replaced when all of it has come, and stays as it is if something fails.
+        """
         handle = self._handle
         body = {"op": "fetch", "target": handle.number}
-        allocate: frames.Allocate = np.empty
-        if path is not None:
-            allocate = functools.partial(_mapped, path)
-        found: frames.Array = _sent(handle.connection, body, [], [], is_safe=True, allocate=allocate)
+        found: frames.Array
+        if path is None:
+            found = _sent(handle.connection, body, [], [], is_safe=True)
+            return found
+        target = os.path.realpath(path)
+        part = f"{target}.{uuid.uuid4().hex[:8]}.part"
+        try:
+            allocate = functools.partial(_mapped, part)
+            found = _sent(handle.connection, body, [], [], is_safe=True, allocate=allocate)
+            if os.path.exists(target):
+                shutil.copymode(target, part)
+            os.replace(part, target)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(part)
+            raise
         return found
 
     def to_local(self) -> Any:

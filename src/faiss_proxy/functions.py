@@ -107,8 +107,14 @@ def _written(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if len(args) != 2 or not isinstance(to, str):
         kind.write(thing.to_local(), *args[1:])
         return
-    faiss.FileIOWriter(to)  # opens it, or fails as FAISS does
-    thing.fetch(to)
+    folder = os.path.dirname(os.path.realpath(to))
+    if not os.path.isdir(folder):
+        faiss.FileIOWriter(to)  # fails as FAISS does
+    is_file = os.path.isfile(to) and os.access(to, os.W_OK)
+    if os.access(folder, os.W_OK) and (is_file or not os.path.exists(to)):
+        thing.fetch(to)
+    else:
+        kind.write(thing.to_local(), to)  # fetched first: what is in the file stays if that fails
 
 
 def _read(

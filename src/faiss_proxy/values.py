@@ -106,4 +106,5 @@ def made_of(value: Any) -> tuple[str, list[Any], dict[str, Any], dict[str, Any]]
     args, kwargs = made
     if _is_place(args):
         args = (pointers.numbers_at(args[1], args[0]),)
-    return type(value).__name__, list(args), kwargs, value.__dict__["_fields"]
+    name = next(each.__name__ for each in type(value).__mro__ if "_local" in vars(each))  # not a user's own
+    return name, list(args), kwargs, value.__dict__["_fields"]
