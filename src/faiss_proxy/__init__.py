@@ -22,6 +22,7 @@ from faiss_proxy import swigfaiss as swigfaiss
 from faiss_proxy import values as _values
 from faiss_proxy.classes import to_remote as to_remote
 from faiss_proxy.connection import RemoteError as RemoteError
+from faiss_proxy.counters import cvar as cvar
 from faiss_proxy.kmeans import Kmeans as Kmeans
 from faiss_proxy.names import delete_index as delete_index
 from faiss_proxy.names import list_indexes as list_indexes

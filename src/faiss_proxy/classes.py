@@ -25,6 +25,7 @@ from faiss_proxy.settings import active
 from faissbase.dropin import frames
 from faissbase.dropin.allowed import READING
 from faissbase.dropin.kinds import kind_of
+from faissbase.dropin.places import numbers_of
 
 _PICKLED = (faiss.Index,)
 # Arrays that a method fills for its caller, and where they stand if not named.
@@ -297,6 +298,15 @@ def _place(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def _data(*, is_method: bool) -> Any:
+    """Where the numbers of a vector, or of a graph, lie."""
+
+    def data(self: Any) -> pointers.Memory:
+        return pointers.Memory(self, "data", ())
+
+    return data if is_method else property(data)
+
+
 def _pointed(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
     """A method that takes places in memory: called with what lies there."""
     call = _method(name, local)
@@ -447,7 +457,9 @@ def proxy(local: type) -> Any:
     for name, found in vars(local).items():
         if name.startswith("__") or name in ("this", "thisown"):
             continue
-        if isinstance(found, property):
+        if name == "data" and numbers_of(local.__name__) is not None:
+            body[name] = _data(is_method=not isinstance(found, property))
+        elif isinstance(found, property):
             body[name] = _Field(name, found)
         elif isinstance(found, types.FunctionType):
             made = _place if name in _PLACES else _pointed if name in pointing.METHODS else _method

@@ -10,6 +10,7 @@ import faiss
 import numpy as np
 
 from faissbase.dropin import frames
+from faissbase.dropin.places import numbers_of
 
 # Methods that give a place, and what lies there.
 GIVING = {"get_xb": np.float32, "get_ids": np.int64, "get_codes": np.uint8}
@@ -49,7 +50,7 @@ class Memory:
 
     def __init__(self, thing: Any, name: str, args: tuple[Any, ...]) -> None:
         self._thing, self._name, self._args = thing, name, args
-        self.dtype = np.dtype(GIVING[name])
+        self.dtype = np.dtype(GIVING[name]) if name in GIVING else numbers_of(type(thing).__name__)
 
     def read(self, n_bytes: int) -> frames.Array:
         """A copy ``uint8[n_bytes]`` of what lies there; `RemoteError` where that is more than there is."""

@@ -61,7 +61,7 @@ _PLAIN = _words(
     nb_neighbors cum_nb_neighbors max_level_ is_empty empty compute_cross_product precompute_table
     set_derived_values reset_permutation is_member apply_py check_identical add_sub_index
     set_centroids_norms init_hypercube init_sphere display replace_vt check_consistency construct_rev_map
-    set_is_orthonormal replace_invlists
+    set_is_orthonormal replace_invlists get_final_graph
     """
 )
 # The same, where others of the name take something else.
@@ -72,7 +72,7 @@ READING = _words(
     range_search_preassigned reconstruct reconstruct_n reconstruct_batch assign sa_encode sa_decode
     sa_code_size check_compatible_for_merge get_list_size list_size imbalance_factor size at count
     compute_codes decode apply reverse_transform apply_py nb_neighbors cum_nb_neighbors empty is_member
-    check_consistency
+    check_consistency get_final_graph
     """
 )
 # Fields that steer a search or a training, and lead to nothing outside FAISS's arrays at any value.

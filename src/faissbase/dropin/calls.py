@@ -18,12 +18,14 @@ import numpy as np
 
 from faissbase.dropin import allowed, attaching, bounds, filling, frames, trials, values
 from faissbase.dropin.allowed import Refused
+from faissbase.dropin.counters import counted
 from faissbase.dropin.faults import Gone, fault
 from faissbase.dropin.gathering import Searches
 from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
 from faissbase.dropin.names import Names, NoRoom, check_there
 from faissbase.dropin.parts import parts
+from faissbase.dropin.places import memory_of
 from faissbase.dropin.reading import Reader, written
 from faissbase.dropin.steps import as_steps, numbers, redo
 from faissbase.errors import AccessError, FaissbaseError
@@ -37,7 +39,9 @@ _SHARING = (
     faiss.IndexIVFProductLocalSearchQuantizerFastScan,
 )
 _SPACE_METHODS = frozenset(("set_index_parameter", "set_index_parameters", "initialize"))
-_READ_OPS = frozenset(("hello", "get", "fetch", "memory", "open", "list", "touch", "end", "count", "find"))
+_READ_OPS = frozenset(
+    ("hello", "get", "fetch", "memory", "open", "list", "touch", "end", "count", "find", "stats")
+)
 _UNCHANGED = object()
 _GROWING = ("add", "merge_")
 _RUN = uuid.uuid4().hex[:16]
@@ -157,6 +161,7 @@ class Calls:
             "open": self._open,
             "list": lambda call, rights: self._listed(rights),
             "delete": self._delete,
+            "stats": lambda call, _: counted(call.name, is_reset=call.given()[0] == (True,)),
             "count": self._count,
             "find": self._find,
             "touch": lambda call, _: {
@@ -351,7 +356,7 @@ class Calls:
     def _memory(self, call: _Call, rights: Rights) -> Any:
         with self._unchanged(call):
             args, _ = call.given()
-            return bounds.memory_of(call.target().thing, call.name, args, call.body.get("n_bytes"))
+            return memory_of(call.target().thing, call.name, args, call.body.get("n_bytes"))
 
     def _copy(self, call: _Call, rights: Rights) -> Any:
         """What FAISS's ``copy.copy`` makes: an index read from what it is written as."""

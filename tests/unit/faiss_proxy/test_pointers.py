@@ -57,3 +57,40 @@ def test_an_array_is_not_kept_by_its_pointer() -> None:
     assert pointers.array_behind(pointer) is array
     del array
     assert pointers.array_behind(pointer) is None
+
+
+# ---- of an index on a server ---------------------------------------------------------------------
+
+
+def _vectors(f: Any) -> Any:
+    index = f.IndexPQ(8, 2, 4)
+    index.train(_XB)
+    index.add(_XB)
+    mapped = f.IndexIDMap(f.IndexFlatL2(8))
+    mapped.add_with_ids(_XB, np.arange(50) * 3)
+    codes, centroids, ids = index.codes, index.pq.centroids, mapped.id_map
+    copied = np.zeros(50, np.int64)
+    f.memcpy(f.swig_ptr(copied), ids.data(), copied.nbytes)
+    return copied, *(f.rev_swig_ptr(each.data(), each.size()).copy() for each in (codes, centroids, ids))
+
+
+def _neighbours(f: Any) -> Any:
+    xb = np.random.default_rng(1).random((300, 8), dtype=np.float32)
+    index = f.IndexNSGFlat(8, 16)
+    index.add(xb)
+    tools = __import__(f"{f.__name__}.contrib.inspect_tools", fromlist=["x"])
+    return tools.get_NSG_neighbors(index.nsg), f.IndexNSGFlat(8, 16).nsg.get_final_graph()
+
+
+@pytest.mark.parametrize("program", [_vectors, _neighbours])
+def test_what_data_points_to_is_read_as_a_copy(modules: tuple[Any, Any], program: Any) -> None:
+    here, there = (outcome(lambda f=f: program(f)) for f in modules)  # type: ignore[misc]
+    assert here[0] == "gave"
+    assert here == there
+
+
+def test_nothing_behind_the_data_is_read(modules: tuple[Any, Any]) -> None:
+    f = modules[1]
+    vector = f.IndexPQ(8, 2, 4).pq.centroids
+    with pytest.raises(f.RemoteError, match="there are 512 bytes"):
+        f.rev_swig_ptr(vector.data(), 129)
