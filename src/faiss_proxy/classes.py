@@ -507,7 +507,12 @@ def restored(data: bytes, derived: Any = None) -> Any:
     """An index that was pickled, on the configured server or here; ``derived``: a user's class of it."""
     array, connection = np.frombuffer(data, np.uint8), active()
     if connection is None:
-        return faiss.deserialize_index(array)
+        is_here = derived is not None and issubclass(derived, faiss.Index) and not issubclass(derived, Remote)
+        if not is_here:
+            return faiss.deserialize_index(array)
+        local = derived.__new__(derived)
+        local.__setstate__({"this": data})
+        return local
     made = read(connection, array, "index")
     if derived is None:
         return made

@@ -130,7 +130,12 @@ def _read(
     if kwargs or len(args) > 2 or not (is_plain and os.path.isfile(of) and os.path.getsize(of)):
         return classes.to_remote(local(*args, **kwargs))  # or FAISS says what is wrong with it
     faiss.FileIOReader(of)  # opens it, or fails as FAISS does
-    return classes.read(connection, np.memmap(of, np.uint8, "r"), _READING[name].name)
+    try:
+        return classes.read(connection, np.memmap(of, np.uint8, "r"), _READING[name].name)
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:
+            raise
+        raise RuntimeError(str(error).replace(" in the file:", f" in {of}:")) from None
 
 
 def _is_harmless(flags: int) -> bool:

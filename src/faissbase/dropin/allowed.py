@@ -159,8 +159,8 @@ def field_of(thing: Any, name: str) -> Any:
     return getattr(thing, name)
 
 
-def set_field(thing: Any, name: str, value: Any) -> None:
-    """Set a field that steers FAISS.
+def set_field(thing: Any, name: str, value: Any, *, is_alone: bool = True) -> None:
+    """Set a field that steers FAISS. ``is_alone``: no other index relies on how many vectors there are.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def set_field(thing: Any, name: str, value: Any) -> None:
             f"{type(thing).__name__}.{name} cannot be set on a server, for it says how memory is laid out: "
             "fetch the index with .to_local(), change it and send it back"
         )
-    is_made = value is True if name == "is_trained" else name == "ntotal" and type(value) is int
+    is_made = value is True if name == "is_trained" else name == "ntotal" and is_alone
     if name in _KEPT and value != before and not (is_made and has_all(thing, name, value)):
         raise Refused(
             f"{type(thing).__name__}.{name} is {before!r} and cannot be set to {value!r} on a server"

@@ -293,7 +293,7 @@ class Calls:
                 with _rebuilt(call, target, attaching.owned_field(call.name)) as kept:
                     kept += attaching.attach(target.thing, call.name, value)
                 return
-            allowed.set_field(target.thing, call.name, value)
+            allowed.set_field(target.thing, call.name, value, is_alone=target.is_alone)
             if call.name in allowed.OWNED:
                 target.graph.root().told[int(target.thing.this), call.name] = value
 

@@ -64,7 +64,9 @@ def placed(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
 def has_all(thing: Any, name: str, value: Any) -> bool:
     """Whether a thing has all that it reads when ``is_trained``, or its ``ntotal``, is ``value``."""
     if name == "ntotal":
-        return type(thing) in _FLAT and 0 <= value <= thing.codes.size() // max(1, thing.code_size)
+        is_cached = isinstance(thing, faiss.IndexFlatL2) and thing.cached_l2norms.size()
+        is_flat = type(thing) in _FLAT and not is_cached
+        return is_flat and 0 <= value <= thing.codes.size() // max(1, thing.code_size)
     if isinstance(thing, faiss.LinearTransform):
         return has_matrix(thing)
     if type(thing) is faiss.IndexPQ:
@@ -127,8 +129,8 @@ def check_filled(vector: Held | None, array: Any) -> None:
 
 def _check_codes(owner: Held, n_bytes: int) -> None:
     """Codes are whole, and of an index that nobody else relies on; it holds no more than there are."""
-    index, graph = owner.thing, owner.graph
-    if owner.parent is not None or graph.joined is not None or not graph.is_single or graph.named:
+    index = owner.thing
+    if not owner.is_alone or owner.graph.named:
         raise Refused(_UNFILLED)
     is_cached = isinstance(index, faiss.IndexFlatL2) and index.cached_l2norms.size()
     if n_bytes % index.code_size or is_cached:

@@ -75,6 +75,11 @@ class Held:
     keeps: tuple[Any, ...] = ()
     searches: Searches | None = None
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other index leads to this one."""
+        return self.parent is None and self.graph.joined is None and self.graph.is_single
+
     def steps_from(self, root: Held) -> list[Step] | None:
         """The way here from ``root``; None where there is none that can be told."""
         steps: list[Step] = []

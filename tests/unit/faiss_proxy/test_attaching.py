@@ -159,6 +159,23 @@ def test_a_part_that_does_not_fit_is_refused_and_the_index_stays(
     assert all(map(np.array_equal, before, index.search(_XQ, 3)))
 
 
+def _mapped_later(f: Any) -> None:
+    """More vectors than the map around them has ids for."""
+    flat = f.IndexFlatL2(_D)
+    f.copy_array_to_vector(_XB.view(np.uint8).ravel(), flat.codes)
+    mapped = f.IndexIDMap(flat)
+    flat.ntotal = 400
+    mapped.search(_XQ, 3)
+
+
+def _cached(f: Any) -> None:
+    flat = f.IndexFlatL2(_D)
+    f.copy_array_to_vector(_XB.view(np.uint8).ravel(), flat.codes)
+    flat.ntotal = 9
+    flat.sync_l2norms()
+    flat.ntotal = 400
+
+
 def _graph(f: Any) -> Any:
     index = f.IndexHNSWFlat(_D, 8)
     index.add(_XB)
@@ -170,6 +187,8 @@ def _graph(f: Any) -> Any:
     [
         lambda f: setattr(_flat(f), "ntotal", 401),
         lambda f: setattr(_flat(f), "ntotal", -1),
+        _mapped_later,
+        _cached,
         lambda f: f.copy_array_to_vector(np.zeros(7, np.uint8), _flat(f).codes),
         lambda f: f.copy_array_to_vector(np.zeros(64, np.uint8), f.downcast_index(_graph(f).storage).codes),
         lambda f: f.copy_array_to_vector(np.zeros(8, np.int32), _graph(f).hnsw.levels),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import types
 from typing import Any
 
+import faiss
 import numpy as np
 from tests.conformance.faiss.outcomes import outcome
+
+from faiss_proxy import classes
 
 _XB = np.random.default_rng(0).random((200, 8), dtype=np.float32)
 
@@ -30,3 +34,15 @@ def test_parameters_of_a_derived_class_travel_as_what_they_are(modules: tuple[An
     here, there = (outcome(lambda f=f: _searched(f)) for f in modules)  # type: ignore[misc]
     assert here[0] == "gave"
     assert here == there
+
+
+def test_a_pickled_index_has_its_class_again_where_no_server_is_chosen(modules: tuple[Any, Any]) -> None:
+    """As in a process that was spawned, and in which nothing is configured."""
+    made = types.new_class("Mine", (modules[1].IndexFlatL2,))(8)
+    made.add(_XB)
+    data = made.fetch().tobytes()
+    with modules[1].local():
+        here = types.new_class("Mine", (modules[1].IndexFlatL2,))
+        again = classes.restored(data, here)
+        plain = classes.restored(data)
+    assert (type(again), again.ntotal, type(plain), plain.ntotal) == (here, 200, faiss.IndexFlatL2, 200)

@@ -61,3 +61,11 @@ def test_files_are_written_where_and_as_faiss_writes_them(modules: tuple[Any, An
         )
     assert found[0] == found[1]
     assert found[0][1] == found[0][3]
+
+
+def test_a_damaged_file_is_called_by_its_name(modules: tuple[Any, Any], tmp_path: Path) -> None:
+    f, file = modules[1], tmp_path / "cut.index"
+    f.write_index(_filled(f), str(file))
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(RuntimeError, match=f"read error in {file}: "):
+        f.read_index(str(file))
