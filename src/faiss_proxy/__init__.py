@@ -17,6 +17,7 @@ import faiss as _faiss
 
 from faiss_proxy import classes as _classes
 from faiss_proxy import functions as _functions
+from faiss_proxy import guarded as _guarded
 from faiss_proxy import settings as _settings
 from faiss_proxy import swigfaiss as swigfaiss
 from faiss_proxy import values as _values
@@ -45,8 +46,10 @@ def __getattr__(name: str) -> Any:
     if isinstance(found, types.FunctionType) and not name.startswith("_"):
         found = _functions.placed(name, found)
     elif isinstance(found, type) and found.__module__.startswith("faiss"):
-        if issubclass(found, _allowed.MADE):
+        if issubclass(found, _allowed.MADE) or _classes.is_base(found):
             found = _classes.proxy(found)
+        elif name in _guarded.NAMES:
+            found = _guarded.guarded(found)
         elif _values.is_value(found):
             found = _values.recording(found)
     if not isinstance(found, types.ModuleType):

@@ -239,7 +239,10 @@ class _This:
     def own(self, *_: Any) -> bool:
         return True
 
-    disown = acquire = own
+    def disown(self) -> None:
+        """Nothing is freed here."""
+
+    acquire = disown
 
 
 _THIS = _This()
@@ -418,19 +421,31 @@ def _sent(
     """What the server gives; arrays of the caller's are filled, objects become objects here."""
 
     def decoded(tree: Any, found: list[frames.Array]) -> Any:
-        for ours, theirs in zip(filled, found, strict=False):
-            if ours.flags.writeable:
-                ours[...] = theirs
+        given = [_overwritten(ours, theirs) for ours, theirs in zip(filled, found, strict=False)]
 
         def special(tag: str, content: Any) -> Any:
             if tag == "output":
-                return filled[content]
+                return given[content]
             return wrapped(connection, *content)
 
         return frames.decode(tree, found[len(filled) :], special)
 
     sent = show_progress(f"sending to {connection.url}") if arrays else None
     return connection.call(body, arrays, decoded, is_safe=is_safe, transfer=Transfer(sent, allocate))
+
+
+def _overwritten(ours: frames.Array, theirs: frames.Array) -> frames.Array:
+    """The caller's array, filled: FAISS writes into one that is read-only, too, if it can be written to."""
+    if ours.flags.writeable:
+        ours[...] = theirs
+        return ours
+    try:
+        ours.flags.writeable = True
+    except ValueError:  # memory of somebody else's
+        return theirs
+    ours[...] = theirs
+    ours.flags.writeable = False
+    return ours
 
 
 def wrapped(connection: Connection, number: int, name: str) -> Any:
@@ -467,6 +482,14 @@ def proxy(local: type) -> Any:
         elif not callable(found):
             body[name] = found
     return _Meta(local.__name__, bases, body)
+
+
+@cache
+def is_base(local: type) -> bool:
+    """Whether a class of FAISS's is one that indexes are derived from, beside others."""
+    return any(
+        issubclass(each, local) for each in (faiss.IndexIVF, faiss.IndexShards, faiss.IndexBinaryShards)
+    )
 
 
 @cache

@@ -17,7 +17,7 @@ FAMILIES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters
 _SPACE_METHODS = ("set_index_parameter", "set_index_parameters", "initialize", "explore")
 
 
-class _Meta(type):
+class Alike(type):
     """Whatever is of FAISS's class is of this one, too."""
 
     def __instancecheck__(cls, thing: Any) -> bool:
@@ -62,7 +62,7 @@ def recording(local: type) -> type:
         "__module__": "faiss_proxy",
         **space,
     }
-    return _Meta(local.__name__, (local,), body)
+    return Alike(local.__name__, (local,), body)
 
 
 def _space_method(local: type, name: str) -> Any:

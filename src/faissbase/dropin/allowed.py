@@ -15,6 +15,7 @@ import faiss
 from faissbase.dropin import pointing
 from faissbase.dropin.bounds import check_effort
 from faissbase.dropin.filling import has_all
+from faissbase.dropin.frames import Opaque
 from faissbase.dropin.refusals import Refused as Refused
 
 
@@ -171,6 +172,8 @@ def set_field(thing: Any, name: str, value: Any, *, is_alone: bool = True) -> No
     if isinstance(before, bool | int | float):
         setattr(thing, name, value)  # FAISS says what is wrong with its type
         setattr(thing, name, before)
+    elif isinstance(value, bool | int | float | str | Opaque) and (before is None or hasattr(before, "this")):
+        setattr(thing, name, value)  # FAISS takes no such thing for an object
     if name in OWNED:
         return  # whoever is referred to is kept alive by references, and never freed by its holder
     if type(value) is type(before) and isinstance(value, bool | int | float | str) and value == before:

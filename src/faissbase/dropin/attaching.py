@@ -32,12 +32,12 @@ _QUANTIZED = ("pq", "sq", "refine_pq")
 def is_part(thing: Any, name: str, value: Any) -> bool:
     """Whether a field is a part that can be given another, or settings that travel by value."""
     if name == "clustering_index":
-        return isinstance(thing, _IVF) and (value is None or _is_index(value))
+        return isinstance(thing, _IVF) and (value is None or _is_index(thing, value))
     if name in _QUANTIZED:
         return isinstance(value, faiss.Quantizer)
     if name == "quantizer" and not isinstance(thing, _IVF):
         return False
-    return (name in _OWNED_BY and _is_index(value)) or (
+    return (name in _OWNED_BY and _is_index(thing, value)) or (
         name == "cp" and isinstance(value, faiss.ClusteringParameters)
     )
 
@@ -68,9 +68,12 @@ def attach(thing: Any, name: str, value: Any) -> list[Any]:
     return []
 
 
-def replace_invlists(index: Any, lists: Any, own: Any = False) -> list[Any]:
+def replace_invlists(index: Any, *args: Any, **kwargs: Any) -> list[Any]:
     """``index.replace_invlists``; what has to be kept for as long as the index is there."""
-    lists = faiss.downcast_InvertedLists(lists) if isinstance(lists, faiss.InvertedLists) else lists
+    lists: Any = args[0] if args else kwargs.get("il", ())
+    if lists is not None and not isinstance(lists, faiss.InvertedLists):
+        index.replace_invlists(*args, **kwargs)  # FAISS says what it wants
+    lists = None if lists is None else faiss.downcast_InvertedLists(lists)
     if type(lists) is not faiss.ArrayInvertedLists or isinstance(index, faiss.IndexIVFFastScan):
         raise Refused(
             f"{_kind(index)}.replace_invlists takes ArrayInvertedLists, in an index without FastScan, on a "
@@ -154,8 +157,10 @@ def _check_alike(thing: Any, name: str, value: Any) -> None:
         raise Refused(f"{_kind(thing)}.{name} cannot be another quantizer than of its own sizes")
 
 
-def _is_index(value: Any) -> bool:
-    return isinstance(value, faiss.Index | faiss.IndexBinary)
+def _is_index(thing: Any, value: Any) -> bool:
+    """Whether it is an index of the kind, of floats or of bits, that a part of ``thing`` is."""
+    kind = faiss.IndexBinary if isinstance(thing, faiss.IndexBinary) else faiss.Index
+    return isinstance(value, kind)
 
 
 def _kind(thing: Any) -> str:

@@ -128,10 +128,33 @@ def test_ids_that_change_later_are_seen_where_faiss_sees_them(
     assert all(map(np.array_equal, *found))
 
 
-def test_what_is_of_this_process_refuses_an_object_of_the_servers(modules: tuple[Any, Any]) -> None:
-    for index in (object(), _index(modules[1], "Flat")):
-        with pytest.raises(TypeError):
-            modules[1].Level1Quantizer(index, 4)
+_OF_HERE: list[Any] = [
+    lambda proxy, index: proxy.Level1Quantizer(index, 4),
+    lambda proxy, index: proxy.InvertedListsPtrVector().push_back(index.invlists),
+    lambda proxy, index: proxy.Cloner().clone_Index(index),
+]
+
+
+@pytest.mark.parametrize("program", _OF_HERE)
+def test_what_is_of_this_process_refuses_an_object_of_the_servers(
+    modules: tuple[Any, Any], program: Any
+) -> None:
+    proxy = modules[1]
+    index = _index(proxy, f"IVF{_NLIST},Flat")
+    assert isinstance(index, proxy.Level1Quantizer)
+    with pytest.raises(proxy.RemoteError, match="server"):
+        program(proxy, index)
+
+
+def test_what_is_of_this_process_takes_what_is(modules: tuple[Any, Any]) -> None:
+    found = []
+    for module in modules:
+        with faiss_proxy.local():
+            index = _index(module, f"IVF{_NLIST},Flat")
+            vector = module.InvertedListsPtrVector()
+            vector.push_back(index.invlists)
+            found.append((vector.size(), module.Cloner().clone_Index(index).ntotal))
+    assert found[0] == found[1] == (1, 700)
 
 
 def _rotated(module: Any) -> Any:

@@ -203,6 +203,21 @@ def test_what_would_lead_outside_of_arrays_is_refused(modules: tuple[Any, Any], 
         wrong(modules[1])
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(_put(name, lambda f, _: 3) for name in ("quantizer", "clustering_index", "cp", "invlists")),
+        _put("quantizer", lambda f, _: "flat"),
+        lambda f, index: index.replace_invlists("lists"),
+        lambda f, index: index.replace_invlists(),
+    ],
+)
+def test_what_is_no_part_at_all_is_an_error_of_faiss(modules: tuple[Any, Any], wrong: Any) -> None:
+    here, there = (outcome(lambda f=f: wrong(f, _ivf(f))) for f in modules)  # type: ignore[misc]
+    assert here[:2] == ("raised", "TypeError")
+    assert here == there
+
+
 # ---- names ---------------------------------------------------------------------------------------
 
 
