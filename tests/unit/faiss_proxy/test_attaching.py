@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -234,8 +235,40 @@ def test_a_named_index_has_its_new_parts_again_and_never_what_was_done_to_the_ol
     old.reset()  # it is no part of the index any more
     index.add(_XB[:30])
     wanted = index.search(_XQ, 3)
-    calls = index._handle.connection._calls
-    calls.names.give_up(calls.names.open("kept").graph.root().named["kept"])
-    again = f.open_index("kept")
+    again = _reopened(f, index, "kept")
     assert again.invlists.compute_ntotal() == 30
     assert all(map(np.array_equal, wanted, again.search(_XQ, 3)))
+
+
+def _reopened(f: Any, index: Any, name: str) -> Any:
+    """The index of that name as it is read from its files."""
+    calls = index._handle.connection._calls
+    calls.names.give_up(calls.names.open(name).graph.root().named[name])
+    return f.open_index(name)
+
+
+def test_a_named_index_keeps_what_tools_have_written_into_it(modules: tuple[Any, Any]) -> None:
+    f = modules[1]
+    tools = importlib.import_module("faiss_proxy.contrib.ivf_tools")
+    index = f.index_factory(_D, f"IVF{_NLIST},Flat")
+    index.train(_XB)
+    index.save_as("tools")
+    lists = index.quantizer.assign(_XB, 1).ravel()
+    tools.add_preassigned(index, _XB, lists)
+    tools.sort_invlists_by_size(index)
+    index.cp.niter = 3
+    wanted = index.search(_XQ, 3), f.serialize_index(index)
+    again = _reopened(f, index, "tools")
+    assert all(map(np.array_equal, wanted[0], again.search(_XQ, 3)))
+    assert np.array_equal(wanted[1], f.serialize_index(again))
+
+
+def test_vectors_that_were_filled_are_those_of_a_named_index_again(modules: tuple[Any, Any]) -> None:
+    f = modules[1]
+    mapped = f.IndexIDMap(f.IndexFlatL2(_D))
+    mapped.add_with_ids(_XB, np.arange(400))
+    mapped.save_as("filled")
+    f.copy_array_to_vector(np.arange(400)[::-1].copy(), mapped.id_map)
+    mapped.add_with_ids(_XQ, np.arange(9) + 1000)
+    wanted = mapped.search(_XQ, 3)
+    assert all(map(np.array_equal, wanted, _reopened(f, mapped, "filled").search(_XQ, 3)))
