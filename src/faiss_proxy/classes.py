@@ -7,6 +7,7 @@ an object is called or read on the object there.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import shutil
 import types
@@ -112,6 +113,9 @@ class Remote:
             )
         found = _called(connection, "make", made.__name__, None, args, kwargs)
         object.__setattr__(self, "_handle", found._handle)
+        referenced = _referenced(made.__dict__["_local"], args)
+        if referenced is not None:
+            self.__dict__["referenced_objects"] = referenced
 
     # ---- FAISS's own manners ---------------------------------------------------------------------
 
@@ -231,6 +235,23 @@ class Remote:
         encode = _Encoder(self._handle.connection, arrays)
         body = {"op": "value", "name": name, "value": encode(value), "args": encode(list(args))}
         return _sent(self._handle.connection, body, arrays, [])
+
+
+@cache
+def _kept_by(local: type) -> Any:
+    """Which arguments FAISS's Python keeps of what a class is made of: a number, a slice, or by how many."""
+    initialise = vars(local).get("__init__")
+    if not isinstance(initialise, types.FunctionType):
+        return None
+    return inspect.getclosurevars(initialise).nonlocals.get("parameter_no")
+
+
+def _referenced(local: type, args: tuple[Any, ...]) -> list[Any] | None:
+    """``referenced_objects`` of a new object, as FAISS's Python sets it; None where it does not."""
+    kept = _kept_by(local)
+    if isinstance(kept, dict):
+        return [args[at] for at in kept[len(args)]] if len(args) in kept else None
+    return None if kept is None or not args else [args[kept]]
 
 
 class _This:

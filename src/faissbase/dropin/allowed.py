@@ -183,7 +183,8 @@ def set_field(thing: Any, name: str, value: Any, *, is_alone: bool = True) -> No
             f"{type(thing).__name__}.{name} cannot be set on a server, for it says how memory is laid out: "
             "fetch the index with .to_local(), change it and send it back"
         )
-    is_made = value is True if name == "is_trained" else name == "ntotal" and is_alone
+    is_counted = name == "ntotal" and (is_alone or isinstance(thing, faiss.IndexIVF))  # it has ids of its own
+    is_made = value is True if name == "is_trained" else is_counted
     if name in _KEPT and value != before and not (is_made and has_all(thing, name, value)):
         raise Refused(
             f"{type(thing).__name__}.{name} is {before!r} and cannot be set to {value!r} on a server"

@@ -63,6 +63,9 @@ def placed(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def has_all(thing: Any, name: str, value: Any) -> bool:
     """Whether a thing has all that it reads when ``is_trained``, or its ``ntotal``, is ``value``."""
+    if name == "ntotal" and isinstance(thing, faiss.IndexIVF):
+        is_mapped = thing.direct_map.type != faiss.DirectMap.NoMap
+        return not is_mapped and bool(value == thing.invlists.compute_ntotal())
     if name == "ntotal":
         is_cached = isinstance(thing, faiss.IndexFlatL2) and thing.cached_l2norms.size()
         is_flat = type(thing) in _FLAT and not is_cached

@@ -46,6 +46,19 @@ def _new_lists(f: Any) -> Any:
     return [*found, index.search(_XQ, 3), index.invlists.compute_ntotal()]
 
 
+def _shared_lists(f: Any) -> Any:
+    """The lists of another index, which is let go of."""
+    model, index = _ivf(f), f.IndexIVFFlat(f.IndexFlatL2(_D), _D, _NLIST)
+    index.train(_XB)
+    index.replace_invlists(model.invlists)
+    index.ntotal = model.ntotal
+    found = index.ntotal, index.search(_XQ, 3)
+    index.referenced_objects.append(model)
+    del model
+    gc.collect()
+    return *found, index.search(_XQ, 3)
+
+
 def _cluster_index(f: Any) -> Any:
     index = f.IndexIVFFlat(f.IndexFlatL2(_D), _D, _NLIST)
     helping = f.IndexFlatL2(_D)
@@ -116,12 +129,28 @@ def _filled(f: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "program", [_new_lists, _cluster_index, _settings, _other_inner, _same_quantizers, _filled]
+    "program", [_new_lists, _shared_lists, _cluster_index, _settings, _other_inner, _same_quantizers, _filled]
 )
 def test_a_part_takes_the_place_of_another_as_with_faiss(modules: tuple[Any, Any], program: Any) -> None:
     here, there = (outcome(lambda f=f: program(f)) for f in modules)  # type: ignore[misc]
     assert here[0] == "gave"
     assert here == there
+
+
+def test_what_an_index_was_made_of_is_kept_by_it_as_by_faiss(modules: tuple[Any, Any]) -> None:
+    found = []
+    for f in modules:
+        flat, transform = f.IndexFlatL2(_D), f.PCAMatrix(_D, _D)
+        made = [
+            f.IndexIDMap(flat),
+            f.IndexPreTransform(transform, flat),
+            flat,
+            f.index_factory(_D, "IDMap,Flat"),
+        ]
+        kept = [getattr(each, "referenced_objects", None) for each in made]
+        assert kept[:2] == [[flat], [transform, flat]]
+        found.append([each is None for each in kept])
+    assert found[0] == found[1] == [False, False, True, True]
 
 
 # ---- what does not fit ---------------------------------------------------------------------------
@@ -145,6 +174,7 @@ _UNFIT = {
         f.SliceInvertedLists(index.invlists, 0, 2)
     ),
     "no lists": lambda f, index: index.replace_invlists(None),
+    "more than the lists hold": _put("ntotal", lambda f, _: 401),
 }
 
 
@@ -177,6 +207,12 @@ def _cached(f: Any) -> None:
     flat.ntotal = 400
 
 
+def _clustered(f: Any) -> None:
+    clustering = f.Kmeans(_D, 4, niter=2)
+    clustering.index = f.IndexFlatL2(_D)
+    clustering.train(_XB)
+
+
 def _graph(f: Any) -> Any:
     index = f.IndexHNSWFlat(_D, 8)
     index.add(_XB)
@@ -190,6 +226,7 @@ def _graph(f: Any) -> Any:
         lambda f: setattr(_flat(f), "ntotal", -1),
         _mapped_later,
         _cached,
+        _clustered,
         lambda f: f.copy_array_to_vector(np.zeros(7, np.uint8), _flat(f).codes),
         lambda f: f.copy_array_to_vector(np.zeros(64, np.uint8), f.downcast_index(_graph(f).storage).codes),
         lambda f: f.copy_array_to_vector(np.zeros(8, np.int32), _graph(f).hnsw.levels),
