@@ -17,11 +17,13 @@ import faiss as _faiss
 
 from faiss_proxy import classes as _classes
 from faiss_proxy import functions as _functions
+from faiss_proxy import guarded as _guarded
 from faiss_proxy import settings as _settings
 from faiss_proxy import swigfaiss as swigfaiss
 from faiss_proxy import values as _values
 from faiss_proxy.classes import to_remote as to_remote
 from faiss_proxy.connection import RemoteError as RemoteError
+from faiss_proxy.counters import cvar as cvar
 from faiss_proxy.kmeans import Kmeans as Kmeans
 from faiss_proxy.names import delete_index as delete_index
 from faiss_proxy.names import list_indexes as list_indexes
@@ -44,8 +46,10 @@ def __getattr__(name: str) -> Any:
     if isinstance(found, types.FunctionType) and not name.startswith("_"):
         found = _functions.placed(name, found)
     elif isinstance(found, type) and found.__module__.startswith("faiss"):
-        if issubclass(found, _allowed.MADE):
+        if issubclass(found, _allowed.MADE) or _classes.is_base(found):
             found = _classes.proxy(found)
+        elif name in _guarded.NAMES:
+            found = _guarded.guarded(found)
         elif _values.is_value(found):
             found = _values.recording(found)
     if not isinstance(found, types.ModuleType):

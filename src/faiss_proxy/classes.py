@@ -7,21 +7,26 @@ an object is called or read on the object there.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
+import shutil
 import types
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 import faiss
 import numpy as np
 
-from faiss_proxy import pointers, values
+from faiss_proxy import pointers, pointing, values
 from faiss_proxy.connection import Connection, RemoteError, Transfer, show_progress
 from faiss_proxy.settings import active
 from faissbase.dropin import frames
 from faissbase.dropin.allowed import READING
 from faissbase.dropin.kinds import kind_of
+from faissbase.dropin.places import numbers_of
 
 _PICKLED = (faiss.Index,)
 # Arrays that a method fills for its caller, and where they stand if not named.
@@ -108,6 +113,9 @@ class Remote:
             )
         found = _called(connection, "make", made.__name__, None, args, kwargs)
         object.__setattr__(self, "_handle", found._handle)
+        referenced = _referenced(made.__dict__["_local"], args)
+        if referenced is not None:
+            self.__dict__["referenced_objects"] = referenced
 
     # ---- FAISS's own manners ---------------------------------------------------------------------
 
@@ -165,13 +173,28 @@ class Remote:
     # ---- moving ----------------------------------------------------------------------------------
 
     def fetch(self, path: str | os.PathLike[str] | None = None) -> frames.Array:
-        """The bytes ``uint8[n]`` of the file that FAISS would write of it; at ``path``, if one is given."""
+        """The bytes ``uint8[n]`` of the file that FAISS would write of it; at ``path``, if one is given.
+
+        A file that is there is replaced when all of it has come, and stays as it is if something fails.
+        """
         handle = self._handle
         body = {"op": "fetch", "target": handle.number}
-        allocate: frames.Allocate = np.empty
-        if path is not None:
-            allocate = functools.partial(_mapped, path)
-        found: frames.Array = _sent(handle.connection, body, [], [], is_safe=True, allocate=allocate)
+        found: frames.Array
+        if path is None:
+            found = _sent(handle.connection, body, [], [], is_safe=True)
+            return found
+        target = os.path.realpath(path)
+        part = f"{target}.{uuid.uuid4().hex[:8]}.part"
+        try:
+            allocate = functools.partial(_mapped, part)
+            found = _sent(handle.connection, body, [], [], is_safe=True, allocate=allocate)
+            if os.path.exists(target):
+                shutil.copymode(target, part)
+            os.replace(part, target)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(part)
+            raise
         return found
 
     def to_local(self) -> Any:
@@ -214,13 +237,33 @@ class Remote:
         return _sent(self._handle.connection, body, arrays, [])
 
 
+@cache
+def _kept_by(local: type) -> Any:
+    """Which arguments FAISS's Python keeps of what a class is made of: a number, a slice, or by how many."""
+    initialise = vars(local).get("__init__")
+    if not isinstance(initialise, types.FunctionType):
+        return None
+    return inspect.getclosurevars(initialise).nonlocals.get("parameter_no")
+
+
+def _referenced(local: type, args: tuple[Any, ...]) -> list[Any] | None:
+    """``referenced_objects`` of a new object, as FAISS's Python sets it; None where it does not."""
+    kept = _kept_by(local)
+    if isinstance(kept, dict):
+        return [args[at] for at in kept[len(args)]] if len(args) in kept else None
+    return None if kept is None or not args else [args[kept]]
+
+
 class _This:
     """Stands for SWIG's pointer: who owns an object on the server is the server's business."""
 
     def own(self, *_: Any) -> bool:
         return True
 
-    disown = acquire = own
+    def disown(self) -> None:
+        """Nothing is freed here."""
+
+    acquire = disown
 
 
 _THIS = _This()
@@ -275,6 +318,32 @@ def _place(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
         if name in pointers.GIVING:
             return pointers.Memory(self, name, args)
         return None if isinstance(args[-1], pointers.Memory) else call(self, *args)
+
+    return method
+
+
+def _data(*, is_method: bool) -> Any:
+    """Where the numbers of a vector, or of a graph, lie."""
+
+    def data(self: Any) -> pointers.Memory:
+        return pointers.Memory(self, "data", ())
+
+    return data if is_method else property(data)
+
+
+def _pointed(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that takes places in memory: called with what lies there."""
+    call = _method(name, local)
+
+    @functools.wraps(local)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not pointing.takes(args):
+            return call(self, *args, **kwargs)
+
+        def called(name: str, *given: Any, **more: Any) -> Any:
+            return _called(self._handle.connection, "call", name, self, given, more)
+
+        return pointing.METHODS[name](called, self, *args, **kwargs)
 
     return method
 
@@ -342,11 +411,17 @@ class _Encoder:
                     f"{self._connection.url}: fetch it with .to_local() first"
                 )
             return {"object": handle.number}
-        if isinstance(value, pointers.Pointer):
-            return {"place": self(value.array)}
+        if pointers.is_pointer(value):
+            array = pointers.array_behind(value)
+            return None if array is None else {"place": self(array)}
         made = values.made_of(value)
         if made is not None:
             return {"value": [made[0], *map(self, made[1:])]}
+        if isinstance(value, faiss.PyCallbackIDSelector):
+            raise RemoteError(
+                "PyCallbackIDSelector calls back into this process, and the index is on a server: use "
+                "IDSelectorBatch or IDSelectorBitmap with the ids, or fetch the index with .to_local()"
+            )
         if hasattr(value, "this") and type(value).__module__.startswith("faiss"):
             raise RemoteError(
                 f"this {type(value).__name__} is in this process, and the index is on a server: "
@@ -367,19 +442,31 @@ def _sent(
     """What the server gives; arrays of the caller's are filled, objects become objects here."""
 
     def decoded(tree: Any, found: list[frames.Array]) -> Any:
-        for ours, theirs in zip(filled, found, strict=False):
-            if ours.flags.writeable:
-                ours[...] = theirs
+        given = [_overwritten(ours, theirs) for ours, theirs in zip(filled, found, strict=False)]
 
         def special(tag: str, content: Any) -> Any:
             if tag == "output":
-                return filled[content]
+                return given[content]
             return wrapped(connection, *content)
 
         return frames.decode(tree, found[len(filled) :], special)
 
     sent = show_progress(f"sending to {connection.url}") if arrays else None
     return connection.call(body, arrays, decoded, is_safe=is_safe, transfer=Transfer(sent, allocate))
+
+
+def _overwritten(ours: frames.Array, theirs: frames.Array) -> frames.Array:
+    """The caller's array, filled: FAISS writes into one that is read-only, too, if it can be written to."""
+    if ours.flags.writeable:
+        ours[...] = theirs
+        return ours
+    try:
+        ours.flags.writeable = True
+    except ValueError:  # memory of somebody else's
+        return theirs
+    ours[...] = theirs
+    ours.flags.writeable = False
+    return ours
 
 
 def wrapped(connection: Connection, number: int, name: str) -> Any:
@@ -406,13 +493,24 @@ def proxy(local: type) -> Any:
     for name, found in vars(local).items():
         if name.startswith("__") or name in ("this", "thisown"):
             continue
-        if isinstance(found, property):
+        if name == "data" and numbers_of(local.__name__) is not None:
+            body[name] = _data(is_method=not isinstance(found, property))
+        elif isinstance(found, property):
             body[name] = _Field(name, found)
         elif isinstance(found, types.FunctionType):
-            body[name] = _place(name, found) if name in _PLACES else _method(name, found)
+            made = _place if name in _PLACES else _pointed if name in pointing.METHODS else _method
+            body[name] = made(name, found)
         elif not callable(found):
             body[name] = found
     return _Meta(local.__name__, bases, body)
+
+
+@cache
+def is_base(local: type) -> bool:
+    """Whether a class of FAISS's is one that indexes are derived from, beside others."""
+    return any(
+        issubclass(each, local) for each in (faiss.IndexIVF, faiss.IndexShards, faiss.IndexBinaryShards)
+    )
 
 
 @cache
@@ -453,7 +551,12 @@ def restored(data: bytes, derived: Any = None) -> Any:
     """An index that was pickled, on the configured server or here; ``derived``: a user's class of it."""
     array, connection = np.frombuffer(data, np.uint8), active()
     if connection is None:
-        return faiss.deserialize_index(array)
+        is_here = derived is not None and issubclass(derived, faiss.Index) and not issubclass(derived, Remote)
+        if not is_here:
+            return faiss.deserialize_index(array)
+        local = derived.__new__(derived)
+        local.__setstate__({"this": data})
+        return local
     made = read(connection, array, "index")
     if derived is None:
         return made

@@ -17,7 +17,7 @@ import numpy as np
 from faiss_proxy import classes, pointers
 from faiss_proxy.classes import Remote
 from faiss_proxy.connection import Connection, RemoteError
-from faiss_proxy.pointers import Memory, Pointer
+from faiss_proxy.pointers import Memory
 from faiss_proxy.settings import active
 from faissbase.dropin.kinds import KINDS
 
@@ -71,8 +71,7 @@ def _configured(
     if name == "omp_set_num_threads":
         connection.n_threads = args[0] if args and type(args[0]) is int else connection.n_threads
     if name == "swig_ptr" and args and isinstance(args[0], np.ndarray):
-        return Pointer(args[0])
-    args = tuple(each.pointer if isinstance(each, Pointer) else each for each in args)
+        return pointers.pointer_to(args[0])
     return local(*args, **kwargs)
 
 
@@ -108,8 +107,14 @@ def _written(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     if len(args) != 2 or not isinstance(to, str):
         kind.write(thing.to_local(), *args[1:])
         return
-    faiss.FileIOWriter(to)  # opens it, or fails as FAISS does
-    thing.fetch(to)
+    folder = os.path.dirname(os.path.realpath(to))
+    if not os.path.isdir(folder):
+        faiss.FileIOWriter(to)  # fails as FAISS does
+    is_file = os.path.isfile(to) and os.access(to, os.W_OK)
+    if os.access(folder, os.W_OK) and (is_file or not os.path.exists(to)):
+        thing.fetch(to)
+    else:
+        kind.write(thing.to_local(), to)  # fetched first: what is in the file stays if that fails
 
 
 def _read(
@@ -125,7 +130,12 @@ def _read(
     if kwargs or len(args) > 2 or not (is_plain and os.path.isfile(of) and os.path.getsize(of)):
         return classes.to_remote(local(*args, **kwargs))  # or FAISS says what is wrong with it
     faiss.FileIOReader(of)  # opens it, or fails as FAISS does
-    return classes.read(connection, np.memmap(of, np.uint8, "r"), _READING[name].name)
+    try:
+        return classes.read(connection, np.memmap(of, np.uint8, "r"), _READING[name].name)
+    except RuntimeError as error:
+        if type(error) is not RuntimeError:
+            raise
+        raise RuntimeError(str(error).replace(" in the file:", f" in {of}:")) from None
 
 
 def _is_harmless(flags: int) -> bool:

@@ -34,6 +34,11 @@ class Kmeans(faiss.Kmeans):  # type: ignore[misc]  # faiss has no types for it
 
     def train(self, x: Any, weights: Any = None, init_centroids: Any = None) -> Any:
         """Find the centroids; the final objective."""
+        if isinstance(getattr(self, "index", None), classes.Remote):
+            raise RemoteError(
+                "this Kmeans trains in this process, and its index is on a server: fetch it with "
+                ".to_local(), or train there with Kmeans(..., remote=True)"
+            )
         if self._connection is None:
             return super().train(x, weights, init_centroids)
         x = np.ascontiguousarray(x, dtype="float32")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import weakref
 from typing import Any
 
 import faiss
 import numpy as np
 
 from faissbase.dropin import frames
+from faissbase.dropin.places import numbers_of
 
 # Methods that give a place, and what lies there.
 GIVING = {"get_xb": np.float32, "get_ids": np.int64, "get_codes": np.uint8}
@@ -16,12 +18,31 @@ RELEASING = ("release_ids", "release_codes")
 READING = ("rev_swig_ptr", "memcpy")
 
 
-class Pointer:
-    """What `swig_ptr` gives while a server is configured: a place in memory, and the array that is there."""
+# The arrays that pointers were asked for, by where they lie, as long as their owners have them.
+_known: weakref.WeakValueDictionary[int, frames.Array] = weakref.WeakValueDictionary()
 
-    def __init__(self, array: Any) -> None:
-        self.array = array
-        self.pointer = faiss.swig_ptr(array)
+
+def pointer_to(array: frames.Array) -> Any:
+    """What ``faiss.swig_ptr`` gives: FAISS's own pointer. How many numbers are there is known from now on."""
+    pointer = faiss.swig_ptr(array)
+    _known[int(pointer)] = array
+    return pointer
+
+
+def is_pointer(value: Any) -> bool:
+    """Whether it is a place in the memory of this process."""
+    return type(value).__name__ == "SwigPyObject"
+
+
+def array_behind(pointer: Any) -> frames.Array | None:
+    """The array that a pointer was made of; None where there is none any more, or nobody has told."""
+    return _known.get(int(pointer))
+
+
+def numbers_at(pointer: Any, n: int) -> frames.Array:
+    """The first ``n`` numbers where a pointer leads, as FAISS would read them."""
+    found: frames.Array = faiss.rev_swig_ptr(pointer, n)
+    return found
 
 
 class Memory:
@@ -29,7 +50,7 @@ class Memory:
 
     def __init__(self, thing: Any, name: str, args: tuple[Any, ...]) -> None:
         self._thing, self._name, self._args = thing, name, args
-        self.dtype = np.dtype(GIVING[name])
+        self.dtype = np.dtype(GIVING[name]) if name in GIVING else numbers_of(type(thing).__name__)
 
     def read(self, n_bytes: int) -> frames.Array:
         """A copy ``uint8[n_bytes]`` of what lies there; `RemoteError` where that is more than there is."""
@@ -44,6 +65,5 @@ def read(name: str, *args: Any) -> Any:
         return memory.read(int(n) * memory.dtype.itemsize).view(memory.dtype)
     target, memory, n_bytes = args
     data = memory.read(int(n_bytes))
-    pointer = target.pointer if isinstance(target, Pointer) else target
-    ctypes.memmove(int(pointer), data.ctypes.data, data.nbytes)
+    ctypes.memmove(int(target), data.ctypes.data, data.nbytes)
     return None

@@ -11,4 +11,4 @@ def __getattr__(name: str) -> Any:
     import faiss_proxy
 
     found = getattr(faiss.swigfaiss, name)
-    return getattr(faiss_proxy, name) if isinstance(found, type) else found
+    return getattr(faiss_proxy, name) if isinstance(found, type) or name == "cvar" else found

@@ -11,14 +11,13 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_proxy.connection import RemoteError
-from faiss_proxy.pointers import Pointer
+from faiss_proxy import exploring, pointers
 
 FAMILIES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
 _SPACE_METHODS = ("set_index_parameter", "set_index_parameters", "initialize", "explore")
 
 
-class _Meta(type):
+class Alike(type):
     """Whatever is of FAISS's class is of this one, too."""
 
     def __instancecheck__(cls, thing: Any) -> bool:
@@ -44,7 +43,7 @@ def recording(local: type) -> type:
     set_field: Any = getattr(local, "__setattr__")  # noqa: B009
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        initialise(self, *(_unwrapped(each) for each in args), **kwargs)
+        initialise(self, *args, **kwargs)
         self.__dict__["_made_of"] = (_kept(local, args), kwargs)
         self.__dict__["_fields"] = {}
 
@@ -63,24 +62,20 @@ def recording(local: type) -> type:
         "__module__": "faiss_proxy",
         **space,
     }
-    return _Meta(local.__name__, (local,), body)
+    return Alike(local.__name__, (local,), body)
 
 
 def _space_method(local: type, name: str) -> Any:
-    def method(self: Any, index: Any, *args: Any) -> Any:
+    def method(self: Any, index: Any, *args: Any, **kwargs: Any) -> Any:
         run = getattr(index, "_run_value", None)
         if run is None:
-            return getattr(local, name)(self, index, *args)
+            return getattr(local, name)(self, index, *args, **kwargs)
         if name == "explore":
-            raise RemoteError(
-                "ParameterSpace.explore measures an index of this process: fetch it with .to_local()"
-            )
+            return exploring.explore(self, index, *args, **kwargs)
+        if name == "set_index_parameters" and len(args) == 1 and type(args[0]) is int:
+            return exploring.set_combination(self, index, args[0])
         found = run(self, name, (index, *args))
-        if name != "initialize":
-            return found
-        for parameter, choices in found:
-            faiss.copy_array_to_vector(choices, self.add_range(parameter).values)
-        return None
+        return exploring.add_ranges(self, found) if name == "initialize" else found
 
     return method
 
@@ -89,17 +84,18 @@ def _kept(local: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments, with the ids that FAISS copies copied: what is done to them later does not change it."""
     if local not in (faiss.IDSelectorArray, faiss.IDSelectorBatch):
         return args
-    if len(args) == 2 and isinstance(args[1], Pointer):  # a length, and where it lies
-        ids = args[1].array.reshape(-1)[: args[0]]
-    elif len(args) == 1:
+    if _is_place(args):
+        return (pointers.numbers_at(args[1], args[0]).copy(),) if local is faiss.IDSelectorBatch else args
+    if len(args) == 1:
         ids = np.ascontiguousarray(args[0], np.int64)  # FAISS's own conversion: often it is the array itself
     else:
         return args
     return (ids.copy() if local is faiss.IDSelectorBatch else ids,)
 
 
-def _unwrapped(argument: Any) -> Any:
-    return argument.pointer if isinstance(argument, Pointer) else argument
+def _is_place(args: tuple[Any, ...]) -> bool:
+    """Whether a selector was made of a length, and where it lies."""
+    return len(args) == 2 and type(args[0]) is int and pointers.is_pointer(args[1])
 
 
 def made_of(value: Any) -> tuple[str, list[Any], dict[str, Any], dict[str, Any]] | None:
@@ -108,6 +104,7 @@ def made_of(value: Any) -> tuple[str, list[Any], dict[str, Any], dict[str, Any]]
     if made is None or not isinstance(value, FAMILIES):
         return None
     args, kwargs = made
-    if len(args) == 2 and isinstance(args[1], Pointer):  # a length, and where it lies
-        args = (args[1].array.reshape(-1)[: args[0]],)
-    return type(value).__name__, list(args), kwargs, value.__dict__["_fields"]
+    if _is_place(args):
+        args = (pointers.numbers_at(args[1], args[0]),)
+    name = next(each.__name__ for each in type(value).__mro__ if "_local" in vars(each))  # not a user's own
+    return name, list(args), kwargs, value.__dict__["_fields"]

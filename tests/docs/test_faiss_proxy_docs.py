@@ -55,8 +55,12 @@ def test_every_name_of_the_proxys_own_and_every_variable_is_documented() -> None
         "Any",
         "classes",
         "connection",
+        "counters",
+        "exploring",
         "functions",
+        "guarded",
         "names",
+        "pointing",
         "settings",
         "values",
     }

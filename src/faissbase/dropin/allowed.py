@@ -7,13 +7,15 @@ by FAISS's own Python wrappers; methods without one, which take pointers, are le
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import faiss
 
+from faissbase.dropin import pointing
 from faissbase.dropin.bounds import check_effort
-from faissbase.dropin.filling import has_matrix
+from faissbase.dropin.filling import has_all
+from faissbase.dropin.frames import Opaque
 from faissbase.dropin.refusals import Refused as Refused
 
 
@@ -31,16 +33,19 @@ MADE = (
     faiss.Clustering1D,
 )
 _VALUES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
-# They open files, call back into Python, or borrow memory that is not theirs.
-_NEVER_MADE = (
-    "OnDiskInvertedLists",
-    "PyCallbackIDSelector",
-    "IDSelectorTranslated",
-    "ReadOnlyInvertedLists",
-    "BlockInvertedLists",
-)
+# Why they are not made from afar, and what is used instead.
+_NEVER_MADE = {
+    "OnDiskInvertedLists": "opens a file of its machine: use ArrayInvertedLists, or merge within "
+    "faiss_proxy.local()",
+    "PyCallbackIDSelector": "calls back into Python",
+    "IDSelectorTranslated": "borrows memory",
+    "ReadOnlyInvertedLists": "is abstract",
+    "BlockInvertedLists": "borrows memory: fetch the index with .to_local()",
+}
 # They make what they are given a part of the object, which does not keep it alive.
-PARTS_BY = _words("add_shard add_replica addIndex add_sub_index prepend_transform replace_vt")
+PARTS_BY = _words(
+    "add_shard add_replica addIndex add_sub_index prepend_transform replace_vt replace_invlists"
+)
 # They move or copy what another object has, and neither leads to the other afterwards.
 MOVING = _words("merge_from merge_into copy_subset_to")
 # What they attach or take over must not be a part of the object itself.
@@ -57,7 +62,7 @@ _PLAIN = _words(
     nb_neighbors cum_nb_neighbors max_level_ is_empty empty compute_cross_product precompute_table
     set_derived_values reset_permutation is_member apply_py check_identical add_sub_index
     set_centroids_norms init_hypercube init_sphere display replace_vt check_consistency construct_rev_map
-    set_is_orthonormal
+    set_is_orthonormal replace_invlists get_final_graph
     """
 )
 # The same, where others of the name take something else.
@@ -68,7 +73,7 @@ READING = _words(
     range_search_preassigned reconstruct reconstruct_n reconstruct_batch assign sa_encode sa_decode
     sa_code_size check_compatible_for_merge get_list_size list_size imbalance_factor size at count
     compute_codes decode apply reverse_transform apply_py nb_neighbors cum_nb_neighbors empty is_member
-    check_consistency
+    check_consistency get_final_graph
     """
 )
 # Fields that steer a search or a training, and lead to nothing outside FAISS's arrays at any value.
@@ -92,7 +97,7 @@ _TUNED = _words(
 )
 # They may be set to what they are: another value would lead past the ends of arrays.
 _KEPT = frozenset(("is_trained", "d", "ntotal"))
-OWNED = frozenset(("own_fields", "own_invlists"))
+OWNED = frozenset(("own_fields", "own_invlists", "own_refine_index"))
 FUNCTIONS = _words(
     """
     index_factory index_binary_factory reverse_index_factory downcast_index downcast_IndexBinary
@@ -117,7 +122,8 @@ def made_class(name: str) -> type:
     """The class of that name whose objects may be made here."""
     found = _class(name, MADE)
     if found is None:
-        raise Refused(f"faiss.{name} cannot be made on the server")
+        why = f": it {_NEVER_MADE[name]}" if name in _NEVER_MADE else ""
+        raise Refused(f"faiss.{name} cannot be made on the server{why}")
     return found
 
 
@@ -131,6 +137,8 @@ def value_class(name: str) -> type:
 
 def method_of(thing: Any, name: str) -> Callable[..., Any]:
     """The bound method ``name`` of ``thing``."""
+    if name in pointing.METHODS and hasattr(type(thing), name):
+        return partial(pointing.METHODS[name], thing)
     is_wrapped = not name.endswith("_c") and hasattr(type(thing), f"{name}_c")
     is_plain = name in _PLAIN or isinstance(thing, _PLAIN_OF.get(name, ()))
     if name.startswith("_") or not (is_wrapped or is_plain):
@@ -152,8 +160,8 @@ def field_of(thing: Any, name: str) -> Any:
     return getattr(thing, name)
 
 
-def set_field(thing: Any, name: str, value: Any) -> None:
-    """Set a field that steers FAISS.
+def set_field(thing: Any, name: str, value: Any, *, is_alone: bool = True) -> None:
+    """Set a field that steers FAISS. ``is_alone``: no other index relies on how many vectors there are.
 
     Raises
     ------
@@ -164,6 +172,8 @@ def set_field(thing: Any, name: str, value: Any) -> None:
     if isinstance(before, bool | int | float):
         setattr(thing, name, value)  # FAISS says what is wrong with its type
         setattr(thing, name, before)
+    elif isinstance(value, bool | int | float | str | Opaque) and (before is None or hasattr(before, "this")):
+        setattr(thing, name, value)  # FAISS takes no such thing for an object
     if name in OWNED:
         return  # whoever is referred to is kept alive by references, and never freed by its holder
     if type(value) is type(before) and isinstance(value, bool | int | float | str) and value == before:
@@ -173,8 +183,9 @@ def set_field(thing: Any, name: str, value: Any) -> None:
             f"{type(thing).__name__}.{name} cannot be set on a server, for it says how memory is laid out: "
             "fetch the index with .to_local(), change it and send it back"
         )
-    is_made = name == "is_trained" and isinstance(thing, faiss.LinearTransform) and has_matrix(thing)
-    if name in _KEPT and value != before and not is_made:
+    is_counted = name == "ntotal" and (is_alone or isinstance(thing, faiss.IndexIVF))  # it has ids of its own
+    is_made = value is True if name == "is_trained" else is_counted
+    if name in _KEPT and value != before and not (is_made and has_all(thing, name, value)):
         raise Refused(
             f"{type(thing).__name__}.{name} is {before!r} and cannot be set to {value!r} on a server"
         )

@@ -14,7 +14,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import crashes
+from faissbase.dropin import crashes, frames
 from faissbase.dropin.filling import check_straight
 from faissbase.dropin.parts import parts
 from faissbase.dropin.refusals import Refused as Refused
@@ -36,7 +36,10 @@ _WITHOUT_RANGES = (
     faiss.IndexSplitVectors,
     faiss.IndexIVFIndependentQuantizer,
 )
+# From which argument on there may be none.
+_OPTIONAL = {"IndexIVFIndependentQuantizer": 2}
 _WITH_PARAMETERS = "_with_parameters"
+_WHOLE = frozenset(("train", "add", "add_with_ids", "reset"))
 _LISTS = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.InvertedLists)
 
 
@@ -58,6 +61,17 @@ def check_made(name: str, args: Sequence[Any]) -> None:
             raise Refused(f"{name} wants sizes of 1 or more, got {min(sizes)}")
     if args and type(args[0]) is int and args[0] < 0:
         raise Refused(f"{name} of dimension {args[0]}")
+
+
+def without_none(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments of which none is None: FAISS takes it for an index, and reads what is not there.
+
+    What stands for it is of no class that FAISS knows, so that FAISS says what it wants.
+    """
+    optional = _OPTIONAL.get(name, len(args))
+    return tuple(
+        frames.opaque("NoneType") if each is None and at < optional else each for at, each in enumerate(args)
+    )
 
 
 def _check_factory(text: str) -> None:
@@ -117,6 +131,8 @@ def check_call(
 
     ``version`` changes with whatever ``thing`` leads to, so that what was found of it once holds for as long.
     """
+    if name in _WHOLE:
+        crashes.check_whole(thing)
     check = _CHECKS.get(name)
     if check is not None:
         try:
@@ -183,7 +199,8 @@ def _check_ids(inner: Any, n0: int, n: int) -> None:
             raise Refused(f"{_kind(inner)}: of the ids {n0} to {n0 + n - 1} there are {n_there}")
 
 
-def _list_number(thing: Any, list_no: Any) -> None:
+def check_list(thing: Any, list_no: Any) -> None:
+    """Refuse the number of a list that there is not."""
     if isinstance(thing, _LISTS) and not 0 <= list_no < thing.nlist:
         raise Refused(f"{_kind(thing)}: there are lists 0 to {thing.nlist - 1}, and no {list_no}")
 
@@ -249,41 +266,6 @@ def _rows(thing: Any, x: Any, *_: Any, **__: Any) -> None:
         crashes.check_added(thing, len(x))
 
 
-def memory_of(thing: Any, name: str, args: tuple[Any, ...], n_bytes: Any) -> Any:
-    """A copy ``uint8[n_bytes]`` of what lies where ``get_xb``, ``get_ids`` or ``get_codes`` points to.
-
-    Raises
-    ------
-    Refused
-        There is less than that.
-    """
-    if name == "get_xb" and isinstance(thing, faiss.IndexFlat) and not args:
-        size, itemsize = 4 * thing.ntotal * thing.d, 4
-    elif name in ("get_ids", "get_codes") and isinstance(thing, faiss.InvertedLists) and len(args) == 1:
-        _list_number(thing, args[0])
-        itemsize = 8 if name == "get_ids" else 1
-        size = 8 * thing.list_size(args[0]) if name == "get_ids" else _code_bytes(thing, args[0])
-    else:
-        raise Refused(f"{_kind(thing)}.{name} gives no place that can be read from afar")
-    if type(n_bytes) is not int or not 0 <= n_bytes <= size or n_bytes % itemsize:
-        raise Refused(f"{_kind(thing)}.{name}: there are {size:,} bytes, and {n_bytes!r:.40} were asked for")
-    if not n_bytes:
-        return np.zeros(0, np.uint8)
-    pointer = getattr(thing, name)(*args)
-    found = faiss.rev_swig_ptr(pointer, n_bytes // itemsize).copy().view(np.uint8)
-    if name != "get_xb":
-        getattr(thing, name.replace("get", "release"))(*args, pointer)
-    return found
-
-
-def _code_bytes(lists: Any, list_no: int) -> int:
-    n = int(lists.list_size(list_no))
-    if lists.code_size != faiss.InvertedLists.INVALID_CODE_SIZE:
-        return n * int(lists.code_size)
-    blocks = faiss.downcast_InvertedLists(lists)
-    return -(-n // int(blocks.n_per_block)) * int(blocks.block_size)
-
-
 def _kind(thing: Any) -> str:
     return type(thing).__name__
 
@@ -292,8 +274,8 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "reconstruct": _position,
     "reconstruct_batch": _position,
     "reconstruct_n": _range,
-    "get_list_size": _list_number,
-    "list_size": _list_number,
+    "get_list_size": check_list,
+    "list_size": check_list,
     "nb_neighbors": _level,
     "cum_nb_neighbors": _level,
     "at": _part_number,

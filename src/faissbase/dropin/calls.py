@@ -6,7 +6,8 @@ Knows sessions, names and FAISS; not how a request comes here.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,15 +16,18 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import allowed, bounds, filling, frames, trials, values
+from faissbase.dropin import allowed, attaching, bounds, filling, frames, trials, values
 from faissbase.dropin.allowed import Refused
+from faissbase.dropin.counters import counted
 from faissbase.dropin.faults import Gone, fault
 from faissbase.dropin.gathering import Searches
 from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
 from faissbase.dropin.names import Names, NoRoom, check_there
 from faissbase.dropin.parts import parts
+from faissbase.dropin.places import memory_of
 from faissbase.dropin.reading import Reader, written
+from faissbase.dropin.steps import as_steps, numbers, redo
 from faissbase.errors import AccessError, FaissbaseError
 
 _CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range", "copy_array_to_vector"))
@@ -35,7 +39,9 @@ _SHARING = (
     faiss.IndexIVFProductLocalSearchQuantizerFastScan,
 )
 _SPACE_METHODS = frozenset(("set_index_parameter", "set_index_parameters", "initialize"))
-_READ_OPS = frozenset(("hello", "get", "fetch", "memory", "open", "list", "touch", "end", "count", "find"))
+_READ_OPS = frozenset(
+    ("hello", "get", "fetch", "memory", "open", "list", "touch", "end", "count", "find", "stats")
+)
 _UNCHANGED = object()
 _GROWING = ("add", "merge_")
 _RUN = uuid.uuid4().hex[:16]
@@ -115,6 +121,12 @@ class _Call:
     def target(self) -> Held:
         return self.held[self.body["target"]]
 
+    def things(self, *, but: Held | None = None) -> Iterable[Any]:
+        """All that takes part, and what it must not outlive."""
+        for each in self.held.values():
+            if each is not but:
+                yield from (each.thing, *each.keeps)
+
     def given(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args, kwargs = (
             self.decoded(self.body.get("args", [])),
@@ -130,7 +142,7 @@ class Calls:
 
     def __init__(self, folder: Path, lease_s: float, reader: Reader) -> None:
         self.sessions = Sessions(lease_s)
-        self.names = Names(folder, _redo)
+        self.names = Names(folder, redo)
         self._folder = folder
         self._reader = reader
         self._ops: dict[str, Callable[[_Call, Rights], Any]] = {
@@ -149,6 +161,7 @@ class Calls:
             "open": self._open,
             "list": lambda call, rights: self._listed(rights),
             "delete": self._delete,
+            "stats": lambda call, _: counted(call.name, is_reset=call.given()[0] == (True,)),
             "count": self._count,
             "find": self._find,
             "touch": lambda call, _: {
@@ -179,9 +192,9 @@ class Calls:
         self, op: str, body: Any, arrays: list[frames.Array], session: Session, rights: Rights
     ) -> tuple[Any, list[frames.Array]]:
         try:
-            numbers = set(_numbers(body.get("args"))) | set(_numbers(body.get("kwargs")))
-            numbers |= set(_numbers(body.get("value"))) | ({body["target"]} if "target" in body else set())
-            held = {number: _found(session, number) for number in numbers}
+            wanted = set(numbers(body.get("args"))) | set(numbers(body.get("kwargs")))
+            wanted |= set(numbers(body.get("value"))) | ({body["target"]} if "target" in body else set())
+            held = {number: _found(session, number) for number in wanted}
             call = _Call(op, str(body.get("name", "")), body, arrays, session, held, [])
             found: list[frames.Array] = []
             result = self._ops[op](call, rights)
@@ -223,8 +236,8 @@ class Calls:
         with self._changed(call, is_noted=False) as graphs:
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
-            args = filling.placed(call.name, args)
-            held = Held(the_class(*args, **kwargs), keeps=tuple(each.thing for each in call.held.values()))
+            args = filling.placed(call.name, bounds.without_none(call.name, args))
+            held = Held(the_class(*args, **kwargs), keeps=tuple(call.things()))
             for graph in graphs:
                 held.graph.join(graph)
         return held
@@ -235,6 +248,8 @@ class Calls:
         def run() -> Any:
             args, kwargs = call.given()
             method = allowed.method_of(target.thing, call.name)
+            if call.name in allowed.ATTACHING:
+                args = bounds.without_none(call.name, args)
             bounds.check_call(target.thing, call.name, args, kwargs, target.graph.root().version)
             _check_apart(call, target)
             plain = not kwargs and all(type(each) in _MADE_OF_PLAIN for each in args)
@@ -250,11 +265,13 @@ class Calls:
         with self._changed(call) as graphs:
             if any(graph.named for graph in graphs):
                 _check_room(call, rights)
+            if call.name == "replace_invlists":
+                return self._replaced(call, target)
             result = run()
             for graph in graphs[1:] if call.name not in allowed.MOVING else ():
                 graphs[0].join(graph)
             if call.name in allowed.PARTS_BY:
-                target.graph.root().kept += [each.thing for each in call.held.values() if each is not target]
+                target.graph.root().kept += call.things(but=target)
             return result
 
     def _get(self, call: _Call, rights: Rights) -> Any:
@@ -266,11 +283,28 @@ class Calls:
             return _part(target, ("get", call.name), found)
 
     def _set(self, call: _Call, rights: Rights) -> Any:
-        with self._changed(call, is_synced=False):
+        with self._changed(call, is_noted=call.name not in attaching.PASSING, is_synced=False):
             target, value = call.target(), call.decoded(call.body["value"])
-            allowed.set_field(target.thing, call.name, value)
+            if attaching.is_part(target.thing, call.name, value):
+                allowed.field_of(target.thing, call.name)
+                if call.name in attaching.COPIED:
+                    attaching.copy_into(target.thing, call.name, value)
+                    return
+                with _rebuilt(call, target, attaching.owned_field(call.name)) as kept:
+                    kept += attaching.attach(target.thing, call.name, value)
+                return
+            allowed.set_field(target.thing, call.name, value, is_alone=target.is_alone)
             if call.name in allowed.OWNED:
                 target.graph.root().told[int(target.thing.this), call.name] = value
+
+    def _replaced(self, call: _Call, target: Held) -> None:
+        """Give an index other inverted lists. Who owns them is told as asked for, and is nobody."""
+        args, kwargs = call.given()
+        allowed.method_of(target.thing, call.name)
+        with _rebuilt(call, target, "own_invlists") as kept:
+            kept += attaching.replace_invlists(target.thing, *args, **kwargs)
+        owner = (args[1:] or [kwargs.get("own", False)])[0]
+        target.graph.root().told[int(target.thing.this), "own_invlists"] = bool(owner)
 
     def _function(self, call: _Call, rights: Rights) -> Any:
         if call.name == "Kmeans":
@@ -285,6 +319,7 @@ class Calls:
                 if any(graph.named for graph in graphs):
                     _check_room(call, rights)
                 args, kwargs = call.given()
+                args = bounds.without_none(call.name, args)
                 _check_apart(call)
                 if call.name == "copy_array_to_vector":
                     filling.check_filled(next(iter(call.held.values()), None), args[0])
@@ -321,7 +356,7 @@ class Calls:
     def _memory(self, call: _Call, rights: Rights) -> Any:
         with self._unchanged(call):
             args, _ = call.given()
-            return bounds.memory_of(call.target().thing, call.name, args, call.body.get("n_bytes"))
+            return memory_of(call.target().thing, call.name, args, call.body.get("n_bytes"))
 
     def _copy(self, call: _Call, rights: Rights) -> Any:
         """What FAISS's ``copy.copy`` makes: an index read from what it is written as."""
@@ -417,7 +452,7 @@ class _Locked:
         assert self._names is not None
         # Training again may lead elsewhere, and takes long.
         is_kept = is_whole and not self._call.name.startswith("train")
-        body = _as_steps(self._call, named.held) if is_kept else None
+        body = as_steps(self._call.body, self._call.held, named.held) if is_kept else None
         try:
             if body is None:
                 named.checkpoint()
@@ -426,6 +461,20 @@ class _Locked:
         except FaissbaseError:
             self._names.give_up(named)
             raise
+
+
+@contextmanager
+def _rebuilt(call: _Call, target: Held, owned: str | None) -> Iterator[list[Any]]:
+    """While a part of ``target`` takes the place of another: what is put into the list is kept with them."""
+    root = target.graph.root()
+    told = (int(target.thing.this), owned) if owned is not None else None
+    if told is not None:
+        root.told.setdefault((told[0], str(owned)), getattr(target.thing, str(owned)))
+    yield root.kept
+    root.kept += call.things(but=target)
+    root.is_rebuilt, target.searches = True, None
+    for each in call.held.values():
+        root.join(each.graph)
 
 
 def _applied(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -450,7 +499,7 @@ def _check_room(call: _Call, rights: Rights) -> None:
     """Refuse to let a named index grow beyond what its tenant may hold; what makes it smaller goes on."""
     if rights.room_bytes is None or not call.name.startswith(_GROWING):
         return
-    others = (call.held[number] for number in _numbers(call.body.get("args")))
+    others = (call.held[number] for number in numbers(call.body.get("args")))
     n_bytes = sum(array.nbytes for array in call.arrays) + sum(map(_size_of, others))
     if n_bytes > rights.room_bytes:
         raise NoRoom(
@@ -498,7 +547,7 @@ def _checked(body: dict[str, Any]) -> tuple[str, str]:
 def _check_apart(call: _Call, *targets: Held) -> None:
     """Refuse to make an object a part of itself: FAISS would go round for ever, or lose what it merges."""
     if call.name in allowed.ATTACHING:
-        others = [call.held[each] for each in _numbers([call.body.get("args"), call.body.get("kwargs")])]
+        others = [call.held[each] for each in numbers([call.body.get("args"), call.body.get("kwargs")])]
         graphs = [each.graph.root() for each in (*targets, *dict.fromkeys(others))]
         twice = len(others) > len(set(others))
         if twice or any(graph in graphs[:at] for at, graph in enumerate(graphs)):
@@ -526,73 +575,3 @@ def _part(parent: Held, step: Step | None, result: Any) -> Any:
     if not _is_object(result):
         return result
     return Held(result, parent.graph, parent, step, (parent.thing, *parent.keeps))
-
-
-def _numbers(tree: Any) -> Iterable[int]:
-    """The objects that a request names, wherever in it."""
-    if isinstance(tree, list):
-        for each in tree:
-            yield from _numbers(each)
-    elif isinstance(tree, dict):
-        for tag, content in tree.items():
-            if tag == "object":
-                yield content
-            else:
-                yield from _numbers(content)
-
-
-def _as_steps(call: _Call, root: Held) -> dict[str, Any] | None:
-    """The request with its objects told by the way to them from ``root``; None where there is none."""
-    ways = {number: held.steps_from(root) for number, held in call.held.items()}
-    if any(way is None for way in ways.values()):
-        return None
-
-    def told(tree: Any) -> Any:
-        if isinstance(tree, list):
-            return [told(each) for each in tree]
-        if isinstance(tree, dict):
-            return {tag: ways[it] if tag == "object" else told(it) for tag, it in tree.items()}
-        return tree
-
-    kept: dict[str, Any] = {"op": call.op, "name": call.name}
-    kept |= {key: told(call.body[key]) for key in ("args", "kwargs", "value") if key in call.body}
-    return kept | ({"target": ways[call.body["target"]]} if "target" in call.body else {})
-
-
-def _redo(root: Held, body: Any, arrays: list[frames.Array]) -> None:
-    """Do a call of a journal again, which FAISS has not refused then."""
-
-    def special(tag: str, content: Any) -> Any:
-        if tag == "object":
-            return _walked(root.thing, content)
-        if tag == "value":
-            return values.build(content, decoded)
-        return filling.output(*content)
-
-    def decoded(tree: Any) -> Any:
-        return frames.decode(tree, arrays, special)
-
-    args, kwargs = decoded(body.get("args", [])), decoded(body.get("kwargs", {"dict": []}))
-    name = body["name"]
-    if body["op"] == "set":
-        allowed.set_field(_walked(root.thing, body["target"]), name, decoded(body["value"]))
-    elif body["op"] == "call":
-        thing = _walked(root.thing, body["target"])
-        trials.done(thing, name, allowed.method_of(thing, name), args, kwargs)
-    elif body["op"] == "value":
-        getattr(decoded(body["value"]), name)(*args, **kwargs)
-    elif body["op"] == "function":
-        getattr(faiss, name)(*args, **kwargs)
-
-
-def _walked(thing: Any, steps: list[Any]) -> Any:
-    for kind, name, *args in steps:
-        before = thing
-        if kind == "get":
-            thing = allowed.field_of(thing, name)
-        elif kind == "call":
-            thing = allowed.method_of(thing, name)(*args)
-        else:
-            thing = getattr(faiss, name)(thing)
-        thing.__dict__["_part_of"] = before  # what it lies in must not go before it
-    return thing

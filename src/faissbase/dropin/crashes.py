@@ -40,8 +40,26 @@ def check_search(thing: Any, k: int, params: Any) -> None:
         _check_range(inner, given(inner_params, "sel"))
 
 
+def check_whole(thing: Any) -> None:
+    """Refuse to work with an index that was made of nothing, as FAISS does before it reads one."""
+    for inner in parts(thing):
+        _check_made(inner)
+
+
+def _check_made(index: Any) -> None:
+    is_hollow = (
+        (isinstance(index, faiss.IndexPQ) and not index.d)
+        or (isinstance(index, faiss.IndexBinaryHNSW) and index.storage is None)
+        or (isinstance(index, faiss.IndexIVFIndependentQuantizer) and index.quantizer is None)
+    )
+    if is_hollow:
+        raise Refused(f"this {_kind(index)} was made of nothing, and ends FAISS's process: give it its parts")
+
+
 def _check_searched(index: Any, k: int) -> None:
     """Refuse what an index does not survive although it is asked for no more than FAISS allows."""
+    if isinstance(index, faiss.IndexShards | faiss.IndexBinaryShards) and not index.count():
+        raise Refused(f"searching an {_kind(index)} without shards ends FAISS's process: add_shard first")
     _check_trained(index)
     if isinstance(index, faiss.IndexFastScan) and not index.ntotal and index.ntotal2:
         raise Refused(f"searching an {_kind(index)} after its reset ends FAISS's process: add to it first")

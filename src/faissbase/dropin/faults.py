@@ -16,7 +16,7 @@ class Gone(RuntimeError):
     def __init__(self) -> None:
         super().__init__(
             "the server does not have this object any more: it was restarted, or had not heard from this "
-            "process for longer than its lease"
+            "process for longer than its lease; make or read it again, open_index gives what has a name"
         )
 
 

@@ -37,6 +37,12 @@ class Opaque:
     """Something that does not travel: FAISS is to refuse it as it would refuse the thing itself."""
 
 
+def opaque(name: str) -> Opaque:
+    """Something that does not travel, by the name of its class, which FAISS may show."""
+    made: Opaque = type(name, (Opaque,), {})()
+    return made
+
+
 def _nothing_special(_: object) -> Any:
     return None
 
@@ -135,7 +141,7 @@ def _cells(content: Any, arrays: Sequence[Array], special: Callable[[str, Any], 
 
 
 def _opaque(name: Any, *_: Any) -> Any:
-    return type(str(name), (Opaque,), {})()
+    return opaque(str(name))
 
 
 _DECODERS: dict[str, Callable[[Any, Sequence[Array], Callable[[str, Any], Any]], Any]] = {

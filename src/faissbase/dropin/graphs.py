@@ -36,6 +36,8 @@ class Graph:
         self.joined: Graph | None = None
         self.named: dict[str, Named] = {}
         self.kept: list[Any] = []  # what was made a part of something, for FAISS does not keep it
+        self.is_single = True  # whether no other index shares its memory
+        self.is_rebuilt = False  # whether parts have taken the place of others
         self.told: dict[tuple[int, str], Any] = {}  # fields of objects that were set for their readers alone
         self.change()
 
@@ -54,9 +56,11 @@ class Graph:
         root, other_root = self.root(), other.root()
         if root is not other_root:
             other_root.joined = root
+            root.is_single = False
             root.named |= other_root.named
             root.kept += other_root.kept
             root.told |= other_root.told
+            root.is_rebuilt = root.is_rebuilt or other_root.is_rebuilt
             root.change()
 
 
@@ -70,6 +74,11 @@ class Held:
     step: Step | None = None
     keeps: tuple[Any, ...] = ()
     searches: Searches | None = None
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other index leads to this one."""
+        return self.parent is None and self.graph.joined is None and self.graph.is_single
 
     def steps_from(self, root: Held) -> list[Step] | None:
         """The way here from ``root``; None where there is none that can be told."""

@@ -25,7 +25,7 @@ def parts(thing: Any) -> Iterator[Any]:
     for field in _fields(type(thing).__name__):
         inner = getattr(thing, field)
         if inner is not None:
-            yield from parts(_downcast(inner))
+            yield from parts(downcast(inner))
     for inner in _several(thing):
         yield from parts(inner)
 
@@ -35,7 +35,7 @@ def searched(thing: Any, k: int, params: Any) -> Iterator[tuple[Any, int, Any]]:
     yield thing, k, params
     for inner, inner_k, inner_params in _handed_on(thing, k, params):
         if inner is not None:
-            yield from searched(_downcast(inner), inner_k, inner_params)
+            yield from searched(downcast(inner), inner_k, inner_params)
 
 
 def given(params: Any, name: str) -> Any:
@@ -71,9 +71,10 @@ def _fields(name: str) -> tuple[str, ...]:
 def _several(thing: Any) -> Iterator[Any]:
     if isinstance(thing, _SEVERAL):
         for i in range(thing.count()):
-            yield _downcast(thing.at(i))
+            yield downcast(thing.at(i))
 
 
-def _downcast(index: Any) -> Any:
+def downcast(index: Any) -> Any:
+    """An index by its own class."""
     binary = isinstance(index, faiss.IndexBinary)
     return faiss.downcast_IndexBinary(index) if binary else faiss.downcast_index(index)

@@ -57,9 +57,12 @@ local vectors, and all other functions that are given arrays: they are FAISS's o
 
 ## Not on a server
 
-* Raw pointers and methods that take them: use `.to_local()`. `get_xb`, `get_ids` and `get_codes` are read by
-  `rev_swig_ptr` and `memcpy`, as copies.
-* Sizes (`d`, `ntotal`, `nlist`, `code_size`): they say how memory is laid out and can be read, not set.
+* Raw pointers and methods that take them: use `.to_local()`. `get_xb`, `get_ids`, `get_codes` and `data` of a
+  vector are read by `rev_swig_ptr` and `memcpy`, as copies; `train_c`, `add_c`, `add_with_ids_c`, `add_core`,
+  `search_c`, `range_search_c`, `range_search_preassigned_c` and `permute_invlists` take your own pointers.
+* Sizes (`d`, `ntotal`, `nlist`, `code_size`): they say how memory is laid out and can be read, not set; but
+  for the `ntotal` of a flat index whose `codes` were filled.
+* A part that does not fit (a quantizer with another number of lists, inverted lists of other codes).
 * `OnDiskInvertedLists`, `PyCallbackIDSelector`: they open files or call back into Python.
 * `repr` of an object says at which server it is, and not where in memory.
 """

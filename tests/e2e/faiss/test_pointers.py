@@ -128,10 +128,33 @@ def test_ids_that_change_later_are_seen_where_faiss_sees_them(
     assert all(map(np.array_equal, *found))
 
 
-def test_what_is_of_this_process_refuses_an_object_of_the_servers(modules: tuple[Any, Any]) -> None:
-    for index in (object(), _index(modules[1], "Flat")):
-        with pytest.raises(TypeError):
-            modules[1].Level1Quantizer(index, 4)
+_OF_HERE: list[Any] = [
+    lambda proxy, index: proxy.Level1Quantizer(index, 4),
+    lambda proxy, index: proxy.InvertedListsPtrVector().push_back(index.invlists),
+    lambda proxy, index: proxy.Cloner().clone_Index(index),
+]
+
+
+@pytest.mark.parametrize("program", _OF_HERE)
+def test_what_is_of_this_process_refuses_an_object_of_the_servers(
+    modules: tuple[Any, Any], program: Any
+) -> None:
+    proxy = modules[1]
+    index = _index(proxy, f"IVF{_NLIST},Flat")
+    assert isinstance(index, proxy.Level1Quantizer)
+    with pytest.raises(proxy.RemoteError, match="server"):
+        program(proxy, index)
+
+
+def test_what_is_of_this_process_takes_what_is(modules: tuple[Any, Any]) -> None:
+    found = []
+    for module in modules:
+        with faiss_proxy.local():
+            index = _index(module, f"IVF{_NLIST},Flat")
+            vector = module.InvertedListsPtrVector()
+            vector.push_back(index.invlists)
+            found.append((vector.size(), module.Cloner().clone_Index(index).ntotal))
+    assert found[0] == found[1] == (1, 700)
 
 
 def _rotated(module: Any) -> Any:
@@ -249,7 +272,12 @@ def test_what_programs_do_by_hand_gives_the_same(modules: tuple[Any, Any], progr
 
 
 def _short_refined(proxy: Any) -> Any:
-    return proxy.IndexRefineFlat(_index(proxy, "PQ4x4"), proxy.swig_ptr(np.zeros((699, _D), np.float32)))
+    xb = np.zeros((699, _D), np.float32)
+    return proxy.IndexRefineFlat(_index(proxy, "PQ4x4"), proxy.swig_ptr(xb))
+
+
+def _refined_by_nothing(proxy: Any) -> Any:
+    return proxy.IndexRefineFlat(_index(proxy, "PQ4x4"), proxy.swig_ptr(np.zeros((700, _D), np.float32)))
 
 
 def _small_matrix(proxy: Any) -> Any:
@@ -268,11 +296,6 @@ def _straight_without(proxy: Any) -> Any:
     return proxy.LinearTransform(_D, _D).set_is_orthonormal()
 
 
-def _explored(proxy: Any) -> Any:
-    x = np.zeros((1, _D), np.float32)
-    return proxy.ParameterSpace().explore(_index(proxy, "Flat"), x, proxy.OneRecallAtRCriterion(1, 1))
-
-
 def _huge_k(proxy: Any) -> Any:
     index = _index(proxy, f"IVF{_NLIST},Flat")
     return proxy.search_with_parameters(index=index, x=np.zeros((1, _D), np.float32), k=2**31)
@@ -283,11 +306,11 @@ def _huge_k(proxy: Any) -> Any:
     [
         (_huge_k, "2,147,483,648"),
         (_short_refined, "699"),
+        (_refined_by_nothing, "not there any more"),
         (_small_matrix, "256 numbers"),
-        (_ids_of_a_map, "to_local"),
+        (_ids_of_a_map, "0 numbers"),
         (_trained_without, "is_trained"),
         (_straight_without, "no matrix"),
-        (_explored, "to_local"),
     ],
 )
 def test_what_would_lead_outside_of_arrays_is_refused(
