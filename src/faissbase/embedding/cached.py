@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from xxhash import xxh3_128_digest
 
-from faissbase.embedding.embedder import Embedder, EmbedderSource, as_embedder, check_texts
+from faissbase.embedding.embedder import Checked, Embedder, EmbedderSource, as_embedder, check_texts
 from faissbase.errors import CorruptionError, InvalidInputError, NotReadyError, UnavailableError
 from faissbase.types import Float32
 
@@ -27,7 +27,7 @@ _BUSY_S = 10.0
 _ASKED_AT_ONCE = 500
 
 
-class CachedEmbedder:
+class CachedEmbedder(Checked):
     """An embedder that asks another one only for texts that it has not seen. Safe to share between threads.
 
     Parameters
