@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import ColumnElement, delete, or_, select
 from sqlalchemy.orm import Session
 
 from faissbase.errors import ConflictError, NotFoundError
@@ -124,7 +124,7 @@ class Changes:
             Memory.id.in_(list(near)),
             Memory.active,
             Memory.conversation_id == self._conversation_id,
-            *(getattr(Memory, name).is_not_distinct_from(getattr(memory, name)) for name in _OWNERS),
+            *owned_by(Memory, memory),
         )
         others = set(self._session.scalars(select(Memory.id).where(*is_free))) - {memory.id}
         nearest = sorted(others, key=lambda other: (-near[other], other))
@@ -176,7 +176,10 @@ class Changes:
         )
 
 
-_OWNERS = ("user_id", "agent_id")
+def owned_by(table: type[Memory], owner: Scope | Memory) -> list[ColumnElement[bool]]:
+    """The conditions that a row has the same user and agent, or the same lack of them."""
+    names = ("user_id", "agent_id")
+    return [getattr(table, name).is_not_distinct_from(getattr(owner, name)) for name in names]
 
 
 def memory_of(session: Session, memory_id: object, conversation_id: str | None = None) -> Memory:

@@ -22,7 +22,7 @@ from faissbase.embedding import Embedder, EmbedderSource, HashedEmbedder, as_emb
 from faissbase.errors import InvalidInputError, NotReadyError, UnavailableError
 from faissbase.memory import databases, replicas
 from faissbase.memory.changes import Changes, New, active_memory_of, memory_of
-from faissbase.memory.learning import NOT_TALK, Learner, entry_of, last_summary
+from faissbase.memory.learning import NOT_TALK, Learner, entry_of, last_summary, scope_of
 from faissbase.memory.linking import cosine, near_to
 from faissbase.memory.llm import ChatSource, as_chat_model
 from faissbase.memory.models import KINDS, Event, Fact, Memory, Message
@@ -171,12 +171,11 @@ class ContextMemory:
         said = checked_messages(messages, now)
         scope = Scope(user_id, agent_id, session_id)
         changed = self._keep_turns(key, said, scope, now) if said else []
-        # The turns are kept: an error now would have the caller say them again.
+        changed += self._learned(key, now)
         try:
-            changed += self._learned(key, now)
             self._follow(key)
-        except UnavailableError as error:
-            _log.warning("conversation %r: put off until the next add: %s", key, error)
+        except UnavailableError as error:  # the next search does it
+            _log.warning("conversation %r: its index is left as it was: %s", key, error)
         return {
             "semantic": [each for each in changed if each["type"] == "semantic"],
             "bubbles": [each for each in changed if each["type"] == "bubble"],
@@ -194,7 +193,7 @@ class ContextMemory:
         vectors = self._embedder.embed([each.spoken for each in said])
         told = [each for each in said if self._learner is None and each.role not in NOT_TALK]
         bubbles = list(self._embedder.embed([each.content for each in told])) if told else []
-        near = [near_to(self._engine, key, vector, now) for vector in bubbles]
+        near = [near_to(self._engine, key, vector, now, scope) for vector in bubbles]
         with databases.writing(self._engine) as session:
             self._claim_embedder(session)
             conversation = databases.lock_conversation(session, key)
@@ -488,7 +487,9 @@ class ContextMemory:
             return {}
         with databases.reading(self._engine) as session:
             found = memory_of(session, memory_id)
-        return near_to(self._engine, found.conversation_id, vector, now) if found.kind == "bubble" else {}
+        if found.kind != "bubble":
+            return {}
+        return near_to(self._engine, found.conversation_id, vector, now, scope_of(found))
 
     def _locked(
         self, session: Session, memory_id: int, key: str | None, *, is_ended_too: bool = False

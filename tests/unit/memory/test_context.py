@@ -326,6 +326,18 @@ def test_no_memory_has_more_than_five_links_and_the_nearest_stay(
     assert sorted(by_memory[1]) == [0.64, 0.65, 0.66, 0.7, 0.75]
 
 
+def test_what_others_say_as_nearly_does_not_keep_ones_own_from_being_linked(
+    memory: ContextMemory, planted: Planted
+) -> None:
+    vector = planted.vectors[planted.at("said", 0.9)]
+    planted.vectors |= {f"said by others {i}": vector for i in range(50)}
+    memory.add([{"content": "said", "occurred_at": START - timedelta(days=9)}], "c", user_id="ana")
+    memory.add([f"said by others {i}" for i in range(50)], "c", user_id="bob")
+    memory.add([{"content": "said", "occurred_at": START - timedelta(days=8)}], "c", user_id="ana")
+    newer, older = memory.search("query", "c", user_id="ana")["results"]
+    assert newer["connections"] == [older["memory_id"]]
+
+
 def test_an_episode_that_is_updated_is_linked_by_what_it_says_now(
     memory: ContextMemory, planted: Planted
 ) -> None:
