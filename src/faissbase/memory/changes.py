@@ -184,7 +184,7 @@ def owned_by(table: type[Memory], owner: Scope | Memory) -> list[ColumnElement[b
 
 def memory_of(session: Session, memory_id: object, conversation_id: str | None = None) -> Memory:
     """The memory of that id, or `NotFoundError`; also where it is of another conversation."""
-    is_number = isinstance(memory_id, int) and not isinstance(memory_id, bool)
+    is_number = isinstance(memory_id, int) and not isinstance(memory_id, bool) and abs(memory_id) < 1 << 63
     found = session.get(Memory, memory_id) if is_number else None
     if found is None or (conversation_id is not None and found.conversation_id != conversation_id):
         where = "" if conversation_id is None else f" in conversation {conversation_id!r}"

@@ -437,7 +437,7 @@ def test_what_is_deleted_is_found_only_as_of_when_it_held(
     assert len(stored(memory, Message)) == 1
 
 
-@pytest.mark.parametrize("memory_id", [99, "1", None, True, -1])
+@pytest.mark.parametrize("memory_id", [99, "1", None, True, -1, 1 << 64])
 def test_an_unknown_memory_is_said_to_be_none(memory: ContextMemory, memory_id: Any) -> None:
     memory.add("something", "c")
     for call in (memory.history, memory.delete, lambda id: memory.update(id, "x")):
@@ -456,6 +456,27 @@ def test_a_memory_of_another_conversation_is_not_touched(memory: ContextMemory) 
 
 
 # ---- input ---------------------------------------------------------------------------------------
+
+
+def test_messages_of_openai_are_taken_as_they_are(memory: ContextMemory) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    memory.add(
+        [
+            {"role": "user", "content": [{"type": "text", "text": "Is it warm?"}]},
+            {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None},
+            {"role": "tool", "content": "31 degrees", "tool_call_id": "c1"},
+            {"role": "assistant", "content": "It is.", "annotations": []},
+            {"role": "assistant", "content": None, "refusal": "I cannot say."},
+        ],
+        "c",
+    )
+    said = [(each.role, each.content, each.position) for each in stored(memory, Message)]
+    assert said == [
+        ("user", "Is it warm?", 1),
+        ("tool", "31 degrees", 2),
+        ("assistant", "It is.", 3),
+        ("assistant", "I cannot say.", 4),
+    ]
 
 
 @pytest.mark.parametrize(
