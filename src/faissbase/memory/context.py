@@ -26,6 +26,7 @@ from faissbase.memory.learning import NOT_TALK, Learner, entry_of, last_summary,
 from faissbase.memory.linking import cosine, near_to
 from faissbase.memory.llm import ChatSource, as_chat_model
 from faissbase.memory.models import KINDS, Event, Fact, Memory, Message
+from faissbase.memory.past import Past
 from faissbase.memory.replicas import conversation_key, replica_of
 from faissbase.memory.said import (
     Messages,
@@ -38,7 +39,7 @@ from faissbase.memory.said import (
     checked_name,
     checked_text,
 )
-from faissbase.memory.searching import Hits, Notes, Told, Wanted, answer, links_of, past_hits, present_hits
+from faissbase.memory.searching import Hits, Notes, Told, Wanted, answer, links_of, present_hits
 from faissbase.memory.store import MemoryId
 from faissbase.memory.talk import Talks, TurnsWanted
 from faissbase.types import Float32
@@ -98,6 +99,7 @@ class ContextMemory:
         self._learner = None if model is None else Learner(self._engine, self._embedder, model)
         self._talks = Talks(self._engine)
         self._notes = Notes(self._engine)
+        self._past = Past(self._engine)
         self._is_checked = False
         with databases.reading(self._engine) as session:
             self._check_embedder(session.get(Fact, "embedder"))
@@ -345,7 +347,8 @@ class ContextMemory:
         since, until : datetime or ISO 8601, optional
             When it occurred; ``until`` itself is left out.
         as_of : datetime or ISO 8601, optional
-            What held at that moment, with the age that it had then. Reads the database, memory by memory.
+            What held at that moment, with the age that it had then. The first such question to a
+            conversation, and the first after a change of it, reads its whole history.
 
         Returns
         -------
@@ -383,8 +386,7 @@ class ContextMemory:
 
     def _hits(self, key: str, vector: Float32, wanted: Wanted) -> Hits:
         if wanted.as_of:
-            with databases.reading(self._engine) as session:
-                return past_hits(session, len(vector), key, vector, wanted)
+            return self._past.hits(key, vector, wanted)
         return present_hits(self._engine, self._notes, key, vector, wanted)
 
     def search_turns(  # noqa: PLR0913  # as above
@@ -536,7 +538,12 @@ class ContextMemory:
 def _best(hits: Sequence[Hits], limit: int) -> Hits:
     if len(hits) == 1:
         return hits[0]
-    told = {memory_id: told for each in hits for memory_id, told in each.told.items()}
+    told = {
+        one.memory_id: each.told[one.memory_id]
+        for each in hits
+        for one in each.found
+        if one.memory_id in each.told
+    }
     found = sorted((one for each in hits for one in each.found), key=lambda one: -one.score)
     return Hits(found[:limit], told)
 

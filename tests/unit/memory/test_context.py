@@ -369,6 +369,27 @@ def test_hits_tell_two_links_and_three_of_them_are_appended(memory: ContextMemor
     assert [each["connections"] for each in alone] == [[], []]
 
 
+@pytest.mark.parametrize(
+    "filters",
+    [{"speaker": "Ana"}, {"since": START}, {"until": START - DAY}, {"type": "semantic"}],
+    ids=lambda filters: next(iter(filters)),
+)
+@pytest.mark.parametrize("is_past", [False, True])
+def test_what_is_appended_meets_the_filters_too(
+    memory: ContextMemory, planted: Planted, filters: Any, is_past: bool
+) -> None:
+    said = [
+        {"content": planted.at("mine", 0.9), "speaker": "Ana", "occurred_at": START},
+        {"content": planted.at("theirs", 0.8), "speaker": "Bob", "occurred_at": START - DAY},
+        {"content": planted.at("old", 0.7), "speaker": "Cy", "occurred_at": START - 2 * DAY},
+    ]
+    memory.add(said, "c")
+    wanted = {"speaker": ["mine"], "since": ["mine"], "until": ["old"], "type": []}[next(iter(filters))]
+    found = memory.search("query", "c", limit=1, as_of=START if is_past else None, **filters)
+    assert texts_of(found) == wanted
+    assert [each["connections"] for each in found["results"]] == [[] for _ in wanted]
+
+
 def test_links_to_what_has_ended_are_not_told(memory: ContextMemory, planted: Planted) -> None:
     [first, second, third] = memory.add(_ring(planted, 3, 0.9), "c")["bubbles"]
     memory.delete(second["memory_id"])
