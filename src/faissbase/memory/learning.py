@@ -126,6 +126,18 @@ class Learner:
                 session.add(summary)
 
 
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """What some turns tell: facts with what they do to memories, bubbles with what they lie near."""
+
+    found: Extracted
+    known: dict[int, int]
+    decisions: Sequence[Decision]
+    vectors: list[Float32]
+    bubbles: list[tuple[Bubble, Float32]]
+    near: list[dict[int, float]]
+
+
 class _Lesson:
     """What is learnt from some turns of one conversation and scope."""
 
@@ -141,25 +153,36 @@ class _Lesson:
 
     def run(self) -> list[dict[str, Any]]:
         """Ask, compare, decide, commit; what has changed."""
+        try:
+            learnt = self._learnt()
+        except FaissbaseError:  # what cannot be embedded must not keep all later turns from being read
+            with databases.writing(self._engine) as session:
+                databases.lock_conversation(session, self._conversation_id)
+                self._claimed(session, should_retry=True)
+            raise
+        with databases.writing(self._engine) as session:
+            databases.lock_conversation(session, self._conversation_id)
+            if not self._claimed(session, learnt.found.should_retry):
+                return []
+            changes = Changes(
+                session, self._conversation_id, embedder=self._embedder.name, now=self._now, by="model"
+            )
+            facts = learnt.found.semantic
+            changed = self._carry_out(session, changes, learnt.decisions, learnt.vectors, facts, learnt.known)
+            return changed + self._keep(session, changes, learnt.bubbles, learnt.near)
+
+    def _learnt(self) -> _Learnt:
+        """What the model says, and where it lies; nothing is changed."""
         found = self._extracted()
         self.has_failed = found.should_retry
         known, decisions = self._decided(found.semantic)
-        texts = [each.text or "" for each in decisions if each.text is not None]
-        vectors = self._embedded(texts)
+        vectors = self._embedded([each.text or "" for each in decisions if each.text is not None])
         bubbles = list(zip(found.bubbles, self._embedded([each.text for each in found.bubbles]), strict=True))
         near = [
             near_to(self._engine, self._conversation_id, vector, self._now, self._scope)
             for _, vector in bubbles
         ]
-        with databases.writing(self._engine) as session:
-            databases.lock_conversation(session, self._conversation_id)
-            if not self._claimed(session, found.should_retry):
-                return []
-            changes = Changes(
-                session, self._conversation_id, embedder=self._embedder.name, now=self._now, by="model"
-            )
-            changed = self._carry_out(session, changes, decisions, vectors, found.semantic, known)
-            return changed + self._keep(session, changes, bubbles, near)
+        return _Learnt(found, known, decisions, vectors, bubbles, near)
 
     def _extracted(self) -> Extracted:
         with databases.reading(self._engine) as session:

@@ -15,7 +15,7 @@ from tests.openai_server import OpenAIServer, Raw
 from tests.unit.memory.planted import START, Clock, Planted, texts_of
 from tests.unit.memory.talking import chatting
 
-from faissbase.errors import AccessError, UnavailableError
+from faissbase.errors import AccessError, InvalidInputError, UnavailableError
 from faissbase.memory import ContextMemory
 from faissbase.memory.learning import Learner
 from faissbase.memory.llm import ChatModel
@@ -190,6 +190,23 @@ def test_an_embedder_that_fails_once_the_turns_are_kept_is_asked_again(
     assert len(rows(memory, Message)) == 1
     monkeypatch.undo()
     assert [each["memory"] for each in memory.add([], "c")["semantic"]] == ["Ana has a dog."]
+
+
+def test_a_fact_that_cannot_be_embedded_does_not_keep_later_turns_from_being_read(
+    memory: ContextMemory, model: Model, planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = planted.embed
+
+    def refuses(texts: Sequence[str]) -> Float32:
+        if "unspeakable" in texts:
+            raise InvalidInputError("too long for the model")
+        return embed(texts)
+
+    monkeypatch.setattr(planted, "embed", refuses)
+    assert learn(memory, model, "unspeakable")["semantic"] == []
+    for is_given_up in (False, True):
+        assert memory.add([], "c")["semantic"] == []
+        assert [(row.extracted_at is not None) for row in rows(memory, Message)] == [is_given_up]
 
 
 def test_an_update_stores_and_embeds_the_same_text(
