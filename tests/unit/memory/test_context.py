@@ -22,7 +22,7 @@ from faissbase.errors import (
     NotReadyError,
     UnavailableError,
 )
-from faissbase.memory import ContextMemory
+from faissbase.memory import ContextMemory, files
 from faissbase.memory.models import Conversation, Link, Memory, Message
 
 DAY = timedelta(days=1)
@@ -601,6 +601,22 @@ def test_engines_and_sessions_say_which_database(tmp_path: Path) -> None:
         memory.add("by the engine", "c")
     with Session(engine) as db, ContextMemory(db, Planted()) as memory:
         assert texts_of(memory.search("by the engine", "c")) == ["by the engine"]
+
+
+def test_an_index_that_may_not_be_read_or_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ContextMemory(tmp_path / "m.db", Planted()) as memory:
+        memory.add("first", "c")
+
+    def denied(*_: Any) -> Any:
+        raise PermissionError(13, "of another user")
+
+    monkeypatch.setattr("faissbase.memory.files.np.fromfile", denied)
+    monkeypatch.setattr(files, "publish", denied)
+    with ContextMemory(tmp_path / "m.db", Planted()) as memory:
+        assert texts_of(memory.search("first", "c")) == ["first"]
+        memory.add("second", "c")
 
 
 def test_two_memories_of_one_database_see_each_other(tmp_path: Path) -> None:
