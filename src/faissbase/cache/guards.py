@@ -28,7 +28,10 @@ _OPPOSED_ROLES: dict[str, set[str]] = {
 }  # fmt: skip
 _DOES_AND_IS_DONE = {frozenset({""}), frozenset({"by"})}
 _NEAR_LENGTH = 5
-_SENTENCE = 3
+_SENTENCE = 2
+_AGREEING = tuple(
+    map(frozenset, (("a", "an"), ("is", "are"), ("was", "were"), ("do", "does"), ("has", "have")))
+)
 
 
 def disagreement(a: str, b: str) -> str | None:
@@ -235,7 +238,7 @@ def _replacement(pair: _Pair) -> str | None:
     a, b = pair.a.tokens, pair.b.tokens
     if len(a) != len(b) or len(a) < _SENTENCE or not len(pair.only_a) == len(pair.only_b) == 1:
         return None
-    n_differing = sum(one != other for one, other in zip(a, b, strict=True))
+    n_differing = sum(one != other and {one, other} not in _AGREEING for one, other in zip(a, b, strict=True))
     return f"{pair.only_a[0].stem} | {pair.only_b[0].stem}" if n_differing == 1 else None
 
 

@@ -109,6 +109,10 @@ gross net|conscious subconscious|formal informal|natural artificial|direct indir
 senior junior|ancestor descendant|parent child|winner loser|friend enemy|success failure|plus minus
 multiply divide|include exclude|yesterday tomorrow|more fewer|most fewest|all none|login logout|optin optout
 checkin checkout|clockin clockout|zoomin zoomout|movein moveout
+ascending descending|inbound outbound|incoming outgoing|horizontal vertical|row column|upper lower
+uppercase lowercase|synchronous asynchronous|sync async|landlord tenant|odd even|head tail|interior exterior
+freeze thaw|singular plural|hire fire|grant revoke|deposit withdraw|local global|minor adult|mute unmute
+archive unarchive|subscribe unsubscribe|mount unmount|zip unzip|compress extract|undo redo|boil freeze
 """
 ANTONYMS = frozenset(
     frozenset(pair.split()) for line in _ANTONYMS.split("\n") for pair in line.split("|") if pair
@@ -131,7 +135,7 @@ ww2 wwii|pc computer|mother mom mum|father dad|grow growth|delete remove erase|f
 recover retrieve restore|change modify edit alter|show display|error bug|folder directory
 website site webpage|developer programmer|code program|invest investment|lose loss|die death|pay payment
 meaning mean definition define|kind type sort|cancel cancellation|refund reimbursement
-ship deliver delivery shipping|password passcode|login signin
+ship deliver delivery shipping|password passcode|login signin|hello hi hey
 logout signout logoff signoff|signup register registration
 """
 SYNONYMS: dict[str, str] = {
