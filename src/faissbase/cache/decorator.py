@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from faissbase.cache.identity import identity_of
 from faissbase.cache.scope import Scope
 from faissbase.errors import InvalidInputError
 
@@ -24,7 +25,7 @@ class Cached:
         The name of the parameter that is the prompt; otherwise the first that is not ignored.
     ignore : iterable of str
         Parameters that do not shape the answer, such as ``self`` or a client. All others must be JSON: they
-        are part of the scope, as is the function's own name.
+        are part of the scope, as is the function itself (see `identity_of`).
     scope, tags, ttl_s, keep_if
         See `SemanticCache.get_or_compute`.
     """
@@ -53,24 +54,23 @@ class Cached:
         prompt = self._prompt or (names[0] if names else "")
         if prompt not in names:
             raise InvalidInputError(
-                f"{fn.__qualname__}{signature} has no parameter {prompt!r} to be the prompt"
+                f"{getattr(fn, '__qualname__', fn)}{signature} has no parameter {prompt!r} to be the prompt"
             )
+
+        identity = identity_of(fn, self._ignored)
 
         def asked(args: Any, kwargs: Any) -> tuple[str, dict[str, Any]]:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             told = {name: value for name, value in bound.arguments.items() if name in names}
             text = told.pop(prompt)
-            return text, {"scope": self._scope_of(fn, told), **self._terms}
+            return text, {"scope": self._scope_of(identity, told), **self._terms}
 
         return self._wrapped(fn, asked)
 
-    def _scope_of(self, fn: Callable[..., Any], arguments: dict[str, Any]) -> Scope:
-        name = f"{fn.__module__}.{fn.__qualname__}"
+    def _scope_of(self, identity: dict[str, Any], arguments: dict[str, Any]) -> Scope:
         given = {**(self._cache.scope.parameters or {}), **(self._scope.parameters or {})}
-        return replace(
-            self._scope, parameters={"parameters": given, "function": name, "arguments": arguments}
-        )
+        return replace(self._scope, parameters={"parameters": given, **identity, "arguments": arguments})
 
     def _wrapped(self, fn: Callable[..., Any], asked: Callable[..., Any]) -> Callable[..., Any]:
         cache = self._cache

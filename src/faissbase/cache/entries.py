@@ -21,6 +21,7 @@ from faissbase.types import Collection, Float32, Hit, Where
 SETTINGS_ID = "settings"
 FORMAT = 1
 _PAGE = 500
+_IS_ENTRY: dict[str, Any] = {"scope": {"$exists": True}}
 # Longer texts are kept as documents, which may be 16 MiB; a server takes metadata of 64 KiB.
 _MOST_IN_METADATA = 48 * 1024
 
@@ -91,7 +92,7 @@ class Selection:
         ]
         if self.tags:
             wanted.append({"$or": [{"tags": {"$contains": tag}} for tag in self.tags]})
-        return {"$and": [{"scope": {"$exists": True}}, *wanted]}
+        return {"$and": [_IS_ENTRY, *wanted]}
 
 
 class Entries:
@@ -194,11 +195,13 @@ class Entries:
         return n_removed, [entry.key for entry in entries]
 
     def clear(self) -> None:
-        """Remove all, and give memory and room back."""
+        """Remove all; their room comes back as that of all deleted records does.
+
+        Not by `reset`, which would leave a moment without settings: a process that is killed in it, or opens
+        the cache in it, would go on without the threshold that was calibrated.
+        """
         with self._values.writing():
-            settings = self.settings()
-            self._collection.reset()
-            self._collection.upsert([SETTINGS_ID], self._axis, [settings])
+            self._collection.delete(where=_IS_ENTRY)
             self._values.forget_all()
 
     def note_uses(self, uses: Mapping[str, tuple[int, float]]) -> None:
@@ -212,7 +215,7 @@ class Entries:
 
     def all(self, where: Where | None = None) -> Iterator[Entry]:
         """Every entry, oldest write first."""
-        wanted = where or {"scope": {"$exists": True}}
+        wanted = where or _IS_ENTRY
         cursor = None
         while True:
             page = self._collection.scroll(wanted, limit=_PAGE, cursor=cursor)

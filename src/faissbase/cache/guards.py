@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import permutations
+from itertools import pairwise, permutations, product
 
+from faissbase.cache.people import other_people
+from faissbase.cache.times import other_time
 from faissbase.cache.vocabulary import ANTONYMS, MEASURES, OPPOSING_PREFIXES, SIGNS
 from faissbase.cache.words import Word, Words, stem, words_of
 
@@ -26,7 +28,10 @@ _OPPOSED_ROLES: dict[str, set[str]] = {
 }  # fmt: skip
 _DOES_AND_IS_DONE = {frozenset({""}), frozenset({"by"})}
 _NEAR_LENGTH = 5
-_SENTENCE = 3
+_SENTENCE = 2
+_AGREEING = tuple(
+    map(frozenset, (("a", "an"), ("is", "are"), ("was", "were"), ("do", "does"), ("has", "have")))
+)
 
 
 def disagreement(a: str, b: str) -> str | None:
@@ -76,6 +81,8 @@ def _numbers(pair: _Pair) -> str | None:
     a, b = ([word.stem for word in words.content if word.is_number] for words in (pair.a, pair.b))
     if sorted(a) != sorted(b):
         return _sides(a, b)
+    if units := _units(pair):
+        return units
     counted = pair.a.counted, pair.b.counted
     for one, other in (counted, counted[::-1]):
         bare = [number for number in one.keys() - other.keys() if one[number] in _SIGNED]
@@ -94,15 +101,41 @@ def _numbers(pair: _Pair) -> str | None:
     )
 
 
+def _units(pair: _Pair) -> str | None:
+    """Megabits and megabytes: the same letters, and others of them capitals."""
+    for one, other in product(sorted(pair.a.units - pair.b.units), sorted(pair.b.units - pair.a.units)):
+        if one.lower() == other.lower():
+            return f"{one} | {other}"
+    return None
+
+
 def _negation(pair: _Pair) -> str | None:
     a, b = pair.a.negations, pair.b.negations
-    return None if a % 2 == b % 2 else f"{a} | {b}"
+    if a % 2 != b % 2:
+        return f"{a} | {b}"
+    denied = _denied(pair.a), _denied(pair.b)
+    for both in sorted(denied[0].keys() & denied[1].keys()):
+        if denied[0][both] != denied[1][both]:
+            return " | ".join(f"not {side[both]}" for side in denied)
+    return None
+
+
+def _denied(words: Words) -> dict[tuple[str, str], str]:
+    """Of two words of which one is denied ("x and not y"), which one."""
+    return {
+        (one.stem, two.stem): two.stem if two.is_negated else one.stem
+        for one, two in pairwise(words.content)
+        if two.is_coordinated and one.is_negated != two.is_negated
+    }
 
 
 def _operators(pair: _Pair) -> str | None:
     """Signs that compare or calculate, emoji where both have some; "and" for "or" in one sentence."""
     a, b = pair.a.operators, pair.b.operators
     if a != b:
+        return _sides(a, b)
+    a, b = pair.a.intervals, pair.b.intervals
+    if a and b and a != b:
         return _sides(a, b)
     a, b = pair.a.symbols, pair.b.symbols
     if a and b and a != b:
@@ -139,6 +172,14 @@ def _opposites(pair: _Pair) -> str | None:
 def _names(pair: _Pair) -> str | None:
     a, b = ([word.stem for word in only if word.is_name] for only in (pair.only_a, pair.only_b))
     return _sides(a, b) if a or b else None
+
+
+def _people(pair: _Pair) -> str | None:
+    return other_people(pair.a.tokens, pair.b.tokens)
+
+
+def _time(pair: _Pair) -> str | None:
+    return other_time(pair.a.tokens, pair.b.tokens)
 
 
 def _roles(pair: _Pair) -> str | None:
@@ -197,7 +238,7 @@ def _replacement(pair: _Pair) -> str | None:
     a, b = pair.a.tokens, pair.b.tokens
     if len(a) != len(b) or len(a) < _SENTENCE or not len(pair.only_a) == len(pair.only_b) == 1:
         return None
-    n_differing = sum(one != other for one, other in zip(a, b, strict=True))
+    n_differing = sum(one != other and {one, other} not in _AGREEING for one, other in zip(a, b, strict=True))
     return f"{pair.only_a[0].stem} | {pair.only_b[0].stem}" if n_differing == 1 else None
 
 
@@ -208,6 +249,8 @@ _GUARDS: dict[str, Callable[[_Pair], str | None]] = {
     "question": _question,
     "opposites": _opposites,
     "names": _names,
+    "people": _people,
+    "time": _time,
     "roles": _roles,
     "replacement": _replacement,
     "order": _order,

@@ -16,7 +16,7 @@ from faissbase.cache.entries import Entries, Entry
 from faissbase.cache.scope import key_of
 from faissbase.embedding import Embedder
 from faissbase.embedding.awaiting import settled
-from faissbase.errors import FaissbaseError, UnavailableError
+from faissbase.embedding.embedder import embedded
 from faissbase.types import Float32
 
 Guard: TypeAlias = Callable[[str, str], "str | None"]
@@ -135,12 +135,7 @@ class Matching:
 
     def embed(self, prompt: str) -> Float32:
         """Its vector, or `UnavailableError` where the embedder fails in a way of its own."""
-        try:
-            vector: Float32 = self.embedder.embed([prompt])[0]
-        except FaissbaseError:
-            raise
-        except Exception as error:  # other people's code, often a model far away
-            raise UnavailableError(f"the embedder {self.embedder.name!r} failed: {error!r}") from error
+        vector: Float32 = embedded(self.embedder, [prompt])[0]
         return vector
 
     def _look_among_the_nearest(

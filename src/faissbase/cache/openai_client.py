@@ -60,6 +60,24 @@ class CachedOpenAI:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
+    def __enter__(self) -> CachedOpenAI:
+        self._client.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.__exit__(kind, error, trace)
+
+    async def __aenter__(self) -> CachedOpenAI:
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.__aexit__(kind, error, trace)
+
     def for_scope(self, scope: Scope) -> CachedOpenAI:
         """The same client for another tenant or scope."""
         return CachedOpenAI(self._client, self._cache, scope=scope, **self._terms)  # type: ignore[arg-type]
@@ -68,6 +86,8 @@ class CachedOpenAI:
         """The client's own ``with_options``, cached as well."""
         client = self._client.with_options(**options)
         return CachedOpenAI(client, self._cache, scope=self._scope, **self._terms)  # type: ignore[arg-type]
+
+    copy = with_options  # as the client has it
 
 
 class _Through:

@@ -337,6 +337,7 @@ class SemanticCache:
         ``prompt`` is the one entry of that text in the scope. What is being computed meanwhile goes to those
         who wait for it, and is not stored.
         """
+        self._check_open()
         names = _tags(tags)
         if prompt is None and not names and tenant is None and model is None and scope is None:
             raise InvalidInputError(
@@ -425,6 +426,7 @@ class SemanticCache:
 
         The entry stays for the prompts it is right for. Kept in memory, the last 10,000 of them.
         """
+        self._check_open()
         self._counting.add(false_hits=1)
         if hit.kind == "similar":
             self._reported[hit.prompt, hit.key] = None

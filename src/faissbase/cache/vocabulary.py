@@ -60,6 +60,18 @@ PHRASES = {
     "can not": "cannot", "how come": "why", "what is the reason": "why", "what are the reasons": "why",
     "or not": "", "if not": "", "why not": "why", "not only": "", "get rid of": "remove",
 }  # fmt: skip
+_GOING_IN_AND_OUT = {
+    "log": "logged logging", "sign": "signed signing", "opt": "opted opting", "check": "checked checking",
+    "clock": "clocked clocking", "zoom": "zoomed zooming", "move": "moved moving",
+}  # fmt: skip
+PHRASES |= {
+    f"{form}{between}{where}": f"{verb}{where}"
+    for verb, forms in _GOING_IN_AND_OUT.items()
+    for form in (verb, *forms.split())
+    for between in (" ", "-")
+    for where in ("in", "out")
+}
+PHRASES |= {"log off": "logout", "logged off": "logout"}
 
 IRREGULAR = {
     "men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "mice": "mouse",
@@ -95,7 +107,12 @@ top bottom|deep shallow|wide narrow|full empty|heavy light|dark light|hard soft|
 expand contract|rise fall|attack defend|arrive leave|pass fail|asset liability|debit credit|profit loss
 gross net|conscious subconscious|formal informal|natural artificial|direct indirect|major minor
 senior junior|ancestor descendant|parent child|winner loser|friend enemy|success failure|plus minus
-multiply divide|include exclude
+multiply divide|include exclude|yesterday tomorrow|more fewer|most fewest|all none|login logout|optin optout
+checkin checkout|clockin clockout|zoomin zoomout|movein moveout
+ascending descending|inbound outbound|incoming outgoing|horizontal vertical|row column|upper lower
+uppercase lowercase|synchronous asynchronous|sync async|landlord tenant|odd even|head tail|interior exterior
+freeze thaw|singular plural|hire fire|grant revoke|deposit withdraw|local global|minor adult|mute unmute
+archive unarchive|subscribe unsubscribe|mount unmount|zip unzip|compress extract|undo redo|boil freeze
 """
 ANTONYMS = frozenset(
     frozenset(pair.split()) for line in _ANTONYMS.split("\n") for pair in line.split("|") if pair
@@ -118,7 +135,8 @@ ww2 wwii|pc computer|mother mom mum|father dad|grow growth|delete remove erase|f
 recover retrieve restore|change modify edit alter|show display|error bug|folder directory
 website site webpage|developer programmer|code program|invest investment|lose loss|die death|pay payment
 meaning mean definition define|kind type sort|cancel cancellation|refund reimbursement
-ship deliver delivery shipping|password passcode|login signin|signup register registration
+ship deliver delivery shipping|password passcode|login signin|hello hi hey
+logout signout logoff signoff|signup register registration
 """
 SYNONYMS: dict[str, str] = {
     word: group.split()[0]

@@ -42,11 +42,17 @@ _TOKEN = re.compile(
     r"|(?P<comma>[,;&/])"
 )
 _OPERATOR = re.compile(
-    r"(?P<compares>===?|<=>|[<>!=]=|<>|[-=]>|<-|<<|>>|[<>=≤≥≠])"
+    r"(?P<option>(?<![^\s`'\"(])--?[A-Za-z][\w-]*(?:=\S+)?)"  # ls -l, --hard
+    r"|(?P<compares>===?|<=>|[<>!=]=|<>|[-=]>|<-|<<|>>|[<>=≤≥≠])"
     r"|(?P<logic>&&|\|\||(?<![\w!?.])!(?=[\w(]))"
     r"|(?<=[\w)\]])(?P<gap>[ \t]*)"
     r"(?P<counts>\*\*|//|[-+*/^|\N{MULTIPLICATION SIGN}÷·\N{MINUS SIGN}])(?P=gap)(?=[(\[]*\w)"
 )
+# (0, 5] and [0, 5); calls f(x, y) and indices a[i, j] are none.
+_INTERVAL = re.compile(r"(?<!\w)([(\[])\s*([-\w.]+)\s*[,;]\s*([-\w.]+)\s*([)\]])")
+#: Units of which a capital makes another one, as they are written by those who mind.
+_CASED_WORDS = "mL ML mW MW mV MV mA MA mHz MHz mJ MJ mPa MPa Mb MB Kb KB Gb GB Tb TB mg Mg"
+_CASED_UNITS = frozenset(_CASED_WORDS.split())
 # A number or a variable: what dashes and slashes of prose do not stand beside.
 _ATOM = r"(?:\d[\d.]*|(?<!\w)[^\W\d_]\d*)"
 _BEFORE, _AFTER = re.compile(rf"{_ATOM}[)\]]*$"), re.compile(rf"[ \t(\[]*{_ATOM}(?!\w)")
@@ -60,10 +66,12 @@ _PHRASE = re.compile(
 )
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{2,3})+(?:\.\d+)?")
 _POSSESSIVE = re.compile(r"'(?:s|re|ve|ll|d|m)?$")
+_COORDINATORS = frozenset({"and", "or", "but", ","})
 _JOINERS = frozenset({"and", "or", "vs", "versus", ",", "&", "/"})
 _TYPOGRAPHIC = "\N{RIGHT SINGLE QUOTATION MARK}"
 _TENS = frozenset(range(20, 100, 10))
 _ONES = frozenset(range(1, 10))
+_HALVES = frozenset({"am", "pm"})
 _UNITS = {"one": 1.0, "first": 1.0, "second": 2.0}
 _IDENTIFIER = re.compile(r"[\d_+#]|\.\w")
 _VOWELS = frozenset("aeiouy")
@@ -89,6 +97,8 @@ class Word:
         The preposition before it ("from", "by"), or "".
     link : str
         How it follows the word before it: "next" to it, "joined" by "and" or a comma, "of" it, or "apart".
+    is_negated, is_coordinated : bool
+        "not" or the like stands right before it; "and", "or", "but" or a comma does.
     """
 
     low: str
@@ -98,6 +108,8 @@ class Word:
     is_loose: bool
     role: str
     link: str
+    is_negated: bool
+    is_coordinated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +127,12 @@ class Words:
     tokens : tuple[str, ...]
         All words, in lower case.
     operators : tuple[str, ...]
-        Signs that compare ("x<=5"), negate ("!x") or calculate ("2-x"), with what is beside them.
+        Signs that compare ("x<=5"), negate ("!x") or calculate ("2-x"), with what is beside them; options
+        ("--hard") as they are.
+    intervals : tuple[str, ...]
+        "(0,5]", "[a,b]", in order.
+    units : frozenset[str]
+        Those that are another unit with another capital: "mL", "MB".
     symbols : tuple[str, ...]
         Emoji and the like, sorted.
     """
@@ -125,6 +142,8 @@ class Words:
     kind: str
     tokens: tuple[str, ...]
     operators: tuple[str, ...]
+    intervals: tuple[str, ...]
+    units: frozenset[str]
     symbols: tuple[str, ...]
 
     @property
@@ -201,6 +220,8 @@ def _parsed(text: str) -> Words:
         kind=_kind(lows),
         tokens=lows,
         operators=tuple(_operators(text)),
+        intervals=tuple(f"{a}{b},{c}{d}" for a, b, c, d in _INTERVAL.findall(text)),
+        units=frozenset(token.text for token in tokens if token.text in _CASED_UNITS),
         symbols=() if text.isascii() else tuple(sorted(filter(_is_symbol, text))),
     )
 
@@ -212,7 +233,9 @@ def _is_symbol(letter: str) -> bool:
 def _operators(text: str) -> Iterator[str]:
     for found in _OPERATOR.finditer(text):
         sign = found[str(found.lastgroup)]
-        if sign not in _OF_PROSE or _is_calculation(text, found):
+        if found["option"]:
+            yield sign
+        elif sign not in _OF_PROSE or _is_calculation(text, found):
             left = _LEFT.search(text, max(0, found.start() - 40), found.start())
             right = _RIGHT.match(text, found.end())
             operands = ["" if each is None else each[1].lower() for each in (left, right)]
@@ -260,9 +283,15 @@ def _numbers(tokens: Sequence[_Token]) -> dict[int, str]:
             found[place - 1], value = "", before * SCALES[token.low]
         elif isinstance(before, float) and before in _TENS and isinstance(ones, float) and ones in _ONES:
             found[place - 1], value = "", before + ones
+        elif before and token.low in _HALVES and tokens[place - 1].kind == "number":
+            found[place - 1], value = "", f"{_shown(before)}{token.low}"
         if value is not None:
             found[place] = value
-    return {place: value if isinstance(value, str) else f"{value:.12g}" for place, value in found.items()}
+    return {place: _shown(value) for place, value in found.items()}
+
+
+def _shown(number: float | str) -> str:
+    return number if isinstance(number, str) else f"{number:.12g}"
 
 
 def _value(token: _Token) -> float | str | None:
@@ -283,28 +312,42 @@ def _value(token: _Token) -> float | str | None:
 
 
 def _content(tokens: Sequence[_Token], numbers: dict[int, str]) -> tuple[Word, ...]:
-    places = [place for place, token in enumerate(tokens) if numbers.get(place, _says_something(token))]
+    places = [
+        place
+        for place, token in enumerate(tokens)
+        if numbers.get(place, _says_something(token) or _is_metre(tokens, place))
+    ]
     is_title = _is_title_case([token for token in tokens if token.kind == "word"])
-    words = []
+    words: list[Word] = []
     after = 0
     for place in places:
         between = [token.low for token in tokens[after:place]]
-        words.append(_word(tokens[place], numbers.get(place), is_title, between))
+        is_counted = not between and bool(words) and words[-1].is_number
+        words.append(_word(tokens[place], numbers.get(place), is_title, between, is_counted))
         after = place + 1
     return tuple(words)
+
+
+def _is_metre(tokens: Sequence[_Token], place: int) -> bool:
+    """Whether an "m" is a unit, not what is left of "I'm"."""
+    return tokens[place].low == "m" and place > 0 and tokens[place - 1].kind == "number"
 
 
 def _says_something(token: _Token) -> bool:
     return token.kind not in ("end", "comma") and token.low not in FRAME and not _is_negation(token.low)
 
 
-def _word(token: _Token, number: str | None, is_title: bool, between: Sequence[str]) -> Word:
+def _word(
+    token: _Token, number: str | None, is_title: bool, between: Sequence[str], is_counted: bool
+) -> Word:
     role = next((low for low in reversed(between) if low in ROLES), "")
+    before = (role, _link(between), any(map(_is_negation, between)), not _COORDINATORS.isdisjoint(between))
     if number:
-        return Word(token.low, number, True, False, token.text in MONTHS, role, _link(between))
+        return Word(token.low, number, True, False, token.text in MONTHS, *before)
     is_name = _is_name(token, is_title)
     is_loose = not is_name and (token.low in LOOSE or (token.low.endswith("ly") and token.low not in FIRM))
-    return Word(token.low, stem(token.low), False, is_name, is_loose, role, _link(between))
+    one_spelling = MEASURES.get(token.low, token.low) if is_counted else token.low
+    return Word(token.low, stem(one_spelling), False, is_name, is_loose, *before)
 
 
 def _link(between: Sequence[str]) -> str:

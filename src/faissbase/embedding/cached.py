@@ -5,18 +5,22 @@ The file is derived: it can be deleted at any time. It is SQLite, so several pro
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from xxhash import xxh3_128_digest
 
-from faissbase.embedding.embedder import Embedder, EmbedderSource, as_embedder, check_texts
+from faissbase.embedding.embedder import Checked, Embedder, EmbedderSource, as_embedder, check_texts
 from faissbase.errors import CorruptionError, InvalidInputError, NotReadyError, UnavailableError
 from faissbase.types import Float32
+
+_log = logging.getLogger(__name__)
 
 _SCHEMA = """
 create table if not exists vectors (
@@ -27,7 +31,7 @@ _BUSY_S = 10.0
 _ASKED_AT_ONCE = 500
 
 
-class CachedEmbedder:
+class CachedEmbedder(Checked):
     """An embedder that asks another one only for texts that it has not seen. Safe to share between threads.
 
     Parameters
@@ -38,6 +42,7 @@ class CachedEmbedder:
         Texts kept in memory; the one used longest ago goes first.
     path : path, optional
         A file that keeps all of them, for later processes. Vectors of several embedders may share it.
+        Where it cannot be read or written (locked, full), that is logged, and the embedder is asked.
 
     Attributes
     ----------
@@ -108,20 +113,31 @@ class CachedEmbedder:
                 found[hash] = vector
         rest = list({hash for hash in hashes if hash not in found})
         if rest and self._file is not None:
-            stored = self._file.read(rest, self._embedder.dimension)
-            self._remember(stored)
-            found |= stored
+            with _done_without():
+                stored = self._file.read(rest, self._embedder.dimension)
+                self._remember(stored)
+                found |= stored
         return found
 
     def _keep(self, made: dict[bytes, Float32]) -> None:
         self._remember(made)
         if self._file is not None:
-            self._file.write(made)
+            with _done_without():
+                self._file.write(made)
 
     def _remember(self, vectors: dict[bytes, Float32]) -> None:
         self._kept.update(vectors)
         while len(self._kept) > self._capacity:
             self._kept.popitem(last=False)
+
+
+@contextmanager
+def _done_without() -> Iterator[None]:
+    """The file is derived: where it cannot serve now, what a model was paid for is not lost."""
+    try:
+        yield
+    except UnavailableError as error:
+        _log.warning("the file of embeddings is done without: %s", error)
 
 
 class _File:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from faissbase.embedding.awaiting import settled
-from faissbase.errors import ConflictError, InvalidInputError
+from faissbase.errors import ConflictError, FaissbaseError, InvalidInputError, UnavailableError
 from faissbase.types import MAX_DIMENSION, Float32
 
 _PROBE = "dimension"
@@ -32,6 +32,10 @@ class Embedder(Protocol):
         """One vector a text, ``float32[n, dimension]``, in order."""
 
 
+class Checked:
+    """What the embedders of this package are: their vectors have been checked, those of others have not."""
+
+
 EmbedderSource: TypeAlias = "Embedder | Callable[[list[str]], Any] | Any"
 
 
@@ -41,7 +45,7 @@ def as_embedder(source: EmbedderSource, *, name: str | None = None, dimension: i
     Parameters
     ----------
     source : Embedder, callable or model
-        An `Embedder`; a callable that takes a list of n texts and returns n vectors; a model of
+        An `Embedder`; a callable that takes a list of n texts and returns or yields n vectors; a model of
         sentence-transformers (``encode``); or LangChain's ``Embeddings`` (``embed_documents``). For a
         function of one text: ``lambda texts: [f(text) for text in texts]``. Callables, and ``embed`` of an
         `Embedder`, may be asynchronous.
@@ -61,9 +65,7 @@ def as_embedder(source: EmbedderSource, *, name: str | None = None, dimension: i
             raise InvalidInputError(
                 f"expected an embedder of dimension {dimension}, {source.name!r} has {source.dimension}"
             )
-        if inspect.iscoroutinefunction(source.embed):
-            return _Called(source.embed, source.name, source.dimension)
-        return source
+        return source if isinstance(source, Checked) else _Foreign(source)
     call = _call_of(source)
     if dimension is not None and not 1 <= dimension <= MAX_DIMENSION:
         raise InvalidInputError(f"dimension must be 1 to {MAX_DIMENSION}, got {dimension}")
@@ -101,7 +103,28 @@ def _sentence_names(source: Any) -> Iterator[Any]:
     yield getattr(card, "base_model", None)
 
 
-class _Called:
+class _Foreign(Checked):
+    """Somebody else's embedder, whose vectors are checked."""
+
+    def __init__(self, source: Embedder) -> None:
+        self._source = source
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def dimension(self) -> int:
+        return self._source.dimension
+
+    def embed(self, texts: Sequence[str]) -> Float32:
+        asked = check_texts(texts)
+        if not asked:
+            return np.empty((0, self.dimension), np.float32)
+        return check_vectors(settled(self._source.embed(asked)), len(asked), self.dimension, self.name)
+
+
+class _Called(Checked):
     """A callable as an embedder."""
 
     def __init__(self, call: Callable[[list[str]], Any], name: str, dimension: int | None) -> None:
@@ -120,6 +143,16 @@ class _Called:
         if not asked:
             return np.empty((0, self.dimension), np.float32)
         return check_vectors(settled(self._call(asked)), len(asked), self._dimension, self.name)
+
+
+def embedded(embedder: Embedder, texts: Sequence[str]) -> Float32:
+    """What ``embedder`` gives for ``texts``, or `UnavailableError` where it fails in a way of its own."""
+    try:
+        return embedder.embed(texts)
+    except FaissbaseError:
+        raise
+    except Exception as error:  # other people's code, often a model far away
+        raise UnavailableError(f"the embedder {embedder.name!r} failed: {error!r}") from error
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
@@ -147,6 +180,8 @@ def check_vectors(vectors: Any, n: int, dimension: int | None, name: str) -> Flo
     InvalidInputError
         Another shape, or a number that is not finite: it says which row.
     """
+    if isinstance(vectors, Iterator):
+        vectors = list(islice(vectors, n + 1))
     try:
         found = np.ascontiguousarray(vectors, np.float32)
     except (TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from faissbase.embedding.embedder import check_texts
+from faissbase.embedding.embedder import Checked, check_texts
 from faissbase.errors import InvalidInputError
 from faissbase.types import MAX_DIMENSION, Float32
 
@@ -34,7 +34,7 @@ was we were what when where which who why will with would you your
 _COMMON = frozenset(_COMMON_TEXT.split())
 
 
-class HashedEmbedder:
+class HashedEmbedder(Checked):
     """Unit vectors of hashed words, pairs of words, and parts of 3 to 5 letters of words.
 
     Parameters

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from faissbase.embedding.embedder import check_texts, check_vectors
+from faissbase.embedding.embedder import Checked, check_texts, check_vectors
 from faissbase.embedding.endpoint import Endpoint
 from faissbase.errors import InvalidInputError, UnavailableError
 from faissbase.types import Float32
@@ -15,7 +15,7 @@ from faissbase.types import Float32
 _BATCH_CHARACTERS = 200_000
 
 
-class OpenAIEmbedder:
+class OpenAIEmbedder(Checked):
     """Embeds by ``POST {base_url}/embeddings``: OpenAI, Ollama, vLLM, TEI and what speaks like them.
 
     Parameters

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import ColumnElement, delete, or_, select
 from sqlalchemy.orm import Session
 
 from faissbase.errors import ConflictError, NotFoundError
@@ -124,7 +124,7 @@ class Changes:
             Memory.id.in_(list(near)),
             Memory.active,
             Memory.conversation_id == self._conversation_id,
-            *(getattr(Memory, name).is_not_distinct_from(getattr(memory, name)) for name in _OWNERS),
+            *owned_by(Memory, memory),
         )
         others = set(self._session.scalars(select(Memory.id).where(*is_free))) - {memory.id}
         nearest = sorted(others, key=lambda other: (-near[other], other))
@@ -176,12 +176,15 @@ class Changes:
         )
 
 
-_OWNERS = ("user_id", "agent_id")
+def owned_by(table: type[Memory], owner: Scope | Memory) -> list[ColumnElement[bool]]:
+    """The conditions that a row has the same user and agent, or the same lack of them."""
+    names = ("user_id", "agent_id")
+    return [getattr(table, name).is_not_distinct_from(getattr(owner, name)) for name in names]
 
 
 def memory_of(session: Session, memory_id: object, conversation_id: str | None = None) -> Memory:
     """The memory of that id, or `NotFoundError`; also where it is of another conversation."""
-    is_number = isinstance(memory_id, int) and not isinstance(memory_id, bool)
+    is_number = isinstance(memory_id, int) and not isinstance(memory_id, bool) and abs(memory_id) < 1 << 63
     found = session.get(Memory, memory_id) if is_number else None
     if found is None or (conversation_id is not None and found.conversation_id != conversation_id):
         where = "" if conversation_id is None else f" in conversation {conversation_id!r}"

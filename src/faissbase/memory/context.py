@@ -22,10 +22,11 @@ from faissbase.embedding import Embedder, EmbedderSource, HashedEmbedder, as_emb
 from faissbase.errors import InvalidInputError, NotReadyError, UnavailableError
 from faissbase.memory import databases, replicas
 from faissbase.memory.changes import Changes, New, active_memory_of, memory_of
-from faissbase.memory.learning import NOT_TALK, Learner, entry_of, last_summary
+from faissbase.memory.learning import NOT_TALK, Learner, entry_of, last_summary, scope_of
 from faissbase.memory.linking import cosine, near_to
 from faissbase.memory.llm import ChatSource, as_chat_model
 from faissbase.memory.models import KINDS, Event, Fact, Memory, Message
+from faissbase.memory.past import Past
 from faissbase.memory.replicas import conversation_key, replica_of
 from faissbase.memory.said import (
     Messages,
@@ -38,7 +39,7 @@ from faissbase.memory.said import (
     checked_name,
     checked_text,
 )
-from faissbase.memory.searching import Hits, Notes, Told, Wanted, answer, links_of, past_hits, present_hits
+from faissbase.memory.searching import Hits, Notes, Told, Wanted, answer, links_of, present_hits
 from faissbase.memory.store import MemoryId
 from faissbase.memory.talk import Talks, TurnsWanted
 from faissbase.types import Float32
@@ -98,6 +99,7 @@ class ContextMemory:
         self._learner = None if model is None else Learner(self._engine, self._embedder, model)
         self._talks = Talks(self._engine)
         self._notes = Notes(self._engine)
+        self._past = Past(self._engine)
         self._is_checked = False
         with databases.reading(self._engine) as session:
             self._check_embedder(session.get(Fact, "embedder"))
@@ -171,12 +173,11 @@ class ContextMemory:
         said = checked_messages(messages, now)
         scope = Scope(user_id, agent_id, session_id)
         changed = self._keep_turns(key, said, scope, now) if said else []
-        # The turns are kept: an error now would have the caller say them again.
+        changed += self._learned(key, now)
         try:
-            changed += self._learned(key, now)
             self._follow(key)
-        except UnavailableError as error:
-            _log.warning("conversation %r: put off until the next add: %s", key, error)
+        except UnavailableError as error:  # the next search does it
+            _log.warning("conversation %r: its index is left as it was: %s", key, error)
         return {
             "semantic": [each for each in changed if each["type"] == "semantic"],
             "bubbles": [each for each in changed if each["type"] == "bubble"],
@@ -194,7 +195,7 @@ class ContextMemory:
         vectors = self._embedder.embed([each.spoken for each in said])
         told = [each for each in said if self._learner is None and each.role not in NOT_TALK]
         bubbles = list(self._embedder.embed([each.content for each in told])) if told else []
-        near = [near_to(self._engine, key, vector, now) for vector in bubbles]
+        near = [near_to(self._engine, key, vector, now, scope) for vector in bubbles]
         with databases.writing(self._engine) as session:
             self._claim_embedder(session)
             conversation = databases.lock_conversation(session, key)
@@ -346,7 +347,8 @@ class ContextMemory:
         since, until : datetime or ISO 8601, optional
             When it occurred; ``until`` itself is left out.
         as_of : datetime or ISO 8601, optional
-            What held at that moment, with the age that it had then. Reads the database, memory by memory.
+            What held at that moment, with the age that it had then. The first such question to a
+            conversation, and the first after a change of it, reads its whole history.
 
         Returns
         -------
@@ -384,8 +386,7 @@ class ContextMemory:
 
     def _hits(self, key: str, vector: Float32, wanted: Wanted) -> Hits:
         if wanted.as_of:
-            with databases.reading(self._engine) as session:
-                return past_hits(session, len(vector), key, vector, wanted)
+            return self._past.hits(key, vector, wanted)
         return present_hits(self._engine, self._notes, key, vector, wanted)
 
     def search_turns(  # noqa: PLR0913  # as above
@@ -488,7 +489,9 @@ class ContextMemory:
             return {}
         with databases.reading(self._engine) as session:
             found = memory_of(session, memory_id)
-        return near_to(self._engine, found.conversation_id, vector, now) if found.kind == "bubble" else {}
+        if found.kind != "bubble":
+            return {}
+        return near_to(self._engine, found.conversation_id, vector, now, scope_of(found))
 
     def _locked(
         self, session: Session, memory_id: int, key: str | None, *, is_ended_too: bool = False
@@ -535,7 +538,12 @@ class ContextMemory:
 def _best(hits: Sequence[Hits], limit: int) -> Hits:
     if len(hits) == 1:
         return hits[0]
-    told = {memory_id: told for each in hits for memory_id, told in each.told.items()}
+    told = {
+        one.memory_id: each.told[one.memory_id]
+        for each in hits
+        for one in each.found
+        if one.memory_id in each.told
+    }
     found = sorted((one for each in hits for one in each.found), key=lambda one: -one.score)
     return Hits(found[:limit], told)
 

@@ -7,7 +7,8 @@ What another process has done meanwhile stays, and what fails is left for the ne
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import groupby
@@ -17,8 +18,10 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from faissbase.embedding import Embedder
+from faissbase.embedding.embedder import embedded
+from faissbase.errors import FaissbaseError
 from faissbase.memory import databases
-from faissbase.memory.changes import Changes, New
+from faissbase.memory.changes import Changes, New, owned_by
 from faissbase.memory.decisions import CANDIDATES, Candidate, Decision, decide
 from faissbase.memory.extraction import Bubble, Extracted, Fact, extract
 from faissbase.memory.linking import cosine, near_to
@@ -47,26 +50,48 @@ class Learner:
     model: Chat
 
     def learn(self, conversation_id: str, now: datetime) -> list[dict[str, Any]]:
-        """Take facts and bubbles from the turns that were not read yet; what has changed."""
+        """Take facts and bubbles from the turns that were not read yet; what has changed.
+
+        What fails is told in the log, and left for the next time.
+        """
         changed: list[dict[str, Any]] = []
-        for pending in self._pending(conversation_id):
-            changed += _Lesson(self, conversation_id, pending, now).run()
+        with _put_off(conversation_id):
+            for pending in self._pending(conversation_id):
+                lesson = _Lesson(self, conversation_id, pending, now)
+                changed += lesson.run()
+                if lesson.has_failed:  # a model that is down would be asked about all the others, too
+                    break
         return changed
 
-    def _pending(self, conversation_id: str) -> list[list[Message]]:
+    def _pending(self, conversation_id: str) -> Iterator[list[Message]]:
         """Turns not read yet, those of one scope together."""
+        last = 0
+        while messages := self._unread(conversation_id, last):
+            last = messages[-1].position
+            for _, group in groupby(messages, scope_of):
+                yield list(group)
+
+    def _unread(self, conversation_id: str, after: int) -> Sequence[Message]:
+        """Turns that were not read yet, behind that position."""
         unread = (
             select(Message)
-            .where(Message.conversation_id == conversation_id, Message.extracted_at.is_(None))
+            .where(
+                Message.conversation_id == conversation_id,
+                Message.extracted_at.is_(None),
+                Message.position > after,
+            )
             .order_by(Message.position)
             .limit(_TURNS_AT_ONCE)
         )
         with databases.reading(self.engine) as session:
-            messages = session.scalars(unread).all()
-        return [list(group) for _, group in groupby(messages, scope_of)]
+            return session.scalars(unread).all()
 
     def summarize(self, conversation_id: str, now: datetime) -> None:
-        """Renew the summary where twenty turns have come since the last one."""
+        """Renew the summary where twenty turns have come since the last one. Raises as little as `learn`."""
+        with _put_off(conversation_id):
+            self._renew_summary(conversation_id, now)
+
+    def _renew_summary(self, conversation_id: str, now: datetime) -> None:
         with databases.reading(self.engine) as session:
             last = last_summary(session, conversation_id)
             upto = 0 if last is None else last.upto
@@ -101,6 +126,18 @@ class Learner:
                 session.add(summary)
 
 
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """What some turns tell: facts with what they do to memories, bubbles with what they lie near."""
+
+    found: Extracted
+    known: dict[int, int]
+    decisions: Sequence[Decision]
+    vectors: list[Float32]
+    bubbles: list[tuple[Bubble, Float32]]
+    near: list[dict[int, float]]
+
+
 class _Lesson:
     """What is learnt from some turns of one conversation and scope."""
 
@@ -112,24 +149,40 @@ class _Lesson:
         self._pending = pending
         self._scope = scope_of(pending[0])
         self._now = now
+        self.has_failed = False
 
     def run(self) -> list[dict[str, Any]]:
         """Ask, compare, decide, commit; what has changed."""
-        found = self._extracted()
-        known, decisions = self._decided(found.semantic)
-        texts = [each.text or "" for each in decisions if each.text is not None]
-        vectors = self._embedded(texts)
-        bubbles = list(zip(found.bubbles, self._embedded([each.text for each in found.bubbles]), strict=True))
-        near = [near_to(self._engine, self._conversation_id, vector, self._now) for _, vector in bubbles]
+        try:
+            learnt = self._learnt()
+        except FaissbaseError:  # what cannot be embedded must not keep all later turns from being read
+            with databases.writing(self._engine) as session:
+                databases.lock_conversation(session, self._conversation_id)
+                self._claimed(session, should_retry=True)
+            raise
         with databases.writing(self._engine) as session:
             databases.lock_conversation(session, self._conversation_id)
-            if not self._claimed(session, found.should_retry):
+            if not self._claimed(session, learnt.found.should_retry):
                 return []
             changes = Changes(
                 session, self._conversation_id, embedder=self._embedder.name, now=self._now, by="model"
             )
-            changed = self._carry_out(session, changes, decisions, vectors, found.semantic, known)
-            return changed + self._keep(session, changes, bubbles, near)
+            facts = learnt.found.semantic
+            changed = self._carry_out(session, changes, learnt.decisions, learnt.vectors, facts, learnt.known)
+            return changed + self._keep(session, changes, learnt.bubbles, learnt.near)
+
+    def _learnt(self) -> _Learnt:
+        """What the model says, and where it lies; nothing is changed."""
+        found = self._extracted()
+        self.has_failed = found.should_retry
+        known, decisions = self._decided(found.semantic)
+        vectors = self._embedded([each.text or "" for each in decisions if each.text is not None])
+        bubbles = list(zip(found.bubbles, self._embedded([each.text for each in found.bubbles]), strict=True))
+        near = [
+            near_to(self._engine, self._conversation_id, vector, self._now, self._scope)
+            for _, vector in bubbles
+        ]
+        return _Learnt(found, known, decisions, vectors, bubbles, near)
 
     def _extracted(self) -> Extracted:
         with databases.reading(self._engine) as session:
@@ -152,7 +205,7 @@ class _Lesson:
         return found
 
     def _embedded(self, texts: Sequence[str]) -> list[Float32]:
-        return list(self._embedder.embed(texts)) if texts else []
+        return list(embedded(self._embedder, texts)) if texts else []
 
     def _decided(self, facts: Sequence[Fact]) -> tuple[dict[int, int], Sequence[Decision]]:
         """What to do about each fact; and the last change of each memory that it was compared with."""
@@ -165,7 +218,7 @@ class _Lesson:
                 Memory.conversation_id == self._conversation_id,
                 Memory.active,
                 Memory.kind == "semantic",
-                *(getattr(Memory, name).is_not_distinct_from(getattr(self._scope, name)) for name in _OWNERS),
+                *owned_by(Memory, self._scope),
             )
             among = set(session.scalars(semantic))
             nearest = [
@@ -322,8 +375,7 @@ class _Lesson:
         return self._pending[-1 if turn is None else turn]
 
 
-_OWNERS = ("user_id", "agent_id")
-_PARTS = (*_OWNERS, "session_id")
+_PARTS = ("user_id", "agent_id", "session_id")
 
 
 def scope_of(row: Message | Memory) -> Scope:
@@ -352,6 +404,15 @@ def entry_of(memory: Memory, event: str) -> dict[str, Any]:
         "importance": memory.importance,
         "occurred_at": memory.occurred_at,
     }
+
+
+@contextmanager
+def _put_off(conversation_id: str) -> Iterator[None]:
+    """The turns are kept: an error now would have the caller say them again."""
+    try:
+        yield
+    except FaissbaseError as error:
+        _log.warning("conversation %r: put off until the next add: %s", conversation_id, error)
 
 
 def _tell(conversation_id: str, problems: Sequence[str]) -> None:

@@ -195,7 +195,7 @@ def reply_of(model: Chat, messages: Sequence[Message], schema: Schema) -> Reply:
         content = model.complete_json(messages, schema)
     except BadReply as error:
         return Reply(error.partial if isinstance(error.partial, dict) else {}, str(error))
-    except FaissbaseError as error:
+    except Exception as error:  # noqa: BLE001  # a `Chat` of somebody else, over somebody's network
         return Reply({}, f"{type(error).__name__}: {error}")
     if not isinstance(content, dict):
         return Reply({}, f"a JSON object was wanted of the model, got {shown(content)}")

@@ -24,7 +24,7 @@ import numpy as np
 from sqlalchemy import Engine, RowMapping, event, func, select
 from sqlalchemy.orm import Session
 
-from faissbase.errors import InvalidInputError, NotReadyError, UnavailableError
+from faissbase.errors import AccessError, InvalidInputError, NotReadyError, UnavailableError
 from faissbase.memory import databases
 from faissbase.memory.files import Origin
 from faissbase.memory.models import Base, Conversation, Memory, Removed
@@ -149,7 +149,7 @@ class Replica:
                 return
             try:
                 self.save()
-            except UnavailableError as error:
+            except (UnavailableError, AccessError) as error:
                 _log.warning("the index is not kept: %s", error)
 
     def _seq(self, session: Session) -> int:
@@ -246,7 +246,7 @@ class Replica:
 def _is_loaded(store: FAISSVectorStore, path: Path) -> bool:
     try:
         return store.load(path)
-    except UnavailableError as error:
+    except (UnavailableError, AccessError) as error:
         _log.warning("the index is made anew: %s", error)
         return False
 

@@ -15,6 +15,8 @@ Messages: TypeAlias = "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any
 NAME_LENGTH = 255
 _MOMENTS = ("occurred_at", "timestamp", "created_at")
 _FIELDS = frozenset({"role", "content", "name", "speaker", *_MOMENTS})
+# What OpenAI's messages have beside: calls of tools, and what nobody says.
+_UNSPOKEN = frozenset({"tool_calls", "tool_call_id", "function_call", "refusal", "audio", "annotations"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Said:
 def checked_messages(messages: Messages, now: datetime) -> list[Said]:
     """The messages of ``add``: texts, or OpenAI's ``{"role", "content"}`` with a name and a moment maybe.
 
+    OpenAI's messages are taken as they are. One that only calls tools says nothing, and is passed over.
+
     Raises
     ------
     InvalidInputError
@@ -71,7 +75,15 @@ def checked_messages(messages: Messages, now: datetime) -> list[Said]:
         messages = [messages]
     if not isinstance(messages, Sequence):
         raise InvalidInputError(f"messages are a list of {{'role', 'content'}}, got {messages!r}")
-    return [_said(message, place, now) for place, message in enumerate(messages)]
+    return [
+        _said(message, place, now)
+        for place, message in enumerate(messages)
+        if not (isinstance(message, Mapping) and _only_calls(message))
+    ]
+
+
+def _only_calls(message: Mapping[str, Any]) -> bool:
+    return bool(message.get("tool_calls") or message.get("function_call")) and not message.get("content")
 
 
 def _said(message: str | Mapping[str, Any], place: int, now: datetime) -> Said:
@@ -80,7 +92,7 @@ def _said(message: str | Mapping[str, Any], place: int, now: datetime) -> Said:
         message = {"content": message}
     if not isinstance(message, Mapping):
         raise InvalidInputError(f"{what} must be a text or a dict, got {message!r}")
-    unknown = sorted(set(map(str, message)) - _FIELDS)
+    unknown = sorted(set(map(str, message)) - _FIELDS - _UNSPOKEN)
     if unknown:
         raise InvalidInputError(f"{what} has the unknown field {unknown[0]!r}: known are {sorted(_FIELDS)}")
     role = checked_name(message.get("role", "user"), f"the role of {what}")
@@ -89,7 +101,7 @@ def _said(message: str | Mapping[str, Any], place: int, now: datetime) -> Said:
     return Said(
         role,
         checked_name(speaker, f"the speaker of {what}"),
-        checked_text(_joined(message.get("content")), f"the content of {what}"),
+        checked_text(_joined(message.get("content") or message.get("refusal")), f"the content of {what}"),
         checked_moment(moments[0], f"the time of {what}") if moments else now,
     )
 

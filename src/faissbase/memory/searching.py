@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-from sqlalchemy import BindParameter, ColumnElement, Engine, Row, Select, bindparam, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import BindParameter, ColumnElement, Engine, Row, Select, bindparam, select
 
 from faissbase.memory import databases
-from faissbase.memory.models import Link, Memory, Version
-from faissbase.memory.replicas import replica_of, usable_rows
+from faissbase.memory.models import Link, Memory
+from faissbase.memory.replicas import replica_of
 from faissbase.memory.said import ANYBODY, Scope
-from faissbase.memory.standing import Standings, seconds_of, standing, weights
+from faissbase.memory.standing import Standings, seconds_of, weights
 from faissbase.memory.store import FAISSVectorStore, Found, MemoryId
 from faissbase.types import Float32, Mask
 
@@ -65,6 +63,19 @@ class Wanted:
             allowed &= standings.occurred_s < seconds_of(self.until)
         return allowed
 
+    def admits(self, told: Told) -> bool:
+        """Whether what is told of a memory meets every filter: scope, speaker, kind and time."""
+        is_asked = all(getattr(told, name) == value for name, value in self.scope.asked.items())
+        is_said = self.speakers is None or told.speaker in self.speakers
+        if not is_asked or not is_said or (self.kinds is not None and told.kind not in self.kinds):
+            return False
+        if self.since is None and self.until is None:
+            return True
+        at = told.occurred_at
+        return at is not None and not (
+            (self.since is not None and at < self.since) or (self.until is not None and at >= self.until)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -74,18 +85,18 @@ class Told:
     text: str
     kind: str
     occurred_at: datetime | None
-    conversation_id: str = ""
-    active: bool = True
-    valid_to: datetime | None = None
+    speaker: str | None = None
     user_id: str | None = None
     agent_id: str | None = None
     session_id: str | None = None
+    conversation_id: str = ""
+    active: bool = True
+    valid_to: datetime | None = None
 
     def may_be_told(self, conversation_id: str, wanted: Wanted) -> bool:
-        """Whether it is of the conversation and scope, and has not ended."""
-        is_theirs = all(getattr(self, name) == value for name, value in wanted.scope.asked.items())
+        """Whether it is of the conversation, meets the filters, and has not ended."""
         has_ended = not self.active or (self.valid_to is not None and self.valid_to <= wanted.now)
-        return is_theirs and self.conversation_id == conversation_id and (wanted.as_of or not has_ended)
+        return self.conversation_id == conversation_id and not has_ended and wanted.admits(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,68 +181,45 @@ def present_hits(engine: Engine, notes: Notes, conversation_id: str, query: Floa
         owned = select(Memory.id).where(Memory.conversation_id == conversation_id, Memory.active, *conditions)
         with databases.reading(engine) as session:
             among = set(session.scalars(owned))
-    found = _ranked(store, query, wanted, among)
+    found = ranked(store, query, wanted, among=among)
     told = notes.told([each.memory_id for each in found], version)
     return Hits(found, {each: one for each, one in told.items() if one.may_be_told(conversation_id, wanted)})
 
 
-def past_hits(session: Session, dimension: int, conversation_id: str, query: Float32, wanted: Wanted) -> Hits:
-    """The memories of the highest score as they were at a moment, read from the database one by one."""
-    store = FAISSVectorStore(dimension)
-    told: dict[MemoryId, Told] = {}
-    for statement in _as_of(conversation_id, wanted):
-        rows = usable_rows(session.execute(statement).mappings().all(), dimension)
-        if rows:
-            standings = [
-                standing(row["importance"], row["occurred_at"], is_episodic=row["kind"] == "bubble")
-                for row in rows
-            ]
-            store.add_many(
-                [row["id"] for row in rows], np.stack([row["embedding"] for row in rows]), standings
-            )
-        told |= {
-            row["id"]: Told(*(row[name] for name in ("id", "text", "kind", "occurred_at"))) for row in rows
-        }
-    return Hits(_ranked(store, query, wanted, None), told)
-
-
-def _as_of(conversation_id: str, wanted: Wanted) -> list[Select[Any]]:
-    """What held at the moment: in the versions that memories had, and in the memories as they are."""
-    statements = []
-    for source in (Version, Memory):
-        columns = [source.text, source.embedding, source.importance, source.occurred_at]
-        statement = select(Memory.id, Memory.kind, *columns).where(
-            Memory.conversation_id == conversation_id,
-            or_(source.valid_from.is_(None), source.valid_from <= wanted.now),
-            or_(source.valid_to.is_(None), source.valid_to > wanted.now),
-            *wanted.conditions,
-        )
-        if source is Version:
-            statement = statement.join(Memory, Memory.id == Version.memory_id)
-        else:
-            statement = statement.where(or_(Memory.active, Memory.valid_to.is_not(None)))
-        statements.append(statement)
-    return statements
-
-
-def _ranked(store: FAISSVectorStore, query: Float32, wanted: Wanted, among: set[int] | None) -> list[Found]:
+def ranked(
+    store: FAISSVectorStore,
+    query: Float32,
+    wanted: Wanted,
+    *,
+    among: set[int] | None = None,
+    where: Callable[[Standings], Mask] | None = None,
+) -> list[Found]:
+    """The best of a store by similarity, importance and age; ``where`` instead of what is wanted alone."""
     if not store.count or not query.any():
         return []
     now_s = seconds_of(wanted.now)
     return store.ranked(
-        query, wanted.limit, lambda standings: weights(standings, now_s), among=among, where=wanted.mask
+        query,
+        wanted.limit,
+        lambda standings: weights(standings, now_s),
+        among=among,
+        where=where or wanted.mask,
     )
 
 
 def links_of(
     notes: Notes, engine: Engine, hits: Hits, conversation_id: str, wanted: Wanted
 ) -> dict[MemoryId, list[Told]]:
-    """What each hit is linked to, the nearest first, of the same conversation and scope."""
+    """What each hit is linked to, the nearest first, of the same conversation, within the filters."""
     version = replica_of(engine, conversation_id).version
     linked = notes.linked([each.memory_id for each in hits.found], version)
     if wanted.as_of:  # as they were then
         return {
-            memory_id: [hits.told[other.memory_id] for other in others if other.memory_id in hits.told]
+            memory_id: [
+                told
+                for other in others
+                if (told := hits.told.get(other.memory_id)) is not None and wanted.admits(told)
+            ]
             for memory_id, others in linked.items()
         }
     return {

@@ -30,7 +30,7 @@ class IndexReport:
     ----------
     added, changed, unchanged, removed : list of str
     skipped : dict of str to str
-        Files that could not be read, and why. What was stored of them before is still there.
+        What could not be read, or holds nothing, and why. What was stored of it before is still there.
     n_embedded, n_reused : int
         Chunks that were embedded, and those whose vectors were there already.
     """
@@ -146,6 +146,9 @@ class Writer:
     def put(self, document: Document, content: str, folder: str = "") -> None:
         """Store a document, of that content hash, in the place of what there is of its source."""
         chunks = self._chunker.chunks(document)
+        if not chunks and document.source not in self._stored:
+            self.report.skipped[document.source] = "holds nothing but blanks"
+            return
         listed = self.report.changed if document.source in self._stored else self.report.added
         listed.append(document.source)
         self._waiting.append(_Waiting(document.source, self.hash_of(content), folder, chunks))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from tests.unit.cache.worlds import Topics
 
 from faissbase.cache import Scope, SemanticCache
+from faissbase.cache.identity import identity_of
 from faissbase.errors import InvalidInputError
 
 
@@ -63,6 +65,55 @@ def test_methods_name_their_prompt_and_what_to_ignore(cache: SemanticCache) -> N
         "long a",
     ]
     assert cache.invalidate(tenant="acme") == 2
+
+
+def test_lambdas_and_functions_within_functions_do_not_share_answers(cache: SemanticCache) -> None:
+    english: Any = cache.cached(lambda q: f"{q} in English")
+    german: Any = cache.cached(lambda q: f"{q} in German")
+    assert [english("a"), german("a"), english("a")] == ["a in English", "a in German", "a in English"]
+    n_calls = 0
+
+    def asking(language: str) -> Any:
+        @cache.cached
+        def ask(prompt: str) -> str:
+            nonlocal n_calls
+            n_calls += 1
+            return f"{prompt} in {language}"
+
+        return ask
+
+    german = asking("German")
+    assert [german("a"), german("a"), asking("Dutch")("a")] == ["a in German", "a in German", "a in Dutch"]
+    assert asking("Dutch")("a") == "a in Dutch"
+    assert n_calls == 2
+
+
+def test_what_is_bound_to_a_function_is_part_of_the_scope(cache: SemanticCache) -> None:
+    def ask(language: str, prompt: str, style: str = "") -> str:
+        return f"{style}{prompt} in {language}"
+
+    asked = [partial(ask, "German"), partial(ask, "Dutch"), partial(ask, "Dutch", style="brief ")]
+    assert [cache.cached(each)("a") for each in asked] == ["a in German", "a in Dutch", "brief a in Dutch"]
+
+    class Bot:
+        def __init__(self, language: str) -> None:
+            self.language = language
+
+        def ask(self, prompt: str) -> str:
+            return f"{prompt} in {self.language}"
+
+        __call__ = ask
+
+    for bound in (Bot("German").ask, Bot("German")):
+        with pytest.raises(InvalidInputError, match="belongs to an object that its answers may depend on"):
+            cache.cached(bound)
+        assert cache.cached(ignore="self")(bound)("a") == "a in German"
+
+
+def test_the_same_function_is_known_in_another_process() -> None:
+    made = [eval("lambda q: q + 'x'"), eval("lambda q: q + 'x'"), eval("lambda q: q + 'y'")]
+    same, again, other = (identity_of(each)["code"] for each in made)
+    assert (same == again, same == other) == (True, False)
 
 
 def test_arguments_that_cannot_be_compared_are_refused(cache: SemanticCache) -> None:

@@ -11,6 +11,7 @@ from tests.unit.cache.worlds import Clock, Make, Topics, responses
 
 from faissbase.cache import Scope, SemanticCache
 from faissbase.cache.limits import Ledger
+from faissbase.collection.collection import LocalCollection
 from faissbase.errors import InvalidInputError
 
 # ---- times ---------------------------------------------------------------------------------------
@@ -238,6 +239,29 @@ def test_invalidate_without_anything_is_refused(make: Make) -> None:
         make().invalidate("a", tags="x")
     with pytest.raises(InvalidInputError, match="a tag is a string"):
         make().store("a", 1, tags=[5])  # type: ignore[list-item]
+
+
+def test_at_no_moment_of_clearing_is_the_calibrated_threshold_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    def opened_after(change: Any) -> Any:
+        def changed(*args: Any, **terms: Any) -> Any:
+            found = change(*args, **terms)
+            with SemanticCache(Topics(), path=tmp_path / "c") as other:
+                seen.append(other.threshold)
+            return found
+
+        return changed
+
+    with SemanticCache(Topics(), path=tmp_path / "c") as cache:
+        cache._shelf.entries.keep_setting("threshold", 0.77)
+        cache.store("a", 1)
+        for name in ("delete", "upsert", "reset"):
+            monkeypatch.setattr(LocalCollection, name, opened_after(getattr(LocalCollection, name)))
+        cache.clear()
+    assert set(seen) == {0.77}
 
 
 def test_clear_leaves_it_empty_and_usable(make: Make) -> None:

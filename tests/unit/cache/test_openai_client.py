@@ -209,6 +209,22 @@ def test_the_rest_of_the_client_is_as_it_was(server: OpenAIServer, client: Any) 
     assert raw.http_response.status_code == 200
 
 
+def test_it_is_closed_and_copied_as_the_client_is(server: OpenAIServer, client: Any, aclient: Any) -> None:
+    with client as entered:
+        for copied in (entered, entered.copy(timeout=9), entered.with_options(timeout=9)):
+            copied.chat.completions.create(**_asked(QUESTION))
+    assert client.is_closed()
+    assert len(server.paths()) == 1
+
+    async def ask() -> None:
+        async with aclient as entered:
+            assert (await entered.chat.completions.create(**_asked(QUESTION))).choices
+        assert aclient.is_closed()
+
+    asyncio.run(ask())
+    assert len(server.paths()) == 1
+
+
 def test_an_async_client_asks_once_for_all_and_streams(server: OpenAIServer, aclient: Any) -> None:
     async def ask() -> None:
         calls = (aclient.chat.completions.create(**_asked(QUESTION)) for _ in range(20))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.cache.worlds import Clock, Make, Topics, responses
+from tests.unit.cache.worlds import Clock, D, Make, Topics, responses
 
 import faissbase
 from faissbase.cache import CacheHit, Scope, SemanticCache
@@ -23,15 +23,13 @@ def test_an_empty_cache_misses(make: Make) -> None:
     assert len(cache) == 0
 
 
-def test_the_same_text_hits_exactly_without_embedding(make: Make) -> None:
+def test_the_same_text_hits_exactly_without_embedding(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = make()
     assert cache.store("a", {"text": "A"}) is True
-    embedder: Any = cache._embedder
-    n_before = embedder.n_embedded
+    monkeypatch.setattr(Topics, "embed", lambda *_: pytest.fail("embedded"))
     hit = cache.check("a")
     assert isinstance(hit, CacheHit)
     assert (hit.response, hit.kind, hit.score, hit.stored_prompt) == ({"text": "A"}, "exact", 1.0, "a")
-    assert embedder.n_embedded == n_before
 
 
 def test_the_exact_entry_comes_before_one_that_is_only_similar(make: Make) -> None:
@@ -236,6 +234,21 @@ def test_use_after_close_is_an_error(make: Make) -> None:
     for use in (cache.check, lambda prompt: cache.store(prompt, 1), cache.invalidate, cache.explain):
         with pytest.raises(NotReadyError, match="closed"):
             use("a")
+
+
+def test_a_closed_cache_leaves_the_collection_it_was_given_alone() -> None:
+    with faissbase.connect(":memory:") as db:
+        collection = db.create_collection("answers", dimension=D, metric="cosine")
+        cache = SemanticCache(Topics(), collection=collection)
+        cache.store("a", 1)
+        hit = cache.check("a")
+        assert hit is not None
+        cache.close()
+        for change in (lambda: cache.invalidate("a"), lambda: cache.report_false_hit(hit), cache.clear):
+            with pytest.raises(NotReadyError, match="the SemanticCache is closed"):
+                change()
+        with SemanticCache(Topics(), collection=collection) as again:
+            assert again.check("a") is not None
 
 
 @pytest.mark.parametrize(

@@ -129,3 +129,17 @@ def test_a_vector_that_is_cut_short_is_made_again(tmp_path: Path) -> None:
     again = CachedEmbedder(_Counting(), path=tmp_path / "e.sqlite")
     assert np.array_equal(again.embed(["a"]), wanted)
     again.close()
+
+
+def test_a_file_that_is_locked_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("faissbase.embedding.cached._BUSY_S", 0.01)
+    cached = CachedEmbedder(_Counting(), path=tmp_path / "e.sqlite")
+    wanted = cached.embed(["a"])
+    other = sqlite3.connect(tmp_path / "e.sqlite", isolation_level=None)
+    other.execute("begin exclusive")
+    assert cached.embed(["a", "b"])[0].tolist() == wanted[0].tolist()
+    assert "done without" in caplog.text
+    other.close()
+    cached.close()

@@ -110,6 +110,40 @@ def test_wrong_vectors_are_refused(returned: Any, message: str) -> None:
         as_embedder(lambda texts: returned, dimension=2).embed(["a", "b"])
 
 
+class _Own:
+    """An `Embedder` of somebody else, who says d=2 and returns anything."""
+
+    name, dimension = "own", 2
+
+    def __init__(self, returned: Any) -> None:
+        self.returned = returned
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        return self.returned
+
+
+@pytest.mark.parametrize("returned", [[[1, 2], [3, 4]], iter([np.array([1, 2]), [3, 4]])])
+def test_embedders_of_others_may_return_whatever_holds_vectors(returned: Any) -> None:
+    found = as_embedder(_Own(returned)).embed(["a", "b"])
+    assert found.tolist() == [[1, 2], [3, 4]]
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ([[1.0, 2.0, 3.0]] * 2, "d=3, expected d=2"),
+        ([[1.0, 2.0]], r"shape \(1, 2\) for 2 texts"),
+        ([[1.0, 2.0], [float("nan"), 1.0]], r"not finite \(row 1\)"),
+        (iter([[1.0, 2.0]] * 3), r"shape \(3, 2\) for 2 texts"),
+        (None, "returned"),
+    ],
+)
+def test_wrong_vectors_of_an_embedder_of_others_are_refused(returned: Any, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        as_embedder(_Own(returned)).embed(["a", "b"])
+
+
 @pytest.mark.parametrize("texts", ["one text", b"bytes", ["fine", 3], [None]])
 def test_what_is_no_list_of_texts_is_refused(texts: Any) -> None:
     for embedder in (as_embedder(_lengths), HashedEmbedder(64)):

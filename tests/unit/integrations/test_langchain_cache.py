@@ -15,7 +15,7 @@ from faissbase.errors import UnavailableError
 pytest.importorskip("langchain_core")
 from langchain_core.caches import BaseCache
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, Generation
 
 from faissbase.integrations.langchain_cache import SemanticLLMCache
@@ -64,6 +64,35 @@ def test_a_conversation_is_found_again_though_its_messages_have_new_ids(semantic
     assert [model.invoke(talk).content for talk in talks] == ["one", "one"]
 
 
+def _picture(asked: str, address: str) -> list[HumanMessage]:
+    image = {"type": "image_url", "image_url": {"url": address}}
+    return [HumanMessage([{"type": "text", "text": asked}, image])]
+
+
+def test_pictures_are_told_apart_and_the_question_beside_them_is_not(semantic: SemanticCache) -> None:
+    cat, dog = "https://pictures.example/cat/on/the/mat", "https://pictures.example/dog/in/the/house"
+    asked = [
+        _picture("What is in this picture?", cat),
+        _picture("What is in this picture?", dog),
+        _picture("what's in this picture", cat),
+    ]
+    model = FakeListChatModel(responses=["a cat", "a dog", "?"], cache=SemanticLLMCache(semantic))
+    assert [model.invoke(messages).content for messages in asked] == ["a cat", "a dog", "a cat"]
+
+
+def test_after_an_answer_or_a_tool_only_the_same_messages_serve(semantic: SemanticCache) -> None:
+    model = FakeListChatModel(responses=["one", "two", "three", "four"], cache=SemanticLLMCache(semantic))
+    question = HumanMessage("Translate this into French, please, word for word.")
+
+    def told(ending: str) -> list[list[Any]]:
+        return [[question, AIMessage(ending)], [question, ToolMessage(ending, tool_call_id="call")]]
+
+    asked = [*told("the cat sleeps in the sun"), *told("the dog runs in the rain")]
+    answers = ["one", "two", "three", "four"]
+    assert [model.invoke(messages).content for messages in asked] == answers
+    assert [model.invoke(messages).content for messages in asked] == answers
+
+
 def test_text_models_are_served_as_well(semantic: SemanticCache) -> None:
     model = FakeListLLM(responses=["one", "two"], cache=SemanticLLMCache(semantic))
     assert [model.invoke("Tell a joke"), model.invoke("Tell a joke"), model.invoke("Sing!")] == [
@@ -89,6 +118,26 @@ def test_coroutines_use_it_too(semantic: SemanticCache) -> None:
     assert asyncio.run(ask()) == ["one", "one"]
     asyncio.run(SemanticLLMCache(semantic).aclear())
     assert len(semantic) == 0
+
+
+def test_coroutines_await_an_asynchronous_embedder_in_their_own_loop() -> None:
+    seen = []
+
+    class Remote:
+        name, dimension = "remote", 2
+
+        async def embed(self, texts: Any) -> Any:
+            seen.append(asyncio.get_running_loop())
+            return [[1.0, 0.0]] * len(texts)
+
+    async def ask() -> bool:
+        cache: Any = SemanticLLMCache(made)
+        await cache.aupdate("one", "llm", [Generation(text="1")])
+        assert await cache.alookup("won", "llm") == [Generation(text="1")]
+        return set(seen) == {asyncio.get_running_loop()}
+
+    with SemanticCache(Remote(), guard=None) as made:
+        assert asyncio.run(ask())
 
 
 def test_a_cache_out_of_reach_does_not_stop_a_model(semantic: SemanticCache) -> None:

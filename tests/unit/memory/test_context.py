@@ -22,7 +22,7 @@ from faissbase.errors import (
     NotReadyError,
     UnavailableError,
 )
-from faissbase.memory import ContextMemory
+from faissbase.memory import ContextMemory, files
 from faissbase.memory.models import Conversation, Link, Memory, Message
 
 DAY = timedelta(days=1)
@@ -326,6 +326,18 @@ def test_no_memory_has_more_than_five_links_and_the_nearest_stay(
     assert sorted(by_memory[1]) == [0.64, 0.65, 0.66, 0.7, 0.75]
 
 
+def test_what_others_say_as_nearly_does_not_keep_ones_own_from_being_linked(
+    memory: ContextMemory, planted: Planted
+) -> None:
+    vector = planted.vectors[planted.at("said", 0.9)]
+    planted.vectors |= {f"said by others {i}": vector for i in range(50)}
+    memory.add([{"content": "said", "occurred_at": START - timedelta(days=9)}], "c", user_id="ana")
+    memory.add([f"said by others {i}" for i in range(50)], "c", user_id="bob")
+    memory.add([{"content": "said", "occurred_at": START - timedelta(days=8)}], "c", user_id="ana")
+    newer, older = memory.search("query", "c", user_id="ana")["results"]
+    assert newer["connections"] == [older["memory_id"]]
+
+
 def test_an_episode_that_is_updated_is_linked_by_what_it_says_now(
     memory: ContextMemory, planted: Planted
 ) -> None:
@@ -355,6 +367,27 @@ def test_hits_tell_two_links_and_three_of_them_are_appended(memory: ContextMemor
     assert set(shown) <= set(ids.values())
     alone = memory.search("query", "c", limit=2, include_connections=False)["results"]
     assert [each["connections"] for each in alone] == [[], []]
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{"speaker": "Ana"}, {"since": START}, {"until": START - DAY}, {"type": "semantic"}],
+    ids=lambda filters: next(iter(filters)),
+)
+@pytest.mark.parametrize("is_past", [False, True])
+def test_what_is_appended_meets_the_filters_too(
+    memory: ContextMemory, planted: Planted, filters: Any, is_past: bool
+) -> None:
+    said = [
+        {"content": planted.at("mine", 0.9), "speaker": "Ana", "occurred_at": START},
+        {"content": planted.at("theirs", 0.8), "speaker": "Bob", "occurred_at": START - DAY},
+        {"content": planted.at("old", 0.7), "speaker": "Cy", "occurred_at": START - 2 * DAY},
+    ]
+    memory.add(said, "c")
+    wanted = {"speaker": ["mine"], "since": ["mine"], "until": ["old"], "type": []}[next(iter(filters))]
+    found = memory.search("query", "c", limit=1, as_of=START if is_past else None, **filters)
+    assert texts_of(found) == wanted
+    assert [each["connections"] for each in found["results"]] == [[] for _ in wanted]
 
 
 def test_links_to_what_has_ended_are_not_told(memory: ContextMemory, planted: Planted) -> None:
@@ -425,7 +458,7 @@ def test_what_is_deleted_is_found_only_as_of_when_it_held(
     assert len(stored(memory, Message)) == 1
 
 
-@pytest.mark.parametrize("memory_id", [99, "1", None, True, -1])
+@pytest.mark.parametrize("memory_id", [99, "1", None, True, -1, 1 << 64])
 def test_an_unknown_memory_is_said_to_be_none(memory: ContextMemory, memory_id: Any) -> None:
     memory.add("something", "c")
     for call in (memory.history, memory.delete, lambda id: memory.update(id, "x")):
@@ -444,6 +477,27 @@ def test_a_memory_of_another_conversation_is_not_touched(memory: ContextMemory) 
 
 
 # ---- input ---------------------------------------------------------------------------------------
+
+
+def test_messages_of_openai_are_taken_as_they_are(memory: ContextMemory) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    memory.add(
+        [
+            {"role": "user", "content": [{"type": "text", "text": "Is it warm?"}]},
+            {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None},
+            {"role": "tool", "content": "31 degrees", "tool_call_id": "c1"},
+            {"role": "assistant", "content": "It is.", "annotations": []},
+            {"role": "assistant", "content": None, "refusal": "I cannot say."},
+        ],
+        "c",
+    )
+    said = [(each.role, each.content, each.position) for each in stored(memory, Message)]
+    assert said == [
+        ("user", "Is it warm?", 1),
+        ("tool", "31 degrees", 2),
+        ("assistant", "It is.", 3),
+        ("assistant", "I cannot say.", 4),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -547,6 +601,22 @@ def test_engines_and_sessions_say_which_database(tmp_path: Path) -> None:
         memory.add("by the engine", "c")
     with Session(engine) as db, ContextMemory(db, Planted()) as memory:
         assert texts_of(memory.search("by the engine", "c")) == ["by the engine"]
+
+
+def test_an_index_that_may_not_be_read_or_written_is_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ContextMemory(tmp_path / "m.db", Planted()) as memory:
+        memory.add("first", "c")
+
+    def denied(*_: Any) -> Any:
+        raise PermissionError(13, "of another user")
+
+    monkeypatch.setattr("faissbase.memory.files.np.fromfile", denied)
+    monkeypatch.setattr(files, "publish", denied)
+    with ContextMemory(tmp_path / "m.db", Planted()) as memory:
+        assert texts_of(memory.search("first", "c")) == ["first"]
+        memory.add("second", "c")
 
 
 def test_two_memories_of_one_database_see_each_other(tmp_path: Path) -> None:

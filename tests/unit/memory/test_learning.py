@@ -15,7 +15,7 @@ from tests.openai_server import OpenAIServer, Raw
 from tests.unit.memory.planted import START, Clock, Planted, texts_of
 from tests.unit.memory.talking import chatting
 
-from faissbase.errors import UnavailableError
+from faissbase.errors import AccessError, InvalidInputError, UnavailableError
 from faissbase.memory import ContextMemory
 from faissbase.memory.learning import Learner
 from faissbase.memory.llm import ChatModel
@@ -170,14 +170,19 @@ def test_the_same_episode_of_two_users_is_kept_for_both(memory: ContextMemory, m
         assert texts_of(memory.search("We met.", "c", user_id=user)) == ["We met."]
 
 
+@pytest.mark.parametrize("error", [UnavailableError("busy"), AccessError("no key"), ConnectionError("down")])
 def test_an_embedder_that_fails_once_the_turns_are_kept_is_asked_again(
-    memory: ContextMemory, model: Model, planted: Planted, monkeypatch: pytest.MonkeyPatch
+    memory: ContextMemory,
+    model: Model,
+    planted: Planted,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
     embed = planted.embed
 
     def fails_on_facts(texts: Sequence[str]) -> Float32:
         if "Ana has a dog." in texts:
-            raise UnavailableError("busy")
+            raise error
         return embed(texts)
 
     monkeypatch.setattr(planted, "embed", fails_on_facts)
@@ -185,6 +190,23 @@ def test_an_embedder_that_fails_once_the_turns_are_kept_is_asked_again(
     assert len(rows(memory, Message)) == 1
     monkeypatch.undo()
     assert [each["memory"] for each in memory.add([], "c")["semantic"]] == ["Ana has a dog."]
+
+
+def test_a_fact_that_cannot_be_embedded_does_not_keep_later_turns_from_being_read(
+    memory: ContextMemory, model: Model, planted: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = planted.embed
+
+    def refuses(texts: Sequence[str]) -> Float32:
+        if "unspeakable" in texts:
+            raise InvalidInputError("too long for the model")
+        return embed(texts)
+
+    monkeypatch.setattr(planted, "embed", refuses)
+    assert learn(memory, model, "unspeakable")["semantic"] == []
+    for is_given_up in (False, True):
+        assert memory.add([], "c")["semantic"] == []
+        assert [(row.extracted_at is not None) for row in rows(memory, Message)] == [is_given_up]
 
 
 def test_an_update_stores_and_embeds_the_same_text(
@@ -274,6 +296,43 @@ def test_a_server_that_fails_or_hangs_loses_nothing(
             model.facts = [fact("Both were read.")]
             assert len(memory.add("third", "c")["semantic"]) == 1
             assert all(row.extracted_at is not None for row in rows(memory, Message))
+
+
+def test_a_model_of_ones_own_that_raises_whatever_it_likes_loses_nothing(
+    tmp_path: Path, planted: Planted
+) -> None:
+    class Broken:
+        def complete_json(self, messages: Any, schema: Any) -> dict[str, Any]:
+            raise LookupError("no such model")
+
+    with ContextMemory(tmp_path / "m.db", planted, Broken()) as memory:
+        assert memory.add(["said"] * 20, "c") == {"semantic": [], "bubbles": []}
+        assert len(rows(memory, Message)) == 20
+
+
+def test_all_turns_of_a_long_conversation_are_read(
+    memory: ContextMemory, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faissbase.memory.learning._TURNS_AT_ONCE", 2)
+    memory.add([f"turn {i}" for i in range(5)], "c")
+    assert [text.count("turn ") for text in model.asked["extract"]] == [2, 4, 5]  # with those before
+    assert all(row.extracted_at is not None for row in rows(memory, Message))
+
+
+def test_a_model_that_is_down_is_not_asked_about_all_that_waits(
+    memory: ContextMemory, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faissbase.memory.learning._TURNS_AT_ONCE", 2)
+    n_asked = 0
+
+    def fails(*_: Any) -> Any:
+        nonlocal n_asked
+        n_asked += 1
+        raise UnavailableError("down")
+
+    monkeypatch.setattr(ChatModel, "complete_json", fails)
+    memory.add([f"turn {i}" for i in range(5)], "c")
+    assert n_asked == 1
 
 
 def test_turns_that_cannot_be_read_are_given_up_after_three_tries(

@@ -147,8 +147,11 @@ def test_files_that_cannot_be_read_are_told_and_what_was_stored_of_them_stays(
     (folder / "link.md").symlink_to(folder / "pets.txt")
     (folder / "empty.txt").write_text("")
     report = index.add_folder(folder)
-    assert set(report.skipped) == {"handbook/pets.txt", "handbook/kitchen.pdf", "handbook/link.md"}
+    unread = ("pets.txt", "kitchen.pdf", "link.md", "empty.txt")
+    assert set(report.skipped) == {f"handbook/{name}" for name in unread}
     assert "not utf-8" in report.skipped["handbook/pets.txt"]
+    assert report.skipped["handbook/empty.txt"] == "holds nothing but blanks"
+    assert report.added == []
     assert report.removed == []
     assert index.search("cats sleep", k=1)[0].document == FACTS[0]
 
