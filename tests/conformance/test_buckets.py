@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,30 @@ def bucket(request: pytest.FixtureRequest, place: tuple[str, dict[str, Any]]) ->
 
 def keys(bucket: Bucket, prefix: str, after: str | None = None) -> list[str]:
     return sorted(stored.key for stored in bucket.list(prefix, after))
+
+
+def test_a_place_with_nothing_in_it_is_named_to_who_only_reads(
+    place: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    url, options = place
+    connect: Any = partial(faissbase.connect, url, cache=tmp_path / "cache", storage_options=options or None)
+    with pytest.raises(NotFoundError, match=f"nothing is at {re.escape(url)}"):
+        connect(read_only=True)
+    assert not (tmp_path / "bucket").exists()
+    with connect() as db:
+        db.create_collection("docs", 2)
+    with connect(read_only=True) as db:
+        assert db.list_collections() == ["docs"]
+
+
+def test_a_bucket_that_is_not_there_is_named(s3: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"s3://vectrs/x.*no such bucket"):
+        faissbase.connect("s3://vectrs/x", cache=tmp_path, storage_options=s3, read_only=True)
+    with (
+        faissbase.connect("s3://vectrs/x", cache=tmp_path, storage_options=s3) as db,
+        pytest.raises(NotFoundError, match=r"s3://vectrs/x.*no such bucket"),
+    ):
+        db.create_collection("docs", 2)
 
 
 class TestBucket:
@@ -206,8 +233,10 @@ def test_a_dataset_lives_in_every_store(place: tuple[str, dict[str, Any]], tmp_p
     def connect(cache: str, **more: Any) -> Any:
         return faissbase.connect(url, cache=tmp_path / cache, storage_options=options, refresh_s=0, **more)
 
-    with connect("one") as db, connect("two", read_only=True) as other:
+    with ExitStack() as open_databases:
+        db = open_databases.enter_context(connect("one"))
         docs = db.create_collection("docs", 16, "l2")
+        other = open_databases.enter_context(connect("two", read_only=True))
         with pytest.raises(AlreadyExistsError):
             db.create_collection("docs", 16)
         docs.add(ids[:150], x[:150], [{"n": i} for i in range(150)])

@@ -19,7 +19,7 @@ from faissbase.collection.store import Config
 from faissbase.connecting import connect_folder
 from faissbase.database.database import DEFAULT_TENANT, Database
 from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
-from faissbase.sharded.bucket import is_url, open_bucket
+from faissbase.sharded.bucket import existing_bucket, is_url, open_bucket
 from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.promotion import Move, Note, Publish, demote, promote
 from faissbase.storage.records import State
@@ -107,6 +107,7 @@ def run_demote(args: argparse.Namespace, console: Console) -> Answer:
     started = time.perf_counter()
     folder, name = _target(args)
     if is_url(args.source):
+        existing_bucket(args.source.rstrip("/").rpartition("/")[0])
         connect_folder(folder).close()  # makes it where there is none
     with open_database(folder, read_only=False, tenant=check_name(args.tenant, "tenant")) as db:
         config, url = _wanted(db, name, args.source)

@@ -6,6 +6,7 @@ Imports obstore (extra ``scale``), which speaks to folders, S3, GCS and Azure. K
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -35,6 +36,8 @@ _PIECE_BYTES = 8 << 20
 PROBE_FOLDER = "probes"
 _LINK_TRIES = 5
 _LASTING_PARTS = 2  # <dataset>/shards stays where it is empty, for others will need it again
+_NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist")  # S3, Azure, GCS
+_TOLD = re.compile("<Message>(.*?)</Message>", re.DOTALL)
 _ALLOWED = frozenset({"PermissionDeniedError", "UnauthenticatedError"})
 
 
@@ -142,13 +145,37 @@ def open_bucket(url: str, options: Mapping[str, Any] | None = None) -> ObjectBuc
         import obstore  # noqa: F401
     except ImportError as error:
         raise NotReadyError('object storage is reached by obstore: pip install "faissbase[scale]"') from error
-    parts = urlsplit(url)
-    if parts.scheme in ("", "file"):
-        folder = Path(unquote(parts.path) if parts.scheme else url).absolute()
+    folder = _folder(url)
+    if folder is not None:
         return ObjectBucket(folder.as_uri(), _local_store(folder), folder)
-    if parts.scheme not in SCHEMES:
+    if urlsplit(url).scheme not in SCHEMES:
         raise InvalidInputError(f"{url!r} is none of {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
     return ObjectBucket(url.rstrip("/"), _remote_store(url, dict(options or {})), None)
+
+
+def _folder(url: str) -> Path | None:
+    """The folder of this machine that is meant; None where it is another store."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(unquote(parts.path) if parts.scheme else url).absolute()
+
+
+def existing_bucket(url: str, options: Mapping[str, Any] | None = None) -> ObjectBucket:
+    """`open_bucket` for who only reads: a URL with nothing below it was most likely mistyped.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such folder or bucket, or no object below the prefix.
+    """
+    folder = _folder(url)
+    if folder is not None and not folder.exists():
+        raise NotFoundError(f"nothing is at {folder.as_uri()}: there is no such folder")
+    bucket = open_bucket(url, options)
+    if folder is None and next(bucket.list(""), None) is None:
+        raise NotFoundError(f"nothing is at {bucket.url}: it is empty, or not written like this")
+    return bucket
 
 
 def _local_store(folder: Path) -> Any:
@@ -181,7 +208,8 @@ def _store_errors(what: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise NotFoundError(f"{what}: there is no such object") from error
+        missing = "bucket" if _NO_BUCKET.search(str(error)) else "object"
+        raise NotFoundError(f"{what}: there is no such {missing}") from error
     except FaissbaseError:
         raise
     except OSError as error:
@@ -189,13 +217,18 @@ def _store_errors(what: str) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith("obstore"):
             raise
+        if _NO_BUCKET.search(str(error)):
+            raise NotFoundError(f"{what}: there is no such bucket") from error
         kind = AccessError if type(error).__name__ in _ALLOWED else UnavailableError
         raise kind(f"{what}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
     lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    told = _TOLD.search(str(error))
+    return lines[0].partition(": <?xml")[0] + (f": {told[1]}" if told else "")
 
 
 class ObjectBucket:

@@ -25,7 +25,7 @@ from faissbase.errors import (
     NotFoundError,
     NotReadyError,
 )
-from faissbase.sharded.bucket import Bucket, open_bucket
+from faissbase.sharded.bucket import Bucket, existing_bucket, open_bucket
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.dataset import Dataset
@@ -328,7 +328,7 @@ def connect(
 ) -> ShardedDatabase:
     """The datasets under a URL of object storage; see ``faissbase.connect``."""
     return ShardedDatabase(
-        open_bucket(url, storage_options),
+        (existing_bucket if read_only else open_bucket)(url, storage_options),
         cache,
         read_only=read_only,
         allow_partial=allow_partial,
