@@ -20,9 +20,9 @@ from faissbase.connecting import connect_folder
 from faissbase.database.database import DEFAULT_TENANT, Database
 from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
 from faissbase.sharded.bucket import existing_bucket, is_url, open_bucket
+from faissbase.sharded.carrying import Note
 from faissbase.sharded.dataset import Dataset
-from faissbase.sharded.promotion import Move, Note, Publish, demote, promote
-from faissbase.storage.records import State
+from faissbase.sharded.promotion import Finish, Move, demote, promote
 
 _WORK = ".moves"
 _TENANT_HELP = "whose collection it is, in a folder that is served (default: the one of faissbase.connect)"
@@ -88,8 +88,8 @@ def run_promote(args: argparse.Namespace, console: Console) -> Answer:
             raise ConflictError(f"collection {name!r} is at {db.url(config)} already")
         len(db.open(config))  # what a crash has left is put right
 
-        def switch(state: State, publish: Publish) -> None:
-            db.place(config, url, state, publish)
+        def switch(finish: Finish) -> None:
+            db.place(config, url, finish)
 
         with _progress(f"promote {name}", console) as note:
             move = promote(
