@@ -24,10 +24,12 @@ from faissbase.errors import (
     InvalidInputError,
     NotFoundError,
     NotReadyError,
+    UnavailableError,
 )
 from faissbase.sharded.bucket import Bucket, File, check_creates_once, checksum_of, is_url, open_bucket
 from faissbase.sharded.collecting import collect
 from faissbase.sharded.dataset import Dataset
+from faissbase.sharded.failures import store_errors
 from faissbase.sharded.ranges import PIECE_BYTES
 
 STORES = ("file", "memory", "s3", "faulty")
@@ -256,3 +258,42 @@ def test_a_dataset_lives_in_every_store(place: tuple[str, dict[str, Any]], tmp_p
         collect(Dataset(db.bucket, "docs"), 3600.0, later)
         assert len(list(db.bucket.list("docs"))) == 1
         assert len(db.create_collection("docs", 8)) == 0
+
+
+class Failure(Exception):
+    """As obstore raises them: known by module and name."""
+
+    __module__ = "obstore.exceptions"
+
+
+TOKEN = "Error performing PUT http://169.254.169.254/latest/api/token in 1s - HTTP error"
+FAILURES = {
+    f"Generic S3 error: {TOKEN}": (UnavailableError, "no keys were given.*AWS_ACCESS_KEY_ID"),
+    f"Generic GCS error: {TOKEN}": (UnavailableError, "no keys were given.*GOOGLE_APPLICATION"),
+    f"Generic MicrosoftAzure error: {TOKEN}": (UnavailableError, "no keys were given.*AZURE_STORAGE"),
+    "Generic S3 error: 503 Slow Down": (UnavailableError, "503 Slow Down$"),
+    'Generic S3 error: 403: <?xml version="1.0"?>\n<Error><Message>Not yours</Message></Error>': (
+        UnavailableError,
+        "403: Not yours$",
+    ),
+    "Generic MicrosoftAzure error: 404: ContainerNotFound": (NotFoundError, "no such bucket"),
+}
+
+
+@pytest.mark.parametrize("text", FAILURES)
+def test_a_failure_of_a_store_says_what_would_help(text: str) -> None:
+    kind, told = FAILURES[text]
+    with pytest.raises(kind, match=f"cannot list gs://b/p: .*{told}"), store_errors("cannot list gs://b/p"):
+        raise Failure(text)
+
+
+@pytest.mark.parametrize("url", ["az://container/p", "azure://container/p", "abfs://container/p"])
+def test_azure_without_an_account_is_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(InvalidInputError, match=f"{url}: .*AZURE_STORAGE_ACCOUNT_NAME"):
+        open_bucket(url)
+
+
+@pytest.mark.parametrize("url", ["s3://b/p", "gs://b/p", "abfss://c@account.dfs.core.windows.net/p"])
+def test_a_store_is_opened_by_its_url(url: str) -> None:
+    assert open_bucket(f"{url}/").url == url

@@ -6,12 +6,11 @@ Imports obstore (extra ``scale``), which speaks to folders, S3, GCS and Azure. K
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,25 +19,21 @@ from urllib.parse import unquote, urlsplit
 from xxhash import xxh3_128
 
 from faissbase.errors import (
-    AccessError,
     CorruptionError,
-    FaissbaseError,
     InvalidInputError,
     NotFoundError,
     NotReadyError,
-    UnavailableError,
 )
+from faissbase.sharded.failures import reason, store_errors
 from faissbase.sharded.ranges import PIECE_BYTES, copy_to
-from faissbase.storage.files import from_os_error, os_errors, sync_data, sync_folder
+from faissbase.storage.files import os_errors, sync_data, sync_folder
 
 SCHEMES = ("file", "memory", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _PIECE_BYTES = 8 << 20
 PROBE_FOLDER = "probes"
 _LINK_TRIES = 5
+_RETRIED = timedelta(minutes=1)  # obstore's own three minutes are long to wait for a store that is silent
 _LASTING_PARTS = 2  # <dataset>/shards stays where it is empty, for others will need it again
-_NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist")  # S3, Azure, GCS
-_TOLD = re.compile("<Message>(.*?)</Message>", re.DOTALL)
-_ALLOWED = frozenset({"PermissionDeniedError", "UnauthenticatedError"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,41 +189,13 @@ def _remote_store(url: str, options: dict[str, Any]) -> Any:
 
     if url.startswith("memory://"):
         return _MEMORY.setdefault(url.rstrip("/"), MemoryStore())
+    options.setdefault("retry_config", {"retry_timeout": _RETRIED})
     if str(options.get("aws_endpoint", os.environ.get("AWS_ENDPOINT", ""))).startswith("http://"):
         options.setdefault("client_options", {"allow_http": True})
     try:
         return from_url(url, **options)
     except Exception as error:  # obstore's errors have no common root that is public
-        raise InvalidInputError(f"{url}: {_reason(error)}") from error
-
-
-@contextmanager
-def _store_errors(what: str) -> Iterator[None]:
-    """The errors of obstore as ours."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        missing = "bucket" if _NO_BUCKET.search(str(error)) else "object"
-        raise NotFoundError(f"{what}: there is no such {missing}") from error
-    except FaissbaseError:
-        raise
-    except OSError as error:
-        raise from_os_error(error, what) from error
-    except Exception as error:
-        if not type(error).__module__.startswith("obstore"):
-            raise
-        if _NO_BUCKET.search(str(error)):
-            raise NotFoundError(f"{what}: there is no such bucket") from error
-        kind = AccessError if type(error).__name__ in _ALLOWED else UnavailableError
-        raise kind(f"{what}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    if not lines:
-        return type(error).__name__
-    told = _TOLD.search(str(error))
-    return lines[0].partition(": <?xml")[0] + (f": {told[1]}" if told else "")
+        raise InvalidInputError(f"{url}: {reason(error)}") from error
 
 
 class ObjectBucket:
@@ -246,14 +213,14 @@ class ObjectBucket:
     def get(self, key: str) -> bytes:
         import obstore
 
-        with _store_errors(f"cannot read {self.url}/{key}"):
+        with store_errors(f"cannot read {self.url}/{key}"):
             return bytes(obstore.get(self._store, key).bytes())
 
     def create(self, key: str, content: bytes) -> bool:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with _store_errors(f"cannot write {self.url}/{key}"):
+        with store_errors(f"cannot write {self.url}/{key}"):
             try:
                 obstore.put(self._store, key, content, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
@@ -264,7 +231,7 @@ class ObjectBucket:
     def list(self, prefix: str, after: str | None = None) -> Iterator[Stored]:
         import obstore
 
-        with _store_errors(f"cannot list {self.url}/{prefix}"):
+        with store_errors(f"cannot list {self.url}/{prefix}"):
             for found in obstore.list(self._store, prefix.rstrip("/") + "/", offset=after):
                 for meta in found:
                     yield Stored(meta["path"], meta["size"], meta["last_modified"])
@@ -272,14 +239,14 @@ class ObjectBucket:
     def folders(self) -> tuple[str, ...]:
         import obstore
 
-        with _store_errors(f"cannot list {self.url}"):
+        with store_errors(f"cannot list {self.url}"):
             found = obstore.list_with_delimiter(self._store)["common_prefixes"]
             return tuple(sorted(prefix.strip("/") for prefix in found))
 
     def delete(self, keys: Sequence[str]) -> None:
         import obstore
 
-        with _store_errors(f"cannot delete from {self.url}"):
+        with store_errors(f"cannot delete from {self.url}"):
             for key in keys:
                 with suppress(FileNotFoundError):
                     obstore.delete(self._store, key)
@@ -301,7 +268,7 @@ class ObjectBucket:
 
         with os_errors(f"cannot read {source}"):
             file = File(path, key, source.stat().st_size, checksum_of(source))
-        with _store_errors(f"cannot write {self.url}/{key}"):
+        with store_errors(f"cannot write {self.url}/{key}"):
             os.utime(source)  # what an object's age is told by: of a link, when it was written otherwise
             if self._folder is None or not _linked(source, self._folder / key):
                 obstore.put(self._store, key, source)
@@ -310,7 +277,7 @@ class ObjectBucket:
 
     def download(self, file: File, target: Path) -> None:
         _remove(target)
-        with _store_errors(f"cannot read {self.url}/{file.key}"):
+        with store_errors(f"cannot read {self.url}/{file.key}"):
             if self._folder is not None and _linked(self._folder / file.key, target):
                 found = target.stat().st_size, checksum_of(target)
             else:
@@ -326,7 +293,7 @@ class ObjectBucket:
     def fetch(self, key: str, target: Path) -> None:
         """Bring an object of somebody else's, whose checksum nobody knows, to ``target``."""
         _remove(target)
-        with _store_errors(f"cannot read {self.url}/{key}"):
+        with store_errors(f"cannot read {self.url}/{key}"):
             self._fetch(key, target, self.size(key))
 
     def _fetch(self, key: str, target: Path, expected_bytes: int) -> tuple[int, str]:
@@ -347,13 +314,13 @@ class ObjectBucket:
     def size(self, key: str) -> int:
         import obstore
 
-        with _store_errors(f"cannot read {self.url}/{key}"):
+        with store_errors(f"cannot read {self.url}/{key}"):
             return int(obstore.head(self._store, key)["size"])
 
     def read(self, key: str, start: int, size_bytes: int) -> bytes:
         import obstore
 
-        with _store_errors(f"cannot read {self.url}/{key}"):
+        with store_errors(f"cannot read {self.url}/{key}"):
             return bytes(obstore.get_range(self._store, key, start=start, length=size_bytes))
 
     def _sync(self, key: str) -> None:

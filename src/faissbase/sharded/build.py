@@ -267,8 +267,9 @@ class _Run:
         if rows is None:
             rows = max(1, min(SHARD_ROWS, SHARD_BYTES // (4 * source.dimension)))
         n_shards = ceil(source.n_rows / rows)
-        self.ledger.keep("plan", {**source.counts(), "n_rows": source.n_rows, "shards": n_shards})
-        return source, n_shards
+        plan = {**source.counts(), "n_rows": source.n_rows, "shards": n_shards}
+        kept = self.ledger.keep("plan", plan)  # that of an earlier run, whose default may have been another
+        return source, int(kept["shards"])
 
     # ---- stages ----------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from faissbase.collection import answers
 from faissbase.collection.frozen import ArrivingCollection, FrozenCollection
 from faissbase.collection.store import Config
 from faissbase.errors import ConflictError
-from faissbase.sharded.bucket import Bucket
+from faissbase.sharded.bucket import Bucket, check_creates_once
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.carrying import Note, differing, pieces, remove_others
 from faissbase.sharded.collection import ShardedCollection
@@ -99,6 +99,7 @@ def promote(
     with _alone(work):
         draft = Draft(bucket, config, work / "draft.json")
         draft.check_free()
+        check_creates_once(bucket)  # before anything is copied
         with (
             closing(FrozenCollection(folder, config)) as source,
             closing(ShardedCollection(draft, Cache(work / "shards", bucket))) as target,

@@ -23,6 +23,7 @@ from faissbase.collection.frozen import ArrivingCollection
 from faissbase.collection.inputs import Rows
 from faissbase.database.catalog import Catalog
 from faissbase.sharded import carrying, follower, promotion
+from faissbase.sharded.bucket import ObjectBucket
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.draft import Draft
 from faissbase.storage.checksums import row_checksums
@@ -392,6 +393,15 @@ def test_a_promotion_goes_on_after_kill_9(tmp_path: Path, sign: str) -> None:
     assert held(folder) == before
     assert run("promote", folder / "docs", url) in (0, 2)
     assert held(folder) == held(url) == before
+
+
+def test_a_store_that_overwrites_is_refused_before_anything_is_copied(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ObjectBucket, "create", lambda bucket, key, content: True)
+    assert run("promote", folder / "docs", (tmp_path / "bucket").as_uri()) == 4
+    assert "conditional put" in capfd.readouterr().err
+    assert list((tmp_path / "bucket").rglob("*")) == []
 
 
 def test_what_cannot_be_moved_is_told(
