@@ -169,9 +169,11 @@ class TestBucket:
         assert target.read_bytes() == content
         assert bucket.size("d/x") == len(content)
         assert bucket.read("d/x", PIECE_BYTES - 1, 7) == content[PIECE_BYTES - 1 : PIECE_BYTES + 6]
-        wrong = File("x", "d/x", len(content), "0" * 32)
-        with pytest.raises(CorruptionError, match="d/x is damaged: expected"):
-            bucket.download(wrong, target.with_name("other"))
+        for size, checksum in ((0, "0" * 32), (-9, file.checksum), (9, file.checksum)):
+            wrong = File("x", "d/x", len(content) + size, checksum)
+            with pytest.raises(CorruptionError, match="d/x is damaged: expected"):
+                bucket.download(wrong, target.with_name("other"))
+            assert not target.with_name("other").exists()
         for missing in (lambda: bucket.size("d/y"), lambda: bucket.read("d/y", 0, 1)):
             with pytest.raises(NotFoundError, match="d/y"):
                 missing()

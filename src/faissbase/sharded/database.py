@@ -151,14 +151,16 @@ class ShardedDatabase(OpenHere):
 
     def _made(self, name: str) -> ShardedCollection:
         dataset = Dataset(self.bucket, name)
+        manifest = dataset.newest()
         return ShardedCollection(
             dataset,
-            Cache(self._cache / dataset.newest().uuid, self.bucket),
+            Cache(self._cache / manifest.uuid, self.bucket),
             read_only=self.read_only,
             allow_partial=self._allow_partial,
             memory_budget=self._memory_budget,
             bounds=self._bounds,
             groups=None if self._groups is None else self._groups(name),
+            manifest=manifest,
         )
 
     def get_or_create_collection(
