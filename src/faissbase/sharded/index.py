@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import faiss
 import numpy as np
 
+from faissbase.ann.lists import find_lists
 from faissbase.collection import inputs
 from faissbase.errors import AlreadyExistsError, InvalidInputError, NotReadyError
 from faissbase.sharded import shard_file
@@ -321,6 +322,7 @@ def _trained(plan: Plan, d: int, metric: Metric, xt: Float32) -> Any:
     for clustering in (index.cp, index.pq.cp):
         clustering.seed = _SEED
         clustering.min_points_per_centroid = 1  # what is too few has been planned for
+    find_lists(index, xt)
     index.train(xt)
     return index
 
