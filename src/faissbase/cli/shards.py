@@ -29,11 +29,12 @@ from faissbase.collection.planner import DEFAULT_RECALL
 from faissbase.connecting import cache_folder
 from faissbase.errors import InvalidInputError, NotFoundError
 from faissbase.sharded import checking
-from faissbase.sharded.bucket import existing_bucket, is_url, open_bucket
+from faissbase.sharded.bucket import PROBE_FOLDER, Bucket, existing_bucket, is_url, open_bucket
 from faissbase.sharded.build import SHARD_BYTES, SHARD_ROWS, BuildReport, Progress, Request, build
 from faissbase.sharded.codecs import CODECS
 from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.executors import Executor, InlineExecutor, ProcessesExecutor
+from faissbase.sharded.ledger import builds_folder
 from faissbase.sharded.manifest import Manifest
 from faissbase.sharded.sources import Columns, Source, Stored, find_files
 from faissbase.sharded.stages import Settings
@@ -337,14 +338,18 @@ def run_list(args: argparse.Namespace, console: Console) -> Answer:
     ]
     lines = text.table([["dataset", "records", "shards", "version"], *rows], "<>>>")
     document = {"url": bucket.url, "datasets": [_document(each) for each in manifests]}
-    return Answer(document, lines if rows else [_nothing(bucket.url, folders)])
+    return Answer(document, lines if rows else [_nothing(bucket, folders)])
 
 
-def _nothing(url: str, folders: Sequence[str]) -> str:
-    """What is said of a place without a dataset: one may have been meant that is deeper."""
-    if not folders:
-        return f"{url} holds no dataset yet"
-    return f"{url} holds no dataset; there are other things in it: {', '.join(folders[:_SHOWN])}"
+def _nothing(bucket: Bucket, folders: Sequence[str]) -> str:
+    """What is said of a place without a dataset: one may be on its way, or have been meant deeper."""
+    others = [name for name in folders if name != PROBE_FOLDER]
+    if not others:
+        return f"{bucket.url} holds no dataset yet"
+    building = [name for name in others[:_SHOWN] if next(bucket.list(builds_folder(name)), None)]
+    if building:
+        return f"{bucket.url} holds no dataset yet; builds that are not published: {', '.join(building)}"
+    return f"{bucket.url} holds no dataset; there are other things in it: {', '.join(others[:_SHOWN])}"
 
 
 def run_info(args: argparse.Namespace, console: Console) -> Answer:

@@ -61,6 +61,14 @@ def test_a_place_above_the_datasets_tells_what_is_in_it(cli: Any, url: str, tmp_
     assert (ran.code, "holds no dataset; there are other things in it: bucket" in ran.out) == (0, True)
 
 
+def test_a_build_that_was_refused_is_told_where_datasets_are_listed(cli: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((2000, 8), np.float32))
+    words = ("--metric", "l2", "--codec", "IVF4,PQ1x4", "--recall", "0.999", "--executor", "inline")
+    built = cli("shards", "build", tmp_path / "x.npy", *words, "--out", "new", "--name", "low", "--work", "w")
+    assert (built.code, "not published" in built.err) == (2, True)
+    assert cli("shards", "list", "new").out.endswith("no dataset yet; builds that are not published: low\n")
+
+
 def test_a_copy_of_a_mistyped_place_makes_no_folder(cli: Any, tmp_path: Path) -> None:
     ran = cli("demote", f"{(tmp_path / 'buckt').as_uri()}/docs", "--to", tmp_path / "new")
     assert (ran.code, "nothing is at" in ran.err) == (3, True)
