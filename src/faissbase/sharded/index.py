@@ -196,7 +196,7 @@ class FaissIndex:
         distances : float32[k] or float32[nq, k]
         ids : int64[k] or int64[nq, k]
             Nearest first. One query brings as many as were found; of many, rows that found fewer end in
-            id −1.
+            id −1. Distances are those of the codes: an inner product may pass 1 by a little.
 
         Raises
         ------
