@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,12 @@ from faissbase.errors import (
     InvalidInputError,
     NotFoundError,
     NotReadyError,
+    UnavailableError,
 )
 from faissbase.sharded.bucket import Bucket, File, check_creates_once, checksum_of, is_url, open_bucket
 from faissbase.sharded.collecting import collect
 from faissbase.sharded.dataset import Dataset
+from faissbase.sharded.failures import store_errors
 from faissbase.sharded.ranges import PIECE_BYTES
 
 STORES = ("file", "memory", "s3", "faulty")
@@ -55,6 +60,30 @@ def bucket(request: pytest.FixtureRequest, place: tuple[str, dict[str, Any]]) ->
 
 def keys(bucket: Bucket, prefix: str, after: str | None = None) -> list[str]:
     return sorted(stored.key for stored in bucket.list(prefix, after))
+
+
+def test_a_place_with_nothing_in_it_is_named_to_who_only_reads(
+    place: tuple[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    url, options = place
+    connect: Any = partial(faissbase.connect, url, cache=tmp_path / "cache", storage_options=options or None)
+    with pytest.raises(NotFoundError, match=f"nothing is at {re.escape(url)}"):
+        connect(read_only=True)
+    assert not (tmp_path / "bucket").exists()
+    with connect() as db:
+        db.create_collection("docs", 2)
+    with connect(read_only=True) as db:
+        assert db.list_collections() == ["docs"]
+
+
+def test_a_bucket_that_is_not_there_is_named(s3: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match=r"s3://vectrs/x.*no such bucket"):
+        faissbase.connect("s3://vectrs/x", cache=tmp_path, storage_options=s3, read_only=True)
+    with (
+        faissbase.connect("s3://vectrs/x", cache=tmp_path, storage_options=s3) as db,
+        pytest.raises(NotFoundError, match=r"s3://vectrs/x.*no such bucket"),
+    ):
+        db.create_collection("docs", 2)
 
 
 class TestBucket:
@@ -140,9 +169,11 @@ class TestBucket:
         assert target.read_bytes() == content
         assert bucket.size("d/x") == len(content)
         assert bucket.read("d/x", PIECE_BYTES - 1, 7) == content[PIECE_BYTES - 1 : PIECE_BYTES + 6]
-        wrong = File("x", "d/x", len(content), "0" * 32)
-        with pytest.raises(CorruptionError, match="d/x is damaged: expected"):
-            bucket.download(wrong, target.with_name("other"))
+        for size, checksum in ((0, "0" * 32), (-9, file.checksum), (9, file.checksum)):
+            wrong = File("x", "d/x", len(content) + size, checksum)
+            with pytest.raises(CorruptionError, match="d/x is damaged: expected"):
+                bucket.download(wrong, target.with_name("other"))
+            assert not target.with_name("other").exists()
         for missing in (lambda: bucket.size("d/y"), lambda: bucket.read("d/y", 0, 1)):
             with pytest.raises(NotFoundError, match="d/y"):
                 missing()
@@ -206,8 +237,10 @@ def test_a_dataset_lives_in_every_store(place: tuple[str, dict[str, Any]], tmp_p
     def connect(cache: str, **more: Any) -> Any:
         return faissbase.connect(url, cache=tmp_path / cache, storage_options=options, refresh_s=0, **more)
 
-    with connect("one") as db, connect("two", read_only=True) as other:
+    with ExitStack() as open_databases:
+        db = open_databases.enter_context(connect("one"))
         docs = db.create_collection("docs", 16, "l2")
+        other = open_databases.enter_context(connect("two", read_only=True))
         with pytest.raises(AlreadyExistsError):
             db.create_collection("docs", 16)
         docs.add(ids[:150], x[:150], [{"n": i} for i in range(150)])
@@ -227,3 +260,42 @@ def test_a_dataset_lives_in_every_store(place: tuple[str, dict[str, Any]], tmp_p
         collect(Dataset(db.bucket, "docs"), 3600.0, later)
         assert len(list(db.bucket.list("docs"))) == 1
         assert len(db.create_collection("docs", 8)) == 0
+
+
+class Failure(Exception):
+    """As obstore raises them: known by module and name."""
+
+    __module__ = "obstore.exceptions"
+
+
+TOKEN = "Error performing PUT http://169.254.169.254/latest/api/token in 1s - HTTP error"
+FAILURES = {
+    f"Generic S3 error: {TOKEN}": (UnavailableError, "no keys were given.*AWS_ACCESS_KEY_ID"),
+    f"Generic GCS error: {TOKEN}": (UnavailableError, "no keys were given.*GOOGLE_APPLICATION"),
+    f"Generic MicrosoftAzure error: {TOKEN}": (UnavailableError, "no keys were given.*AZURE_STORAGE"),
+    "Generic S3 error: 503 Slow Down": (UnavailableError, "503 Slow Down$"),
+    'Generic S3 error: 403: <?xml version="1.0"?>\n<Error><Message>Not yours</Message></Error>': (
+        UnavailableError,
+        "403: Not yours$",
+    ),
+    "Generic MicrosoftAzure error: 404: ContainerNotFound": (NotFoundError, "no such bucket"),
+}
+
+
+@pytest.mark.parametrize("text", FAILURES)
+def test_a_failure_of_a_store_says_what_would_help(text: str) -> None:
+    kind, told = FAILURES[text]
+    with pytest.raises(kind, match=f"cannot list gs://b/p: .*{told}"), store_errors("cannot list gs://b/p"):
+        raise Failure(text)
+
+
+@pytest.mark.parametrize("url", ["az://container/p", "azure://container/p", "abfs://container/p"])
+def test_azure_without_an_account_is_told(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(InvalidInputError, match=f"{url}: .*AZURE_STORAGE_ACCOUNT_NAME"):
+        open_bucket(url)
+
+
+@pytest.mark.parametrize("url", ["s3://b/p", "gs://b/p", "abfss://c@account.dfs.core.windows.net/p"])
+def test_a_store_is_opened_by_its_url(url: str) -> None:
+    assert open_bucket(f"{url}/").url == url

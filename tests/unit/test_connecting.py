@@ -48,8 +48,10 @@ def test_an_option_of_another_place_is_refused_by_name(
 def test_a_bucket_takes_its_options(option: str, tmp_path: Path) -> None:
     given = {"cache": tmp_path, option: OPTIONS[option][0]}
     given["cache"] = tmp_path
+    with faissbase.connect(PLACES["bucket"], cache=tmp_path) as db:
+        db.get_or_create_collection("docs", 2)
     with faissbase.connect(PLACES["bucket"], **given) as db:
-        assert db.list_collections() == []
+        assert db.list_collections() == ["docs"]
 
 
 def test_what_is_open_stays_where_it_is_when_the_process_changes_its_folder(

@@ -18,6 +18,7 @@ from faissbase.ann.codes import SignedBytes
 from faissbase.ann.engine import Engine, innermost, omp_threads
 from faissbase.ann.flat import MAX_THREADS
 from faissbase.ann.grammar import parse
+from faissbase.ann.lists import find_lists
 from faissbase.ann.segment import QUANTIZERS, SIGNED_BYTES, Segment, bare_graph, reranks_of, scalar_quantizer
 from faissbase.ann.spec import Spec
 from faissbase.errors import CorruptionError, InvalidInputError, NotReadyError
@@ -150,7 +151,9 @@ class Builder:
         if QUANTIZERS.get(self._code or "") == SIGNED_BYTES:
             self._signed = SignedBytes.fitted(sample, self.metric)
         with omp_threads(self._threads):
-            self._index.train(self._coded(sample))
+            coded = self._coded(sample)
+            find_lists(self._index, coded)
+            self._index.train(coded)
 
     def _sample(self, good_points: int) -> Float32:
         n = len(self._vectors) - self.first

@@ -19,10 +19,10 @@ from faissbase.collection.store import Config
 from faissbase.connecting import connect_folder
 from faissbase.database.database import Database
 from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
-from faissbase.sharded.bucket import is_url, open_bucket
+from faissbase.sharded.bucket import existing_bucket, is_url, open_bucket
+from faissbase.sharded.carrying import Note
 from faissbase.sharded.dataset import Dataset
-from faissbase.sharded.promotion import Move, Note, Publish, demote, promote
-from faissbase.storage.records import State
+from faissbase.sharded.promotion import Finish, Move, demote, promote
 
 _WORK = ".moves"
 
@@ -87,8 +87,8 @@ def run_promote(args: argparse.Namespace, console: Console) -> Answer:
             raise ConflictError(f"collection {name!r} is at {db.url(config)} already")
         len(db.open(config))  # what a crash has left is put right
 
-        def switch(state: State, publish: Publish) -> None:
-            db.place(config, url, state, publish)
+        def switch(finish: Finish) -> None:
+            db.place(config, url, finish)
 
         with _progress(f"promote {name}", console) as note:
             move = promote(
@@ -106,6 +106,7 @@ def run_demote(args: argparse.Namespace, console: Console) -> Answer:
     started = time.perf_counter()
     folder, name = _target(args)
     if is_url(args.source):
+        existing_bucket(args.source.rstrip("/").rpartition("/")[0])
         connect_folder(folder).close()  # makes it where there is none
     with open_database(folder, read_only=False, tenant=args.tenant) as db:
         config, url = _wanted(db, name, args.source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,11 +29,12 @@ from faissbase.collection.planner import DEFAULT_RECALL
 from faissbase.connecting import cache_folder
 from faissbase.errors import InvalidInputError, NotFoundError
 from faissbase.sharded import checking
-from faissbase.sharded.bucket import is_url, open_bucket
+from faissbase.sharded.bucket import PROBE_FOLDER, Bucket, existing_bucket, is_url, open_bucket
 from faissbase.sharded.build import SHARD_BYTES, SHARD_ROWS, BuildReport, Progress, Request, build
 from faissbase.sharded.codecs import CODECS
 from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.executors import Executor, InlineExecutor, ProcessesExecutor
+from faissbase.sharded.ledger import builds_folder
 from faissbase.sharded.manifest import Manifest
 from faissbase.sharded.sources import Columns, Source, Stored, find_files
 from faissbase.sharded.stages import Settings
@@ -168,7 +169,7 @@ def _add_list(actions: Commands) -> None:
         summary="the datasets under a URL",
         about="Print the datasets under a URL, with their records and shards.",
         examples=["faissbase shards list s3://bucket/prod", "faissbase shards list ./bucket --json"],
-        exit_codes="0 listed; 4 the store cannot be reached",
+        exit_codes="0 listed; 3 nothing is there; 4 the store cannot be reached",
     )
     parser.add_argument("url", metavar="URL")
 
@@ -328,20 +329,31 @@ def _answer(report: BuildReport) -> Answer:
 
 
 def run_list(args: argparse.Namespace, console: Console) -> Answer:
-    bucket = open_bucket(args.url)
-    names = sorted({stored.key.partition("/")[0] for stored in bucket.list("")})
-    found = [Dataset(bucket, name).latest() for name in names if is_name(name)]
+    bucket = existing_bucket(args.url)
+    folders = bucket.folders()
+    found = [Dataset(bucket, name).latest() for name in folders if is_name(name)]
     manifests = [manifest for manifest in found if manifest is not None and not manifest.is_deleted]
     rows = [
         [each.name, f"{each.n_alive:,}", f"{len(each.shards):,}", f"{each.version:,}"] for each in manifests
     ]
     lines = text.table([["dataset", "records", "shards", "version"], *rows], "<>>>")
     document = {"url": bucket.url, "datasets": [_document(each) for each in manifests]}
-    return Answer(document, lines if rows else [f"{bucket.url} holds no dataset yet"])
+    return Answer(document, lines if rows else [_nothing(bucket, folders)])
+
+
+def _nothing(bucket: Bucket, folders: Sequence[str]) -> str:
+    """What is said of a place without a dataset: one may be on its way, or have been meant deeper."""
+    others = [name for name in folders if name != PROBE_FOLDER]
+    if not others:
+        return f"{bucket.url} holds no dataset yet"
+    building = [name for name in others[:_SHOWN] if next(bucket.list(builds_folder(name)), None)]
+    if building:
+        return f"{bucket.url} holds no dataset yet; builds that are not published: {', '.join(building)}"
+    return f"{bucket.url} holds no dataset; there are other things in it: {', '.join(others[:_SHOWN])}"
 
 
 def run_info(args: argparse.Namespace, console: Console) -> Answer:
-    bucket = open_bucket(args.url)
+    bucket = existing_bucket(args.url)
     manifest = Dataset(bucket, args.name).newest()
     shards = [
         {"name": each.name, "rows": each.rows, "hidden": each.n_hidden, "index": each.index}
@@ -389,7 +401,7 @@ def _row(shard: Mapping[str, Any]) -> list[str]:
 
 
 def run_verify(args: argparse.Namespace, console: Console) -> Answer:
-    bucket = open_bucket(args.url)
+    bucket = existing_bucket(args.url)
     manifest = Dataset(bucket, args.name).newest()
     n_rows, problems = 0, []
     for shard in manifest.shards:

@@ -13,7 +13,7 @@ from faissbase.cli.arguments import Commands, Parser, add_command, option_type
 from faissbase.cli.console import Answer, Console
 from faissbase.collection.folder import check_name
 from faissbase.errors import InvalidInputError
-from faissbase.sharded.bucket import open_bucket
+from faissbase.sharded.bucket import existing_bucket
 from faissbase.sharded.collecting import collect
 from faissbase.sharded.database import connect
 from faissbase.sharded.dataset import Dataset
@@ -88,6 +88,7 @@ def _span(text: str) -> float:
 
 
 def run_compact(args: argparse.Namespace, console: Console) -> Answer:
+    existing_bucket(args.url)
     with (
         tempfile.TemporaryDirectory(prefix="faissbase-") as folder,
         connect(args.url, args.cache or Path(folder), refresh_s=0) as db,
@@ -99,7 +100,7 @@ def run_compact(args: argparse.Namespace, console: Console) -> Answer:
 
 
 def run_collect(args: argparse.Namespace, console: Console) -> Answer:
-    dataset = Dataset(open_bucket(args.url), check_name(args.name))
+    dataset = Dataset(existing_bucket(args.url), check_name(args.name))
     report = collect(dataset, args.grace, datetime.now(timezone.utc), dry_run=args.dry_run)
     verb = "would remove" if args.dry_run else "removed"
     what = f"{text.count(len(report.manifests), 'version')}, {text.count(len(report.objects), 'object')}"

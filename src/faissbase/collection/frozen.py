@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -143,6 +144,13 @@ class FrozenCollection(Measurable):
     def at_one_moment(self, read: Callable[[Moment], T]) -> T:
         """What ``read`` makes of one moment, which stays as it is to the end of it, whoever writes."""
         return self._pinned(read)
+
+    @contextmanager
+    def moment(self) -> Iterator[Moment]:
+        """The newest moment, which stays as it is to the end of the block, whoever writes."""
+        parts = self._parts()
+        with parts.store.pinned() as (snapshot, transaction):
+            yield Moment(parts.store, parts.selector, snapshot, transaction)
 
     @property
     def hidden(self) -> Slots:

@@ -18,7 +18,6 @@ from faissbase.collection.folder import make_files
 from faissbase.collection.store import Config
 from faissbase.errors import (
     AlreadyExistsError,
-    ConflictError,
     CorruptionError,
     FaissbaseError,
     NotFoundError,
@@ -187,27 +186,14 @@ class Catalog:
                 self._placed = version, _placements(connection)
             return self._placed[1].get(config.uuid)
 
-    def place(
-        self,
-        tenant: str,
-        config: Config,
-        url: str,
-        expected: records.State,
-        publish: Callable[[], None] = lambda: None,
-    ) -> None:
+    def place(self, tenant: str, config: Config, url: str, finish: Callable[[records.State], None]) -> None:
         """Have the records of a collection be at ``url`` from now on, and remove those in the folder.
 
         Parameters
         ----------
-        expected : State
-            In which the records were that ``url`` holds.
-        publish : callable
-            Called once nobody can write to the records in the folder any more, and before it is settled.
-
-        Raises
-        ------
-        ConflictError
-            Something was written since: nothing has changed.
+        finish : callable
+            Called once nobody can write to the records in the folder any more, and before it is settled, with
+            the state that they are in: has ``url`` hold the same. Where it raises, nothing has changed.
         """
         values = "INSERT OR REPLACE INTO placements VALUES(?, ?, ?)"
         with self._writing() as connection:  # tells whoever connects after a crash what was going on
@@ -216,7 +202,7 @@ class Catalog:
             connection.execute(values, (config.uuid, url, 1))
         with self._writing() as connection:
             _check_live(connection, config)
-            _end_records(self.folder(tenant, config), expected, publish)
+            _end_records(self.folder(tenant, config), finish)
             connection.execute(values, (config.uuid, url, 0))
         shutil.rmtree(self.folder(tenant, config), ignore_errors=True)
 
@@ -482,23 +468,15 @@ def _check_live(connection: Any, config: Config) -> None:
         raise NotFoundError(f"collection {config.name!r} was deleted")
 
 
-def _end_records(folder: Path, expected: records.State, publish: Callable[[], None]) -> None:
-    """Have nobody read or write the records in a folder again, unless somebody has since ``expected``."""
+def _end_records(folder: Path, finish: Callable[[records.State], None]) -> None:
+    """Have nobody read or write the records in a folder again, once ``finish`` is done with them."""
     opened = records.Records(folder, synchronous="FULL")
     try:
         with opened.write_transaction() as transaction:
-            state = transaction.state()
-            if not state.is_deleted and _written(state) != _written(expected):
-                raise ConflictError(f"{folder} was written to meanwhile: nothing was changed")
-            publish()
+            finish(transaction.state())
             transaction.set_meta("deleted", 1)
     finally:
         opened.close()
-
-
-def _written(state: records.State) -> tuple[int, int, int]:
-    """What every write changes."""
-    return state.generation, state.next_slot, state.last_seq
 
 
 def _has_ended(folder: Path) -> bool:

@@ -300,12 +300,10 @@ class Database(OpenHere):
         self._check_open()
         return self._catalog.placement(config)
 
-    def place(
-        self, config: Config, url: str, expected: State, publish: Callable[[], None] = lambda: None
-    ) -> None:
+    def place(self, config: Config, url: str, finish: Callable[[State], None]) -> None:
         """Have the records of a collection be at a URL from now on; see `Catalog.place`."""
         self._check_writable()
-        self._catalog.place(self.tenant, config, url, expected, publish)
+        self._catalog.place(self.tenant, config, url, finish)
         self._forget(config)
 
     def bring(self, config: Config, folder: Path) -> None:

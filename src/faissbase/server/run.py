@@ -42,7 +42,7 @@ from faissbase.server.keys import Keys
 from faissbase.server.protocol import Protocol
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
-from faissbase.sharded.bucket import open_bucket
+from faissbase.sharded.bucket import existing_bucket, open_bucket
 from faissbase.sharded.deployment import is_deployed
 from faissbase.storage.files import remove_drafts
 from faissbase.storage.malloc import share_freed_memory
@@ -169,7 +169,7 @@ def _store(settings: Settings) -> str | None:
     """The URL that is served, as messages have it; says what is wrong with it."""
     if settings.url is None or is_deployed(settings.url):
         return settings.url
-    return open_bucket(settings.url).url
+    return (existing_bucket if settings.follow else open_bucket)(settings.url).url
 
 
 def _databases(settings: Settings, folder: Path) -> OpenDatabase:

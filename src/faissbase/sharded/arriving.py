@@ -28,12 +28,13 @@ from faissbase.storage.files import draft_folder, os_errors, write_at
 from faissbase.storage.vectors import FLOAT_BYTES
 from faissbase.types import Float32, Slots
 
-CONNECTIONS = 16
+CONNECTIONS = 32
 """Rows that are asked for at a time, beside the pieces in the background."""
 MOST_ROWS = 2048
 """Where more are needed at once, all are waited for."""
 _AT_A_TIME = 2  # shards of this process that are filled in the background
 _LOOKED_S = 0.2
+_HEAD_START_S = 0.5  # of the first question's rows before the background takes connections and processors
 _GAP_BYTES = 16 << 10  # read along rather than asked around
 
 
@@ -63,6 +64,7 @@ class ArrivingRows:
         self._filling = threading.Lock()  # what is good is never written over
         self._starting = threading.Lock()
         self._closing = threading.Event()
+        self._has_begun = threading.Event()  # the first rows are there, or all are waited for
         self._whole: Future[None] | None = None
         self._room = ExitStack()
         self.is_whole = False
@@ -93,12 +95,13 @@ class ArrivingRows:
         wanted = wanted[(wanted >= 0) & (wanted < self._n)]
         missing = wanted[~self._good[wanted]]
         if len(missing) > MOST_ROWS:
-            coming.result()
+            self.need_all()
         elif len(missing):
             self._bring(missing)
 
     def need_all(self) -> None:
         if not self.is_whole:
+            self._has_begun.set()
             self._coming().result()
 
     def _bring(self, slots: Slots) -> None:
@@ -115,6 +118,7 @@ class ArrivingRows:
                 for slot, row in zip(slots[is_absent].tolist(), rows[is_absent], strict=True):
                     write_at(self._out.fileno(), memoryview(row.data).cast("B"), slot * self._row_bytes)
                 self._good[slots] = True
+        self._has_begun.set()
 
     def _runs(self, slots: Slots) -> Iterator[tuple[int, int]]:
         """First and last of rows that are read together, ascending."""
@@ -147,6 +151,7 @@ class ArrivingRows:
 
     def _bring_all(self, outcome: Future[None]) -> None:
         try:
+            self._has_begun.wait(_HEAD_START_S)
             self._wait_for_turn()
             try:
                 self._fill()
@@ -206,6 +211,7 @@ class ArrivingRows:
     def close(self) -> None:
         """Stop bringing rows. A store that does not answer is not waited for."""
         self._closing.set()
+        self._has_begun.set()
         self._threads.shutdown(wait=False)
         with self._starting:
             is_over = self._whole is None or self._whole.done()

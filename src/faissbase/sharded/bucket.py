@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,23 +19,22 @@ from urllib.parse import unquote, urlsplit
 from xxhash import xxh3_128
 
 from faissbase.errors import (
-    AccessError,
     CorruptionError,
-    FaissbaseError,
     InvalidInputError,
     NotFoundError,
     NotReadyError,
     UnavailableError,
 )
+from faissbase.sharded.failures import reason, store_errors
 from faissbase.sharded.ranges import PIECE_BYTES, copy_to
-from faissbase.storage.files import from_os_error, os_errors, sync_data, sync_folder
+from faissbase.storage.files import os_errors, sync_data, sync_folder
 
 SCHEMES = ("file", "memory", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 _PIECE_BYTES = 8 << 20
 PROBE_FOLDER = "probes"
 _LINK_TRIES = 5
+_RETRIED = timedelta(minutes=1)  # obstore's own three minutes are long to wait for a store that is silent
 _LASTING_PARTS = 2  # <dataset>/shards stays where it is empty, for others will need it again
-_ALLOWED = frozenset({"PermissionDeniedError", "UnauthenticatedError"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +141,37 @@ def open_bucket(url: str, options: Mapping[str, Any] | None = None) -> ObjectBuc
         import obstore  # noqa: F401
     except ImportError as error:
         raise NotReadyError('object storage is reached by obstore: pip install "faissbase[scale]"') from error
-    parts = urlsplit(url)
-    if parts.scheme in ("", "file"):
-        folder = Path(unquote(parts.path) if parts.scheme else url).absolute()
+    folder = _folder(url)
+    if folder is not None:
         return ObjectBucket(folder.as_uri(), _local_store(folder), folder)
-    if parts.scheme not in SCHEMES:
+    if urlsplit(url).scheme not in SCHEMES:
         raise InvalidInputError(f"{url!r} is none of {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
     return ObjectBucket(url.rstrip("/"), _remote_store(url, dict(options or {})), None)
+
+
+def _folder(url: str) -> Path | None:
+    """The folder of this machine that is meant; None where it is another store."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(unquote(parts.path) if parts.scheme else url).absolute()
+
+
+def existing_bucket(url: str, options: Mapping[str, Any] | None = None) -> ObjectBucket:
+    """`open_bucket` for who only reads: a URL with nothing below it was most likely mistyped.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such folder or bucket, or no object below the prefix.
+    """
+    folder = _folder(url)
+    if folder is not None and not folder.exists():
+        raise NotFoundError(f"nothing is at {folder.as_uri()}: there is no such folder")
+    bucket = open_bucket(url, options)
+    if folder is None and next(bucket.list(""), None) is None:
+        raise NotFoundError(f"nothing is at {bucket.url}: it is empty, or not written like this")
+    return bucket
 
 
 def _local_store(folder: Path) -> Any:
@@ -167,35 +190,13 @@ def _remote_store(url: str, options: dict[str, Any]) -> Any:
 
     if url.startswith("memory://"):
         return _MEMORY.setdefault(url.rstrip("/"), MemoryStore())
+    options.setdefault("retry_config", {"retry_timeout": _RETRIED})
     if str(options.get("aws_endpoint", os.environ.get("AWS_ENDPOINT", ""))).startswith("http://"):
         options.setdefault("client_options", {"allow_http": True})
     try:
         return from_url(url, **options)
     except Exception as error:  # obstore's errors have no common root that is public
-        raise InvalidInputError(f"{url}: {_reason(error)}") from error
-
-
-@contextmanager
-def _store_errors(what: str) -> Iterator[None]:
-    """The errors of obstore as ours."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{what}: there is no such object") from error
-    except FaissbaseError:
-        raise
-    except OSError as error:
-        raise from_os_error(error, what) from error
-    except Exception as error:
-        if not type(error).__module__.startswith("obstore"):
-            raise
-        kind = AccessError if type(error).__name__ in _ALLOWED else UnavailableError
-        raise kind(f"{what}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        raise InvalidInputError(f"{url}: {reason(error)}") from error
 
 
 class ObjectBucket:
@@ -213,14 +214,14 @@ class ObjectBucket:
     def get(self, key: str) -> bytes:
         import obstore
 
-        with _store_errors(f"cannot read {self.url}/{key}"):
+        with store_errors(f"cannot read {self.url}/{key}"):
             return bytes(obstore.get(self._store, key).bytes())
 
     def create(self, key: str, content: bytes) -> bool:
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        with _store_errors(f"cannot write {self.url}/{key}"):
+        with store_errors(f"cannot write {self.url}/{key}"):
             try:
                 obstore.put(self._store, key, content, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
@@ -231,7 +232,7 @@ class ObjectBucket:
     def list(self, prefix: str, after: str | None = None) -> Iterator[Stored]:
         import obstore
 
-        with _store_errors(f"cannot list {self.url}/{prefix}"):
+        with store_errors(f"cannot list {self.url}/{prefix}"):
             for found in obstore.list(self._store, prefix.rstrip("/") + "/", offset=after):
                 for meta in found:
                     yield Stored(meta["path"], meta["size"], meta["last_modified"])
@@ -239,14 +240,14 @@ class ObjectBucket:
     def folders(self) -> tuple[str, ...]:
         import obstore
 
-        with _store_errors(f"cannot list {self.url}"):
+        with store_errors(f"cannot list {self.url}"):
             found = obstore.list_with_delimiter(self._store)["common_prefixes"]
             return tuple(sorted(prefix.strip("/") for prefix in found))
 
     def delete(self, keys: Sequence[str]) -> None:
         import obstore
 
-        with _store_errors(f"cannot delete from {self.url}"):
+        with store_errors(f"cannot delete from {self.url}"):
             for key in keys:
                 with suppress(FileNotFoundError):
                     obstore.delete(self._store, key)
@@ -268,7 +269,7 @@ class ObjectBucket:
 
         with os_errors(f"cannot read {source}"):
             file = File(path, key, source.stat().st_size, checksum_of(source))
-        with _store_errors(f"cannot write {self.url}/{key}"):
+        with store_errors(f"cannot write {self.url}/{key}"):
             os.utime(source)  # what an object's age is told by: of a link, when it was written otherwise
             if self._folder is None or not _linked(source, self._folder / key):
                 obstore.put(self._store, key, source)
@@ -277,7 +278,7 @@ class ObjectBucket:
 
     def download(self, file: File, target: Path) -> None:
         _remove(target)
-        with _store_errors(f"cannot read {self.url}/{file.key}"):
+        with store_errors(f"cannot read {self.url}/{file.key}"):
             if self._folder is not None and _linked(self._folder / file.key, target):
                 found = target.stat().st_size, checksum_of(target)
             else:
@@ -293,7 +294,7 @@ class ObjectBucket:
     def fetch(self, key: str, target: Path) -> None:
         """Bring an object of somebody else's, whose checksum nobody knows, to ``target``."""
         _remove(target)
-        with _store_errors(f"cannot read {self.url}/{key}"):
+        with store_errors(f"cannot read {self.url}/{key}"):
             self._fetch(key, target, self.size(key))
 
     def _fetch(self, key: str, target: Path, expected_bytes: int) -> tuple[int, str]:
@@ -303,9 +304,14 @@ class ObjectBucket:
             with os_errors(f"cannot write {target}"):
                 target.write_bytes(content)
             return len(content), xxh3_128(content).hexdigest()
-        size_bytes = self.size(key)
-        with os_errors(f"cannot write {target}"), open(target, "wb", buffering=0) as out:
-            return size_bytes, copy_to(out.fileno(), partial(self.read, key), size_bytes)
+        try:
+            with os_errors(f"cannot write {target}"), open(target, "wb", buffering=0) as out:
+                return expected_bytes, copy_to(out.fileno(), partial(self.read, key), expected_bytes)
+        except UnavailableError:  # a range beyond the end looks like this too: asked now, not a trip before
+            size_bytes = self.size(key)
+            if size_bytes == expected_bytes:
+                raise
+            return size_bytes, "another"
 
     @property
     def is_here(self) -> bool:
@@ -314,13 +320,13 @@ class ObjectBucket:
     def size(self, key: str) -> int:
         import obstore
 
-        with _store_errors(f"cannot read {self.url}/{key}"):
+        with store_errors(f"cannot read {self.url}/{key}"):
             return int(obstore.head(self._store, key)["size"])
 
     def read(self, key: str, start: int, size_bytes: int) -> bytes:
         import obstore
 
-        with _store_errors(f"cannot read {self.url}/{key}"):
+        with store_errors(f"cannot read {self.url}/{key}"):
             return bytes(obstore.get_range(self._store, key, start=start, length=size_bytes))
 
     def _sync(self, key: str) -> None:

@@ -40,7 +40,7 @@ from faissbase.storage.files import draft_folder, os_errors
 from faissbase.types import METRICS, Float32, Slots
 
 QUERIES_LEAST = 100
-SHARD_ROWS = 10_000_000
+SHARD_ROWS = 5_000_000
 SHARD_BYTES = 8 << 30
 """A shard has so many rows, or so many bytes of vectors, where nothing is said."""
 
@@ -267,8 +267,9 @@ class _Run:
         if rows is None:
             rows = max(1, min(SHARD_ROWS, SHARD_BYTES // (4 * source.dimension)))
         n_shards = ceil(source.n_rows / rows)
-        self.ledger.keep("plan", {**source.counts(), "n_rows": source.n_rows, "shards": n_shards})
-        return source, n_shards
+        plan = {**source.counts(), "n_rows": source.n_rows, "shards": n_shards}
+        kept = self.ledger.keep("plan", plan)  # that of an earlier run, whose default may have been another
+        return source, int(kept["shards"])
 
     # ---- stages ----------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ class Cache:
         self._bucket = bucket
         self._waits_bytes = waits_bytes
         self._hidden: dict[str, Slots] = {}
+        self._seen_late: set[str] = set()  # objects that are to come last, and were there and of their size
         with os_errors(f"cannot create {folder}"):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -62,7 +63,7 @@ class Cache:
     def ready(self, shard: Shard) -> Path:
         """The folder of a shard with all that it takes to open it: `arrival` brings what is not there yet."""
         late = self._late(shard)
-        return self._with(shard, [file for file in shard.files if file not in late])
+        return self._with(shard, [file for file in shard.files if file not in late], late)
 
     def arrival(self, shard: Shard, dimension: int) -> ArrivingRows | None:
         """The rows of a shard that is `ready`, on their way; None where they are in its folder.
@@ -75,7 +76,8 @@ class Cache:
         folder = self.folder / shard.name
         for file in self._late(shard):
             if not (folder / file.path).exists():
-                _check_size(self._bucket, file)
+                if file.key not in self._seen_late:
+                    _check_size(self._bucket, file)
                 return ArrivingRows(self._bucket, file, folder, dimension)
         return None
 
@@ -89,11 +91,11 @@ class Cache:
         rows = (file for file in shard.files if _ROWS.fullmatch(file.path))
         return tuple(file for file in rows if file.size_bytes > self._waits_bytes)
 
-    def _with(self, shard: Shard, files: Sequence[File]) -> Path:
+    def _with(self, shard: Shard, files: Sequence[File], late: Sequence[File] = ()) -> Path:
         target = self.folder / shard.name
         if not target.exists():
             with os_errors(f"cannot write to {self.folder}"), draft_folder(self.folder) as draft:
-                self._download(files, draft / shard.name)
+                self._download(files, draft / shard.name, late)
                 _moved(draft / shard.name, target)
         if not target.exists():
             raise UnavailableError(f"{target} was removed while it was being used: try again")
@@ -130,11 +132,16 @@ class Cache:
         """Remove a shard from this machine, unless somebody has it open."""
         _remove(self.folder / shard.name)
 
-    def _download(self, files: Sequence[File], folder: Path) -> None:
+    def _download(self, files: Sequence[File], folder: Path, late: Sequence[File]) -> None:
+        """Bring ``files``, and look meanwhile whether those that come later are there."""
         for parent in {(folder / file.path).parent for file in files}:
             parent.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="faissbase-download") as threads:
+            sizes = [threads.submit(_check_size, self._bucket, file) for file in late]
             list(threads.map(lambda file: self._bucket.download(file, folder / file.path), files))
+            for size in sizes:
+                size.result()
+        self._seen_late |= {file.key for file in late}
 
     def hidden(self, shard: Shard) -> Slots:
         """The slots of a shard that do not count any more, ascending."""

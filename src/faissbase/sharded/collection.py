@@ -63,6 +63,8 @@ class ShardedCollection(OpenHere):
         How much one shard may bring to an answer.
     groups : callable, optional
         What opens the shards of a version; in this process where nothing is said.
+    manifest : Manifest, optional
+        The version to begin with, where it was just read: the newest one otherwise.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class ShardedCollection(OpenHere):
         memory_budget: int | None = None,
         bounds: Bounds = UNBOUNDED,
         groups: OpenGroup | None = None,
+        manifest: Manifest | None = None,
     ) -> None:
         self._dataset = dataset
         self._cache = cache
@@ -89,7 +92,7 @@ class ShardedCollection(OpenHere):
         self._use = Sharing()
         self._is_closed = False
         self._opened = self._opened_here if groups is None else groups
-        manifest = dataset.newest()
+        manifest = manifest or dataset.newest()
         self._current = (manifest, self._opened(manifest, None))
         self._written: ShardGroup | None = None
         self._changes = Changes(dataset, cache, self._to_write, manifest.uuid, memory_budget)

@@ -25,7 +25,7 @@ from faissbase.errors import (
     NotFoundError,
     NotReadyError,
 )
-from faissbase.sharded.bucket import Bucket, open_bucket
+from faissbase.sharded.bucket import Bucket, existing_bucket, open_bucket
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.dataset import Dataset
@@ -151,14 +151,16 @@ class ShardedDatabase(OpenHere):
 
     def _made(self, name: str) -> ShardedCollection:
         dataset = Dataset(self.bucket, name)
+        manifest = dataset.newest()
         return ShardedCollection(
             dataset,
-            Cache(self._cache / dataset.newest().uuid, self.bucket),
+            Cache(self._cache / manifest.uuid, self.bucket),
             read_only=self.read_only,
             allow_partial=self._allow_partial,
             memory_budget=self._memory_budget,
             bounds=self._bounds,
             groups=None if self._groups is None else self._groups(name),
+            manifest=manifest,
         )
 
     def get_or_create_collection(
@@ -329,7 +331,7 @@ def connect(
 ) -> ShardedDatabase:
     """The datasets under a URL of object storage; see ``faissbase.connect``."""
     return ShardedDatabase(
-        open_bucket(url, storage_options),
+        (existing_bucket if read_only else open_bucket)(url, storage_options),
         cache,
         read_only=read_only,
         allow_partial=allow_partial,

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from faissbase.sharded.costs import GRAPH_LISTS, Costs
-from faissbase.sharded.shards import CLUSTERING_ROUNDS, ShardSpec
+from faissbase.sharded.shards import CLUSTERING_ROUNDS, LLOYD_ROUNDS, TWO_LEVELS_LISTS, ShardSpec
 
 # Lists near a query are longer than the average: 1.0 to 1.2 times (decision 017).
 IMBALANCE = 1.15
@@ -53,8 +53,7 @@ def build_cost(spec: ShardSpec, costs: Costs) -> BuildCost:
     records = n * costs.record_us / 1e6
     if not lists:
         return BuildCost(0.0, 0.0, 0.0, records)
-    rounds = CLUSTERING_ROUNDS * costs.train_ratio
-    train_ns = rounds * spec.train_rows * lists * costs.assign.at(d) + _codebook_ns(spec, costs)
+    train_ns = costs.train_ratio * spec.train_rows * _clustering_ns(spec, costs) + _codebook_ns(spec, costs)
     encode_ns = n * costs.codecs[spec.codec].encode.at(d)
     return BuildCost(train_ns / 1e9, n * _assign_ns(spec, costs) / 1e9, encode_ns / 1e9, records)
 
@@ -74,6 +73,14 @@ def query_cost(spec: ShardSpec, costs: Costs, nprobe: int | None = None) -> Quer
     rows = min(spec.n, K * spec.rerank)
     rerank_us = rows * costs.rerank.at(spec.d) / 1e3
     return QueryCost(coarse_ns / 1e3, scan_ns / 1e3, rerank_us, costs.search_us, codes, rows)
+
+
+def _clustering_ns(spec: ShardSpec, costs: Costs) -> float:
+    """What finding the lists takes of each training row: in all lists, or in two levels and then in all."""
+    if spec.nlist < TWO_LEVELS_LISTS:
+        return CLUSTERING_ROUNDS * spec.nlist * costs.assign.at(spec.d)
+    levels_ns = (CLUSTERING_ROUNDS + 1) * math.sqrt(spec.nlist) * costs.assign.at(spec.d)
+    return levels_ns + LLOYD_ROUNDS * _assign_ns(spec, costs)
 
 
 def _assign_ns(spec: ShardSpec, costs: Costs) -> float:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import faiss
 import numpy as np
 
+from faissbase.ann.lists import find_lists
 from faissbase.collection import inputs
 from faissbase.errors import AlreadyExistsError, InvalidInputError, NotReadyError
 from faissbase.sharded import shard_file
@@ -195,7 +196,7 @@ class FaissIndex:
         distances : float32[k] or float32[nq, k]
         ids : int64[k] or int64[nq, k]
             Nearest first. One query brings as many as were found; of many, rows that found fewer end in
-            id −1.
+            id −1. Distances are those of the codes: an inner product may pass 1 by a little.
 
         Raises
         ------
@@ -321,6 +322,7 @@ def _trained(plan: Plan, d: int, metric: Metric, xt: Float32) -> Any:
     for clustering in (index.cp, index.pq.cp):
         clustering.seed = _SEED
         clustering.min_points_per_centroid = 1  # what is too few has been planned for
+    find_lists(index, xt)
     index.train(xt)
     return index
 

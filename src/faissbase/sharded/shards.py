@@ -30,6 +30,9 @@ FLAT_QUANTIZER_LISTS = 1 << 14
 """Above so many lists, an HNSW graph finds them."""
 GRAPH_LINKS = 32
 CLUSTERING_ROUNDS = 10
+TWO_LEVELS_LISTS = 2048
+"""From so many lists on, they are found in two levels, and settled in `LLOYD_ROUNDS` (`ann.lists`)."""
+LLOYD_ROUNDS = 2
 
 _LEAST_LISTS = 4
 _ID_BYTES = 8

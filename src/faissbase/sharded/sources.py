@@ -22,7 +22,7 @@ from faissbase.collection.inputs import Rows
 from faissbase.collection.store import Config
 from faissbase.collection.transfer import checked_batch
 from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
-from faissbase.sharded.bucket import is_url, open_bucket
+from faissbase.sharded.bucket import existing_bucket, is_url, open_bucket
 from faissbase.storage.files import draft_folder
 from faissbase.storage.records import read_meta
 from faissbase.storage.tables.open import default_rows_path, open_reader, peek_dimension
@@ -341,7 +341,7 @@ def _matching_objects(pattern: str, options: Mapping[str, Any]) -> list[SourceFi
     folder, _, name = url.rpartition("/")
     fitting = [
         stored
-        for stored in open_bucket(folder, options).list("")
+        for stored in existing_bucket(folder, options).list("")
         if "/" not in stored.key and fnmatch.fnmatchcase(stored.key, name)
     ]
     found = [

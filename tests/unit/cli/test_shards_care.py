@@ -47,5 +47,33 @@ def test_a_wrong_grace_is_refused(cli: Any, url: str, grace: str) -> None:
     assert (ran.code, "12h" in ran.err) == (2, True)
 
 
+@pytest.mark.parametrize("action", ["list", "info", "verify", "compact", "collect"])
+def test_a_mistyped_place_is_named_and_not_made(cli: Any, url: str, tmp_path: Path, action: str) -> None:
+    mistyped, name = (tmp_path / "buckt").as_uri(), ["docs"] if action != "list" else []
+    ran = cli("shards", action, mistyped, *name)
+    assert (ran.code, f"nothing is at {mistyped}" in ran.err) == (3, True)
+    assert not (tmp_path / "buckt").exists()
+    assert "docs" in cli("shards", "list", url).out
+
+
+def test_a_place_above_the_datasets_tells_what_is_in_it(cli: Any, url: str, tmp_path: Path) -> None:
+    ran = cli("shards", "list", tmp_path.as_uri())
+    assert (ran.code, "holds no dataset; there are other things in it: bucket" in ran.out) == (0, True)
+
+
+def test_a_build_that_was_refused_is_told_where_datasets_are_listed(cli: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((2000, 8), np.float32))
+    words = ("--metric", "l2", "--codec", "IVF4,PQ1x4", "--recall", "0.999", "--executor", "inline")
+    built = cli("shards", "build", tmp_path / "x.npy", *words, "--out", "new", "--name", "low", "--work", "w")
+    assert (built.code, "not published" in built.err) == (2, True)
+    assert cli("shards", "list", "new").out.endswith("no dataset yet; builds that are not published: low\n")
+
+
+def test_a_copy_of_a_mistyped_place_makes_no_folder(cli: Any, tmp_path: Path) -> None:
+    ran = cli("demote", f"{(tmp_path / 'buckt').as_uri()}/docs", "--to", tmp_path / "new")
+    assert (ran.code, "nothing is at" in ran.err) == (3, True)
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_action_is_needed(cli: Any) -> None:
     assert cli("shards").code == 2

@@ -14,6 +14,7 @@ from tests.unit.sharded.faulty import FaultyBucket, at
 
 from faissbase.collection.frozen import FrozenCollection
 from faissbase.errors import CorruptionError, NotFoundError, NotReadyError, UnavailableError
+from faissbase.sharded import arriving as arriving_module
 from faissbase.sharded import cache as caches
 from faissbase.sharded.arriving import MOST_ROWS, ArrivingRows
 from faissbase.sharded.bucket import File, ObjectBucket, open_bucket
@@ -118,6 +119,12 @@ def test_searches_are_answered_from_a_few_rows(world: World) -> None:
     assert not world.is_whole()
     assert world.bucket.n_bulk == 0
     assert 0 < world.bucket.n_small < 2000
+
+
+def test_a_version_is_asked_for_once_before_the_first_answer(world: World) -> None:
+    world.cold().search(queries(1)[0], k=3)
+    asked = {operation: world.bucket.calls[operation] for operation in ("list", "get", "size")}
+    assert asked == {"list": 1, "get": 1, "size": 1}
 
 
 ASKED: dict[str, Callable[[ShardedCollection], Any]] = {
@@ -332,6 +339,41 @@ def arriving_rows(folder: Path) -> tuple[np.ndarray, HeldBucket, ArrivingRows, n
     (folder / "shard").mkdir()
     arriving = ArrivingRows(bucket, file, folder / "shard", 33)
     return rows, bucket, arriving, np.memmap(arriving.path, np.float32, "r").reshape(-1, 33)
+
+
+def test_the_first_rows_that_are_needed_come_before_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[int] = []
+    original = HeldBucket.read
+
+    def read(bucket: HeldBucket, key: str, start: int, size_bytes: int) -> bytes:
+        order.append(start)
+        return original(bucket, key, start, size_bytes)
+
+    monkeypatch.setattr(HeldBucket, "read", read)
+    monkeypatch.setattr(arriving_module, "_HEAD_START_S", 600.0)
+    rows, bucket, arriving, _ = arriving_rows(tmp_path)
+    arriving.check_with(lambda slots, found: np.testing.assert_array_equal(rows[slots], found))
+    bucket.gate.set()
+    arriving.begin()
+    arriving.need([30_000])
+    arriving.need_all()
+    assert order[:2] == [30_000 * 33 * 4, 0]
+    arriving.close()
+
+
+@pytest.mark.parametrize("ended", ["need_all", "close"])
+def test_nobody_waits_for_the_head_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: str) -> None:
+    monkeypatch.setattr(arriving_module, "_HEAD_START_S", 600.0)
+    _, bucket, arriving, _ = arriving_rows(tmp_path)
+    bucket.gate.set()
+    arriving.begin()
+    if ended == "need_all":
+        arriving.need_all()
+    coming = arriving._coming()
+    arriving.close()
+    assert coming.exception(60) is None or ended == "close"
 
 
 def test_what_was_believed_is_not_written_over(tmp_path: Path) -> None:

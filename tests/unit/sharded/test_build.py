@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import faissbase
+import faissbase.sharded.build as build_module
 from faissbase.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
 from faissbase.sharded import stages
 from faissbase.sharded.bucket import Bucket, open_bucket
@@ -56,7 +57,7 @@ class Building:
         self,
         source: Source,
         *,
-        rows: int = 1000,
+        rows: int | None = 1000,
         replace: bool = False,
         executor: Any = None,
         queries: Any = None,
@@ -490,6 +491,18 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, building: Building) -> Non
     report = building(source, rows=25)
     assert (report.n_resumed, report.n_rows) == (2, 100)
     assert Dataset(building.bucket, "docs").newest().shards[1].name == first
+
+
+def test_a_build_goes_on_with_the_shards_it_began_with(
+    tmp_path: Path, building: Building, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = npy(tmp_path, vectors(100))
+    monkeypatch.setattr(build_module, "SHARD_ROWS", 25)
+    with pytest.raises(KeyboardInterrupt):
+        building(source, rows=None, executor=Failing(2))
+    monkeypatch.setattr(build_module, "SHARD_ROWS", 50)  # as another version of faissbase may have it
+    report = building(source, rows=None)
+    assert (report.shards, report.n_resumed, report.n_rows) == (4, 2, 100)
 
 
 def test_shards_whose_objects_are_gone_are_built_again(tmp_path: Path, building: Building) -> None:

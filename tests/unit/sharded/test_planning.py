@@ -161,7 +161,7 @@ def test_a_billion_vectors_are_planned_about_as_on_paper() -> None:
     assert 115 * GB <= plan.index_bytes <= 125 * GB
     assert 3_070 * GB <= plan.storage_bytes <= 3_500 * GB
     assert least_machines(10**9, 768, ram_bytes=64 * GB, replicas=2) in (5, 6)
-    assert 210 / 2 <= plan.build_core_hours <= 210 * 2
+    assert 210 / 3 <= plan.build_core_hours <= 210  # the estimate has ten rounds of training
     # On paper 40, for data like SIFT and one quantizer for all: 18 quantizers and measured codes cost more.
     assert 40 <= plan.cpu_ms_per_query_easy <= 40 * 6
     assert plan.cpu_ms_per_query_easy < plan.cpu_ms_per_query < 1_000

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,8 @@ from faissbase.cli.main import main
 from faissbase.collection.frozen import ArrivingCollection
 from faissbase.collection.inputs import Rows
 from faissbase.database.catalog import Catalog
-from faissbase.sharded import promotion
+from faissbase.sharded import carrying, follower, promotion
+from faissbase.sharded.bucket import ObjectBucket
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.draft import Draft
 from faissbase.storage.checksums import row_checksums
@@ -137,8 +141,8 @@ def test_what_is_written_between_proof_and_switch_is_carried_over(
     monkeypatch.setattr(Catalog, "place", place)
     before = held(folder)
     assert run("promote", folder / "docs", url) == 0
-    assert n_calls == 3
-    assert held(folder).keys() == before.keys() - {"i1", "i2"} | {"late1", "late2"}
+    assert n_calls == 1
+    assert held(folder).keys() == before.keys() - {"i1"} | {"late1"}
 
 
 def test_a_move_gives_up_where_writers_never_pause(
@@ -152,6 +156,7 @@ def test_a_move_gives_up_where_writers_never_pause(
         original(self, *arguments)
 
     monkeypatch.setattr(promotion, "_PASSES", 3)
+    monkeypatch.setattr(promotion, "_LAST_CHANGES", 0)
     with monkeypatch.context() as patched:
         patched.setattr(Catalog, "place", place)
         assert run("promote", folder / "docs", url) == 2
@@ -163,6 +168,88 @@ def test_a_move_gives_up_where_writers_never_pause(
     assert held(folder) == before
 
 
+class Unresting(threading.Thread):
+    """Writes to ``docs`` as fast as it can until the records have moved away; knows what is acknowledged."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder = folder
+        self.known: dict[str, tuple[int, float] | None] = dict.fromkeys(f"i{i}" for i in range(N) if i != 5)
+        self.n_written = 0
+        self.has_begun = threading.Event()
+
+    def run(self) -> None:
+        with suppress(faissbase.NotFoundError), faissbase.connect(self.folder) as db:
+            docs = db.get_collection("docs")
+            for n in itertools.count():
+                self._write(docs, n)
+                self.n_written = n
+                self.has_begun.set()
+
+    def _write(self, docs: Any, n: int) -> None:
+        id, gone = f"i{n * 7 % 300}", f"i{n * 13 % 300}"
+        docs.upsert(id, [1.0 + n] * D, {"n": n})
+        self.known[id] = n, 1.0 + n
+        if n % 3 == 0:
+            docs.delete([gone])
+            self.known.pop(gone, None)
+        elif n % 3 == 1:
+            docs.update(id, [{"n": -n}])
+            self.known[id] = -n, 1.0 + n
+
+
+def test_a_move_ends_while_somebody_writes_all_the_time(folder: Path, tmp_path: Path) -> None:
+    url, writer = (tmp_path / "bucket").as_uri(), Unresting(folder)
+    writer.start()
+    assert writer.has_begun.wait(30)
+    assert run("promote", folder / "docs", url) == 0
+    writer.join(30)
+    assert not writer.is_alive()
+    with faissbase.connect(url) as db:
+        found = {record.id: record for record in db.get_collection("docs").get(include_vectors=True)}
+    assert found.keys() == writer.known.keys()
+    for id, written in writer.known.items():
+        if written is not None:
+            assert found[id].metadata["n"] == written[0]
+            assert found[id].vector == pytest.approx([written[1]] * D)
+    unwritten = {id for id, written in writer.known.items() if written is None and id != "i7"}
+    assert all(found[id].metadata["deep"]["f"] == 1.0 for id in unwritten)
+
+
+def test_a_copy_is_of_one_moment_while_somebody_writes(folder: Path, tmp_path: Path) -> None:
+    url, writer = (tmp_path / "bucket").as_uri(), Unresting(folder)
+    writer.start()
+    assert writer.has_begun.wait(30)
+    assert run("promote", folder / "docs", url, "--keep") == 0
+    with faissbase.connect(folder) as db:
+        db.delete_collection("docs")
+    writer.join(30)
+    with faissbase.connect(url) as db:
+        numbers = [
+            r.metadata.get("n", -1) for r in db.get_collection("docs").get() if "deep" not in r.metadata
+        ]
+    assert 0 <= max(numbers) <= writer.n_written
+
+
+def test_a_collection_numbered_anew_between_two_moments_is_compared_whole(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, original = (tmp_path / "bucket").as_uri(), Catalog.place
+
+    def place(self: Catalog, *arguments: Any) -> None:
+        monkeypatch.setattr(Catalog, "place", original)
+        with faissbase.connect(folder) as other:
+            other.get_collection("docs").delete(["i1"])
+            other.get_collection("docs").optimize()
+            other.get_collection("docs").upsert("late", [1.0] * D)
+        original(self, *arguments)
+
+    monkeypatch.setattr(Catalog, "place", place)
+    before = held(folder)
+    assert run("promote", folder / "docs", url) == 0
+    assert held(url).keys() == before.keys() - {"i1"} | {"late"}
+
+
 WRONG: dict[str, Callable[[Rows], Rows]] = {
     "a vector": lambda rows: replace(rows, vectors=np.nextafter(rows.vectors, np.float32(9))),
     "metadata": lambda rows: replace(
@@ -170,10 +257,8 @@ WRONG: dict[str, Callable[[Rows], Rows]] = {
     ),
     "a document": lambda rows: replace(rows, documents=[None] * len(rows)),
     "a length": lambda rows: replace(rows, norms=[norm + 1e-3 for norm in rows.norms]),
-    "nothing": lambda rows: promotion._taken(rows, [*range(1, len(rows))]),
-    "too much": lambda rows: replace(
-        promotion._taken(rows, [*range(len(rows))]), ids=["more", *rows.ids[1:]]
-    ),
+    "nothing": lambda rows: carrying.taken(rows, [*range(1, len(rows))]),
+    "too much": lambda rows: replace(carrying.taken(rows, [*range(len(rows))]), ids=["more", *rows.ids[1:]]),
 }
 
 
@@ -247,8 +332,8 @@ def test_a_promotion_goes_on_after_an_end_at_any_step(
             original(*arguments)
         raise Killed
 
-    monkeypatch.setattr(promotion, "_SHARD_BYTES", 30_000)
-    monkeypatch.setattr(promotion, "_BATCH_BYTES", 10_000)
+    monkeypatch.setattr(follower, "_SHARD_BYTES", 30_000)
+    monkeypatch.setattr(carrying, "BATCH_BYTES", 10_000)
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, ended)
         with pytest.raises(Killed):
@@ -308,6 +393,15 @@ def test_a_promotion_goes_on_after_kill_9(tmp_path: Path, sign: str) -> None:
     assert held(folder) == before
     assert run("promote", folder / "docs", url) in (0, 2)
     assert held(folder) == held(url) == before
+
+
+def test_a_store_that_overwrites_is_refused_before_anything_is_copied(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ObjectBucket, "create", lambda bucket, key, content: True)
+    assert run("promote", folder / "docs", (tmp_path / "bucket").as_uri()) == 4
+    assert "conditional put" in capfd.readouterr().err
+    assert list((tmp_path / "bucket").rglob("*")) == []
 
 
 def test_what_cannot_be_moved_is_told(
