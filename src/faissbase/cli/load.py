@@ -17,7 +17,7 @@ from faissbase.cli.arguments import (
 )
 from faissbase.cli.console import Answer, Console
 from faissbase.collection.collection import LocalCollection
-from faissbase.collection.transfer import LoadReport
+from faissbase.collection.transfer import INDEX_FILES, LoadReport
 from faissbase.database.database import Database, connect
 from faissbase.errors import FaissbaseError, NotFoundError
 from faissbase.storage.tables.open import peek_dimension
@@ -36,7 +36,10 @@ formats:
        columns id, vector and document; all other columns are metadata
   .npy .npz:KEY .fvecs .bvecs
        vectors alone; ids, metadata and documents come from --rows FILE (one
-       of the formats above) or FILE.rows.jsonl, else row numbers are the ids"""
+       of the formats above) or FILE.rows.jsonl, else row numbers are the ids
+  .faiss .index
+       an index that FAISS has written, read whole: its vectors, as exact as it
+       keeps them, under its own ids; metadata as above; give --metric, too"""
 
 _EXAMPLES = [
     "faissbase load vectors.npy docs",
@@ -80,7 +83,7 @@ def add(commands: Commands) -> None:
 
 
 def run(args: argparse.Namespace, console: Console) -> Answer:
-    dimension = args.dimension or peek_dimension(args.file, args.vector_column)
+    dimension = args.dimension or peek_dimension(args.file, args.vector_column, INDEX_FILES)
     with connect(args.data, tenant=args.tenant) as db:
         collection, is_new = _collection(db, args, dimension)
         n_before = len(collection)

@@ -501,10 +501,11 @@ class LocalCollection(OpenHere):
         ----------
         path : path
             ``.npy``, ``.npz:key``, ``.fvecs``, ``.bvecs``, ``.parquet``, ``.arrow``, ``.feather``,
-            ``.jsonl``, ``.csv``, ``.tsv`` (the text formats also with ``.gz``).
+            ``.jsonl``, ``.csv``, ``.tsv`` (the text formats also with ``.gz``); ``.faiss`` or ``.index``,
+            an index that FAISS has written, which is read whole: its vectors as it gives them back.
         rows : path, optional
-            Ids, metadata and documents for the vectors of npy, npz, fvecs or bvecs, row by row; by default
-            ``<path>.rows.jsonl`` where that exists. Without ids the row numbers are the ids.
+            Ids, metadata and documents for the vectors of npy, npz, fvecs, bvecs or an index, row by row; by
+            default ``<path>.rows.jsonl`` where that exists. Without ids, an index's own or the row numbers.
         id_column, vector_column, document_column : str
             Where the columns have other names. All other columns become metadata.
         restart : bool
@@ -516,15 +517,8 @@ class LocalCollection(OpenHere):
         rows_path = None if rows is None else Path(rows)
         columns = (id_column, vector_column, document_column)
         source = transfer.Source(Path(path), rows_path, *columns, batch_rows)
-        report = transfer.load(
-            source,
-            parts.writer,
-            parts.store.records,
-            self.dimension,
-            self.metric,
-            restart=restart,
-            progress=progress,
-        )
+        into = (parts.writer, parts.store.records, self.dimension, self.metric)
+        report = transfer.load(source, *into, restart=restart, progress=progress)
         self._note_written(report.n_rows)
         return report
 

@@ -21,12 +21,21 @@ from faissbase.collection.writer import Alone, Put, Writer
 from faissbase.errors import InvalidInputError
 from faissbase.filters.tree import Filter
 from faissbase.storage.records import Records
-from faissbase.storage.tables.contract import Reader
+from faissbase.storage.tables.contract import Reader, Request
 from faissbase.storage.tables.open import default_rows_path, open_reader, open_writer
 from faissbase.storage.tables.raw import split_npz_path
 from faissbase.types import Batch, Float32, Metric
 
 _EXPORT_BYTES = 16 << 20
+
+
+def _read_index(request: Request) -> Reader:
+    from faissbase.ann.index_file import IndexReader  # faiss, for those alone who have such a file
+
+    return IndexReader(request)
+
+
+INDEX_FILES = {".faiss": _read_index, ".index": _read_index}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,7 @@ class Source:
             vector_column=self.vector_column,
             document_column=self.document_column,
             rows_path=self.rows_path,
+            more=INDEX_FILES,
         )
 
     def rows(self, batch: Batch, first_row: int, dimension: int, metric: Metric) -> inputs.Rows:

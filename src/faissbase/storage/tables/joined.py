@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from faissbase.errors import InvalidInputError
 from faissbase.storage.tables.contract import Reader
-from faissbase.types import Batch, Float32
+from faissbase.types import Batch
 
 # id, metadata, document
 _Row: TypeAlias = tuple[str | None, dict[str, Any], str | None]
@@ -43,7 +43,7 @@ class JoinedReader:
                 n_read += len(taken)
                 if len(taken) < len(batch.vectors):
                     raise self._mismatch(n_read)
-                yield _batch(batch.vectors, taken)
+                yield _batch(batch, taken)
             n_more = sum(1 for _ in rows)
         if n_more:
             raise self._mismatch(n_read + n_more)
@@ -61,11 +61,11 @@ def _one_by_one(reader: Reader, skip_rows: int) -> Generator[_Row, None, None]:
         yield from zip(batch.ids or repeat(None), batch.metadatas or [], batch.documents or [], strict=False)
 
 
-def _batch(vectors: Float32, rows: list[_Row]) -> Batch:
+def _batch(batch: Batch, rows: list[_Row]) -> Batch:
     ids = [id for id, _, _ in rows if id is not None]
     return Batch(
-        vectors=vectors,
-        ids=ids or None,
+        vectors=batch.vectors,
+        ids=ids or batch.ids,
         metadatas=[metadata for _, metadata, _ in rows],
         documents=[document for _, _, document in rows],
     )

@@ -106,9 +106,10 @@ _RECORD_ENCODERS: Mapping[str, MakeEncoder] = {
     ".csv": partial(CsvEncoder, delimiter=","),
     ".tsv": partial(CsvEncoder, delimiter="\t"),
 }
+_NONE: Mapping[str, MakeReader] = {}
 _EXPLAINED = {
-    ".faiss": "reading FAISS index files comes with a later version",
-    ".index": "reading FAISS index files comes with a later version",
+    ".faiss": "an index file of FAISS: load it into a collection first",
+    ".index": "an index file of FAISS: load it into a collection first",
     ".ivecs": "it holds ids (usually the exact answer of a benchmark), not vectors",
 }
 
@@ -122,6 +123,7 @@ def open_reader(
     vector_column: str = DEFAULT_VECTOR_COLUMN,
     document_column: str = DEFAULT_DOCUMENT_COLUMN,
     rows_path: StrPath | None = None,
+    more: Mapping[str, MakeReader] = _NONE,
 ) -> Reader:
     """A reader of the record file at ``path``, whose format its suffix names.
 
@@ -140,6 +142,8 @@ def open_reader(
     rows_path : path, optional
         Ids, metadata and documents of the vectors of npy, npz, fvecs or bvecs, row by row: a record file
         without vectors. ``<path>.rows.jsonl`` if not given, where that exists.
+    more : mapping of suffix to reader, optional
+        Formats of vectors alone that others know how to read.
 
     Raises
     ------
@@ -161,13 +165,15 @@ def open_reader(
         vector_column=vector_column,
         document_column=document_column,
     )
-    reader = _open(request, None if rows_path is None else Path(rows_path))
+    reader = _open(request, None if rows_path is None else Path(rows_path), more)
     if reader.dimension not in (None, dimension):
         raise wrong_dimension(request.path, 0, expected=dimension, got=reader.dimension or 0)
     return reader
 
 
-def peek_dimension(path: StrPath, vector_column: str = DEFAULT_VECTOR_COLUMN) -> int:
+def peek_dimension(
+    path: StrPath, vector_column: str = DEFAULT_VECTOR_COLUMN, more: Mapping[str, MakeReader] = _NONE
+) -> int:
     """d of the vectors in a record file: from its header where it tells, otherwise of the first row.
 
     Raises
@@ -176,7 +182,7 @@ def peek_dimension(path: StrPath, vector_column: str = DEFAULT_VECTOR_COLUMN) ->
         As `open_reader`, and for a file without rows whose header does not tell.
     """
     request = Request(Path(path), dimension=None, batch_rows=1, vector_column=vector_column)
-    reader = _reader_of(request)
+    reader = _reader_of(request, more)
     if reader.dimension is not None:
         return reader.dimension
     for batch in reader.batches():
@@ -212,11 +218,12 @@ def open_writer(path: StrPath, *, dimension: int) -> Writer:
     raise _unsupported(target, "write", {**_VECTOR_ENCODERS, **_RECORD_ENCODERS})
 
 
-def _open(request: Request, rows_path: Path | None) -> Reader:
-    reader = _reader_of(request)
-    if _suffix(request.path) not in _VECTOR_READERS:
+def _open(request: Request, rows_path: Path | None, more: Mapping[str, MakeReader]) -> Reader:
+    reader = _reader_of(request, more)
+    of_vectors = {**_VECTOR_READERS, **more}
+    if _suffix(request.path) not in of_vectors:
         if rows_path is not None:
-            raise InvalidInputError(f"rows_path goes with {list(_VECTOR_READERS)}, not with {request.path}")
+            raise InvalidInputError(f"rows_path goes with {list(of_vectors)}, not with {request.path}")
         return reader
     if rows_path is None:
         rows_path = default_rows_path(request.path)
@@ -224,11 +231,11 @@ def _open(request: Request, rows_path: Path | None) -> Reader:
             return reader
     paths = (request.path, rows_path)
     rows = dataclasses.replace(request, path=rows_path, batch_rows=ROWS_AT_ONCE, rows_only=True)
-    return JoinedReader(reader, _reader_of(rows), paths=paths)
+    return JoinedReader(reader, _reader_of(rows, _NONE), paths=paths)
 
 
-def _reader_of(request: Request) -> Reader:
-    readers = _RECORD_READERS if request.rows_only else {**_VECTOR_READERS, **_RECORD_READERS}
+def _reader_of(request: Request, more: Mapping[str, MakeReader]) -> Reader:
+    readers = _RECORD_READERS if request.rows_only else {**_VECTOR_READERS, **more, **_RECORD_READERS}
     make = readers.get(_suffix(request.path))
     if make is None:
         raise _unsupported(request.path, "read", readers)

@@ -14,8 +14,8 @@ from faissbase.storage.tables import default_batch_rows, open_reader, open_write
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.faiss", "reading FAISS index files comes with a later version"),
-        ("a.index", "reading FAISS index files comes with a later version"),
+        ("a.faiss", "an index file of FAISS: load it into a collection first"),
+        ("a.index", "an index file of FAISS: load it into a collection first"),
         ("a.ivecs", "it holds ids"),
         ("a.xlsx", r"the suffix must be one of \.npy, .*\.parquet, .*\.jsonl\.gz, .*\.csv"),
         ("a", "the suffix must be one of"),
