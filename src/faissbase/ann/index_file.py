@@ -57,10 +57,8 @@ class IndexReader:
         step = self._request.batch_rows
         for start in range(skip_rows, self.n_rows, step):
             stop = min(start + step, self.n_rows)
-            vectors = self._asked(self._read, start, stop)
-            yield Batch(
-                vectors, None if self._ids is None else list(map(str, self._ids[start:stop].tolist()))
-            )
+            ids = None if self._ids is None else list(map(str, self._ids[start:stop].tolist()))
+            yield Batch(self._asked(self._read, start, stop), ids)
 
     def _asked(self, call: Any, *words: Any) -> Any:
         try:
@@ -104,6 +102,8 @@ def _rows_of_lists(index: Any) -> tuple[Numbers | None, Read]:
         faiss.rev_swig_ptr(lists.get_ids(number), size).copy() for number, size in enumerate(sizes) if size
     ]
     ids = np.concatenate([np.zeros(0, np.int64), *parts])
+    if len(ids) != index.ntotal:
+        raise InvalidInputError(f"its lists hold {len(ids)} vectors, expected {index.ntotal}")
     order = np.argsort(ids, kind="stable")
     list_of = np.repeat(np.arange(len(sizes)), sizes)[order]
     place = np.concatenate([np.arange(0), *map(np.arange, sizes)])[order]

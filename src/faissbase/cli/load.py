@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from dataclasses import asdict
+from pathlib import Path
 
 from faissbase.cli import text
 from faissbase.cli.arguments import (
@@ -19,7 +20,7 @@ from faissbase.cli.console import Answer, Console
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.transfer import INDEX_FILES, LoadReport
 from faissbase.database.database import Database, connect
-from faissbase.errors import FaissbaseError, NotFoundError
+from faissbase.errors import FaissbaseError, InvalidInputError, NotFoundError
 from faissbase.storage.tables.open import peek_dimension
 from faissbase.types import MAX_DIMENSION, METRICS
 
@@ -39,7 +40,8 @@ formats:
        of the formats above) or FILE.rows.jsonl, else row numbers are the ids
   .faiss .index
        an index that FAISS has written, read whole: its vectors, as exact as it
-       keeps them, under its own ids; metadata as above; give --metric, too"""
+       keeps them, under its own ids; metadata as above; a new collection needs
+       --metric"""
 
 _EXAMPLES = [
     "faissbase load vectors.npy docs",
@@ -101,6 +103,11 @@ def _collection(db: Database, args: argparse.Namespace, dimension: int) -> tuple
     try:
         found = db.get_collection(args.collection)
     except NotFoundError:
+        if args.metric is None and Path(args.file).suffix.lower() in INDEX_FILES:
+            raise InvalidInputError(
+                f"{args.file} is an index of FAISS, and {args.collection!r} is new: give --metric l2, ip or "
+                "cosine, as the index compares"
+            ) from None
         kind = args.index_type or "auto"
         return db.create_collection(args.collection, dimension, args.metric or "cosine", kind), True
     metric, kind = args.metric or found.metric, args.index_type or found.index_type

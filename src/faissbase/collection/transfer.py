@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 from tqdm import tqdm
 
+from faissbase.ann.index_file import IndexReader
 from faissbase.collection import inputs
 from faissbase.collection.answers import Moment
 from faissbase.collection.integrity import checked_rows
@@ -21,21 +22,15 @@ from faissbase.collection.writer import Alone, Put, Writer
 from faissbase.errors import InvalidInputError
 from faissbase.filters.tree import Filter
 from faissbase.storage.records import Records
-from faissbase.storage.tables.contract import Reader, Request
-from faissbase.storage.tables.open import default_rows_path, open_reader, open_writer
+from faissbase.storage.tables.contract import Reader
+from faissbase.storage.tables.open import MakeReader, default_rows_path, open_reader, open_writer
 from faissbase.storage.tables.raw import split_npz_path
 from faissbase.types import Batch, Float32, Metric
 
 _EXPORT_BYTES = 16 << 20
 
 
-def _read_index(request: Request) -> Reader:
-    from faissbase.ann.index_file import IndexReader  # faiss, for those alone who have such a file
-
-    return IndexReader(request)
-
-
-INDEX_FILES = {".faiss": _read_index, ".index": _read_index}
+INDEX_FILES: Mapping[str, MakeReader] = {".faiss": IndexReader, ".index": IndexReader}
 
 
 @dataclass(frozen=True, slots=True)

@@ -340,10 +340,7 @@ class ReadTransaction:
 
 
 class WriteTransaction(ReadTransaction):
-    """The one open write transaction. Sees its own changes; nobody else does before the commit.
-
-    ``is_committed`` tells, also whoever was interrupted, whether the commit was done.
-    """
+    """The one open write transaction: nobody else sees its changes before it ``is_committed``."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         super().__init__(connection)

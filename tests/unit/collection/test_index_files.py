@@ -161,6 +161,7 @@ def test_a_file_that_is_not_there_is_not_found(docs: LocalCollection, tmp_path: 
 def test_the_command_makes_a_collection_of_an_index(tmp_path: Path) -> None:
     faiss.write_index(_made("Flat"), str(tmp_path / "a.faiss"))
     words = ["load", str(tmp_path / "a.faiss"), "docs", "--metric", "l2", "--data", str(tmp_path / "db")]
+    assert main([*words[:3], *words[5:]]) == 2  # by which metric it is compared is not guessed
     assert main([*words, "--quiet"]) == 0
     with faissbase.connect(tmp_path / "db", read_only=True) as db:
         assert (db.get_collection("docs").dimension, len(db.get_collection("docs"))) == (D, N)

@@ -142,8 +142,8 @@ def open_reader(
     rows_path : path, optional
         Ids, metadata and documents of the vectors of npy, npz, fvecs or bvecs, row by row: a record file
         without vectors. ``<path>.rows.jsonl`` if not given, where that exists.
-    more : mapping of suffix to reader, optional
-        Formats of vectors alone that others know how to read.
+    more : mapping, optional
+        Readers of further suffixes, of vectors.
 
     Raises
     ------
