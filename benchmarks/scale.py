@@ -41,6 +41,7 @@ import numpy as np
 from benchmarks.machine import facts
 from benchmarks.process import memory_kb
 from benchmarks.ranged_s3 import BUCKET
+from faissbase.ann.coarse import groups_probed
 from faissbase.types import Float32, Slots
 
 K = 10
@@ -268,7 +269,11 @@ class HandMade:
             knobs = explanation.plan.knobs
             for path, knob in zip(sorted(folder.glob("segments/*.faiss")), knobs, strict=False):
                 index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-                parameters = faiss.SearchParametersIVF(nprobe=knob.effort)
+                quantizer = faiss.downcast_index(faiss.extract_index_ivf(index).quantizer)
+                groups = None
+                if isinstance(quantizer, faiss.IndexIVF):
+                    groups = faiss.SearchParametersIVF(nprobe=groups_probed(knob.effort, quantizer.nlist))
+                parameters = faiss.SearchParametersIVF(nprobe=knob.effort, quantizer_params=groups)
                 if isinstance(index, faiss.IndexPreTransform):
                     parameters = faiss.SearchParametersPreTransform(index_params=parameters)
                 self._parts.append((first, index, parameters, np.asarray(vectors), knob.rerank * K))

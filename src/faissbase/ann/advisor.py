@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from faissbase.ann.coarse import GROUPS_ASSIGNED, groups_probed, lists_of, n_lists, training_rows
 from faissbase.ann.grammar import POINTS_PER_CENTROID, Family
 from faissbase.errors import InvalidInputError
 from faissbase.types import Metric
@@ -32,8 +33,7 @@ _NPROBE = ((0.0, 4.0), (0.9, 6.0), (0.95, 8.0), (0.97, 16.0), (0.99, 32.0), (1.0
 _BLAS_NS = 0.03  # a number of a matrix product, one thread
 _ASSIGN_NS = 0.057  # a number while vectors are assigned to lists
 _EXACT_NS = 0.09  # a number of a half-precision scan
-_TRAIN_ROUNDS = 10
-_TRAIN_ROWS = 64
+_TRAIN_ROUNDS, _TRAIN_ROUNDS_GROUPED = 10, 2
 _RERANK_US = 60.0  # 100 true vectors read for re-ranking
 
 
@@ -120,7 +120,7 @@ def propose(
 
 def needed_bytes(proposal: Proposal, n: int, d: int) -> int:
     """Memory of the whole index: codes, and the lists' centroids."""
-    centroids = 4 * d * int(proposal.parameters.get("nlist", 0))
+    centroids = lists_of(n, d).centroid_bytes(d) if proposal.family == "ivf" else 0
     return math.ceil(n * proposal.ram_bytes_per_vector) + centroids + _FIXED_BYTES
 
 
@@ -145,8 +145,7 @@ def _exact(n: int, d: int, recall: float) -> Proposal:
 def _candidates(n: int, d: int, recall: float) -> Iterator[Proposal]:
     """All that can be trained, the fastest first."""
     yield _graph(n, d, recall)
-    nlist = n_lists(n)
-    if nlist < _LEAST_LISTS:
+    if n_lists(n) < _LEAST_LISTS:
         return
     yield _lists(n, d, recall, "SQ8", {}, 1.05 * (d + 8))
     m = n_parts(d, d // 2)
@@ -172,17 +171,21 @@ def _graph(n: int, d: int, recall: float) -> Proposal:
 def _lists(
     n: int, d: int, recall: float, code: str, sizes: dict[str, int], bytes_per_vector: float
 ) -> Proposal:
-    nlist = n_lists(n)
-    nprobe = min(float(nlist), _interpolated(_NPROBE, recall))
-    train_s = _TRAIN_ROWS * nlist * nlist * d * _TRAIN_ROUNDS * _BLAS_NS / 1e9
-    build_s = train_s + n * (nlist * d * _ASSIGN_NS / 1e9 + 3e-6)
+    lists = lists_of(n, d)
+    nlist = lists.nlist
+    nprobe = min(float(nlist), _interpolated(_NPROBE, recall) * math.sqrt(nlist / n_lists(n)))
+    rounds, round_ns = (_TRAIN_ROUNDS_GROUPED, _ASSIGN_NS) if lists.groups else (_TRAIN_ROUNDS, _BLAS_NS)
+    assigned = d * lists.compared(GROUPS_ASSIGNED)
+    train_s = training_rows(POINTS_PER_CENTROID * nlist, nlist, d) * assigned * rounds * round_ns / 1e9
+    build_s = train_s + n * (assigned * _ASSIGN_NS / 1e9 + 3e-6)
     code_ns = _EXACT_NS * d * bytes_per_vector / (2.0 * d)
-    us = (nlist * d * 0.2 + nprobe * (n / nlist) * code_ns) / 1e3 + _RERANK_US
+    coarse = d * lists.compared(groups_probed(round(nprobe), lists.groups))
+    us = (coarse * 0.2 + nprobe * (n / nlist) * code_ns) / 1e3 + _RERANK_US
     reason = (
         "inverted lists of codes in memory, re-ranked by the true vectors on disk: memory allows no graph"
     )
     parameters = {"nlist": nlist, **sizes}
-    factory = rotated(f"IVF{nlist},{code}", d)
+    factory = rotated(f"{lists.head},{code}", d)
     return Proposal(factory, "ivf", parameters, bytes_per_vector, bytes_per_vector, build_s, us, reason)
 
 
@@ -215,19 +218,6 @@ def n_links(d: int) -> int:
     return next((m for m in _LINKS if 8 * m + 16 <= _LINK_BYTES_MAX * d), _LINKS[-1])
 
 
-def n_lists(n: int) -> int:
-    """Lists of IVF: the power of two nearest to ``4 √n``, and no more than 64 vectors train one.
-
-    >>> n_lists(1_000_000), n_lists(1000)
-    (4096, 8)
-    """
-    if n < _TRAIN_ROWS:
-        return 1
-    wanted = 1 << round(math.log2(4.0 * math.sqrt(n)))
-    trainable = 1 << int(math.log2(n / _TRAIN_ROWS))
-    return min(wanted, trainable)
-
-
 def n_parts(d: int, most: int) -> int:
     """The largest m up to ``most`` that divides d; 0 where that leaves parts of more than 16 numbers.
 
@@ -248,7 +238,7 @@ def sized(template: str, n: int, d: int) -> str | None:
     filled = _code(code, n, d)
     if filled is None:
         return None
-    return rotated(f"IVF{n_lists(n)},{filled}" if head else filled, d)
+    return rotated(f"{lists_of(n, d).head},{filled}" if head else filled, d)
 
 
 def _code(code: str, n: int, d: int) -> str | None:

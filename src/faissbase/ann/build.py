@@ -14,10 +14,11 @@ import numpy as np
 
 from faissbase.ann import files
 from faissbase.ann.checked import check_like
+from faissbase.ann.coarse import training_rows
 from faissbase.ann.codes import SignedBytes
 from faissbase.ann.engine import Engine, innermost, omp_threads
 from faissbase.ann.flat import MAX_THREADS
-from faissbase.ann.grammar import parse
+from faissbase.ann.grammar import Parsed, parse
 from faissbase.ann.lists import find_lists
 from faissbase.ann.segment import QUANTIZERS, SIGNED_BYTES, Segment, bare_graph, reranks_of, scalar_quantizer
 from faissbase.ann.spec import Spec
@@ -26,7 +27,6 @@ from faissbase.types import Float32, Metric
 
 _CHUNK_ROWS = 8192
 _SAMPLE_ROWS_PER_CENTROID = 64
-_SAMPLE_ROWS_LEAST = 20_000
 _SAMPLE_ROWS_SIGNED = 4096  # one scale is found, from a million numbers or more
 _SEED = 1234
 
@@ -144,7 +144,7 @@ class Builder:
         if self.is_trained:
             return
         parsed = parse(self.spec.factory, self._d)
-        sample = self._sample(parsed.good_points) if xt is None else np.ascontiguousarray(xt, np.float32)
+        sample = self._sample(parsed) if xt is None else np.ascontiguousarray(xt, np.float32)
         if len(sample) < parsed.min_points:
             wanted = f"{self.spec.factory} needs {parsed.min_points:,} vectors to train"
             raise NotReadyError(f"{wanted}, has {len(sample):,}")
@@ -155,9 +155,9 @@ class Builder:
             find_lists(self._index, coded)
             self._index.train(coded)
 
-    def _sample(self, good_points: int) -> Float32:
+    def _sample(self, parsed: Parsed) -> Float32:
         n = len(self._vectors) - self.first
-        wanted = max(_SAMPLE_ROWS_LEAST, good_points * _SAMPLE_ROWS_PER_CENTROID // 39)
+        wanted = training_rows(parsed.good_points, parsed.nlist, self._d)
         if QUANTIZERS.get(self._code or "") == SIGNED_BYTES:
             wanted = _SAMPLE_ROWS_SIGNED
         if n <= wanted:

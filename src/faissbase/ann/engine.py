@@ -12,6 +12,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faissbase.ann.coarse import groups_probed
 from faissbase.ann.codes import SignedBytes
 from faissbase.ann.flat import Neighbours, picked
 from faissbase.types import Float32, Mask
@@ -155,8 +156,12 @@ class Engine:
             return faiss.SearchParametersHNSW(efSearch=min(effort, most), **given)
         if isinstance(inner, faiss.IndexIVF):
             given["nprobe"] = min(effort, inner.nlist)
-            if isinstance(faiss.downcast_index(inner.quantizer), faiss.IndexHNSW):
+            quantizer = faiss.downcast_index(inner.quantizer)
+            if isinstance(quantizer, faiss.IndexHNSW):
                 given["quantizer_params"] = faiss.SearchParametersHNSW(efSearch=2 * given["nprobe"])
+            elif isinstance(quantizer, faiss.IndexIVF):
+                groups = groups_probed(given["nprobe"], quantizer.nlist)
+                given["quantizer_params"] = faiss.SearchParametersIVF(nprobe=groups)
             if isinstance(inner, _RABITQ_IVF):
                 return faiss.IVFRaBitQSearchParameters(**given)
             return faiss.SearchParametersIVF(**given)

@@ -26,8 +26,8 @@ POINTS_PER_CENTROID = 39  # below, FAISS warns that its clusters are poor
 
 ACCEPTED = (
     "factory strings of [OPQm_d | PCAd | PCARd | RRd | ITQd | L2norm | Padd],… and one of Flat, "
-    "HNSWm[,code], IVFn[_HNSWm],code, IMI2xb,code or a code alone; code: Flat, SQ4, SQ6, SQ8, SQfp16, "
-    "SQbf16, PQm[xbits], PQmx4fs[r], RaBitQ[bits], RaBitQfs[bits], RQmxbits, LSQmxbits, LSH"
+    "HNSWm[,code], IVFn[_HNSWm | (IVFm,SQfp16)],code, IMI2xb,code or a code alone; code: Flat, SQ4, SQ6, "
+    "SQ8, SQfp16, SQbf16, PQm[xbits], PQmx4fs[r], RaBitQ[bits], RaBitQfs[bits], RQmxbits, LSQmxbits, LSH"
 )
 
 
@@ -121,7 +121,7 @@ class _Refusal(Exception):
 
 
 def _parsed(text: str, d: int | None) -> Parsed:
-    parts = text.split(",")
+    parts = re.split(r",(?![^(]*\))", text)
     need = _Need()
     transforms: list[str] = []
     while parts and (change := _transform(parts[0], d, need)) is not None:
@@ -266,12 +266,15 @@ def _nlist(head: str, d: int | None) -> int:
         if d is not None and d % 2:
             raise _Refusal(f"{head}: 2 does not divide d={d}")
         return int(1 << 2 * _number(match.group(1), 1, 8, "bits", head))
-    match = re.fullmatch(r"IVF(\d*)(?:_HNSW(\d*))?", head)
+    match = re.fullmatch(r"IVF(?P<n>\d*)(?:_HNSW(?P<links>\d*)|\(IVF(?P<groups>\d+),SQfp16\))?", head)
     if not match:
         raise _Refusal(f"{head} is not understood; accepted are {ACCEPTED}")
-    if match.group(2):
-        _number(match.group(2), MIN_LINKS, MAX_LINKS, "links", head)
-    return _number(match.group(1), 1, MAX_LISTS, "lists", head)
+    if match.group("links"):
+        _number(match.group("links"), MIN_LINKS, MAX_LINKS, "links", head)
+    nlist = _number(match.group("n"), 1, MAX_LISTS, "lists", head)
+    if match.group("groups"):
+        _number(match.group("groups"), 1, nlist, "groups of lists", head)
+    return nlist
 
 
 # --- codes ---

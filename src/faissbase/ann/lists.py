@@ -2,7 +2,7 @@
 
 FAISS compares every training vector with every centroid ten times, and a larger shard has more of both. Here
 the vectors are parted by few centroids first, and each part finds its own share of them; two rounds of Lloyd
-over all centroids then settle what lies at the borders. The lists are as good (decision 016).
+over all centroids, in groups, then settle what lies at the borders. The lists are as good (decision 016).
 """
 
 from __future__ import annotations
@@ -13,26 +13,22 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faissbase.ann import coarse
 from faissbase.ann.engine import innermost
 from faissbase.types import Float32
 
-LISTS_LEAST = 2048
-"""Fewer are left to FAISS: that takes seconds."""
 LLOYD_ROUNDS = 2
 LEVEL_ROUNDS = 10
-FLAT_LISTS = 1 << 14
-"""Above so many, a graph finds the nearest centroid, as it does in the index itself."""
 
 _TOP_POINTS = 256  # a centroid of the upper level
-_GRAPH_LINKS, _GRAPH_BREADTH, _GRAPH_EFFORT = 16, 40, 16
 _UNBOUNDED = 1 << 30
 
 
 def find_lists(index: Any, xt: Float32) -> None:
     """Give an untrained IVF index of many lists its centroids; ``index.train`` then learns the codes alone.
 
-    Trains the transforms before it. Leaves other indexes as they are, and such with a quantizer of their own
-    kind.
+    Trains the transforms before it. Leaves other indexes as they are, and such with a quantizer of another
+    kind. One whose lists are in groups always gets them here: FAISS's own training would end the process.
 
     Parameters
     ----------
@@ -41,17 +37,30 @@ def find_lists(index: Any, xt: Float32) -> None:
     """
     index = faiss.downcast_index(index)
     inner = innermost(index)
-    if not _has_many_lists(inner) or len(xt) < inner.nlist:
+    if not _is_ours(inner) or len(xt) < inner.nlist:
         return
-    inner.quantizer.add(_centroids(_transformed(index, xt), inner))
+    centroids, quantizer = _centroids(_transformed(index, xt), inner), faiss.downcast_index(inner.quantizer)
+    if isinstance(quantizer, faiss.IndexIVF):
+        _grouped(quantizer)
+        quantizer.train(centroids)
+    quantizer.add(centroids)
 
 
-def _has_many_lists(index: Any) -> bool:
-    if not isinstance(index, faiss.IndexIVF) or index.nlist < LISTS_LEAST:
+def _is_ours(index: Any) -> bool:
+    if not isinstance(index, faiss.IndexIVF) or index.quantizer_trains_alone == 1:
         return False
     quantizer = faiss.downcast_index(index.quantizer)
+    if isinstance(quantizer, faiss.IndexIVF):
+        return not quantizer.is_trained
     is_plain = isinstance(quantizer, faiss.IndexFlat | faiss.IndexHNSWFlat)
-    return is_plain and quantizer.ntotal == 0 and index.quantizer_trains_alone != 1
+    return is_plain and quantizer.ntotal == 0 and index.nlist >= coarse.LISTS_LEAST
+
+
+def _grouped(index: Any) -> None:
+    """Make an empty IVF index fit to hold centroids: to give one back, and to find the nearest."""
+    index.cp.min_points_per_centroid = 1  # there are as many points as there are lists
+    index.nprobe = coarse.GROUPS_ASSIGNED
+    index.make_direct_map()
 
 
 def _transformed(index: Any, xt: Float32) -> Float32:
@@ -105,21 +114,18 @@ class _Means:
         settings.spherical = self._given.spherical
         settings.min_points_per_centroid, settings.max_points_per_centroid = 1, _UNBOUNDED
         clustering = faiss.Clustering(self._d, n, settings)
+        index = faiss.IndexFlat(self._d, self._metric)
         if start is not None:
             faiss.copy_array_to_vector(start.ravel(), clustering.centroids)
-        clustering.train(xt, self._searching(n))
+            if n >= coarse.LISTS_LEAST:
+                index = faiss.index_factory(self._d, f"IVF{coarse.n_groups(n)},SQfp16", self._metric)
+                _grouped(index)
+        clustering.train(xt, index)
         centroids: Float32 = faiss.vector_to_array(clustering.centroids).reshape(n, self._d)
         return centroids
 
     def nearest(self, centroids: Float32, xt: Float32) -> Any:
         """``int64[m]``: the row of ``centroids`` that is nearest to each vector."""
-        index = self._searching(len(centroids))
+        index = faiss.IndexFlat(self._d, self._metric)
         index.add(centroids)
         return index.search(xt, 1)[1].ravel()
-
-    def _searching(self, n: int) -> Any:
-        if n <= FLAT_LISTS:
-            return faiss.IndexFlat(self._d, self._metric)
-        graph = faiss.IndexHNSWFlat(self._d, _GRAPH_LINKS, self._metric)
-        graph.hnsw.efConstruction, graph.hnsw.efSearch = _GRAPH_BREADTH, _GRAPH_EFFORT
-        return graph

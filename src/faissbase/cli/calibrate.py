@@ -93,12 +93,8 @@ def _lines(costs: Costs, target: Path, seconds: float) -> list[str]:
         rows.append([name, *(f"{value:,.3g}" for value in values), unit])
 
     add("assign a vector to one of 1,000 lists", "µs", (costs.assign.at(128), costs.assign.at(d)))
-    add(
-        "  through a graph of 8,192 lists",
-        "µs",
-        (costs.graph_assign.at(128) / 1e3, costs.graph_assign.at(d) / 1e3),
-    )
     add("compare a query with 1,000 lists", "µs", (costs.coarse.at(128), costs.coarse.at(d)))
+    add("  with 1,000 lists in groups", "µs", (costs.grouped.at(128), costs.grouped.at(d)))
     add("re-rank one candidate", "µs", (costs.rerank.at(128) / 1e3, costs.rerank.at(d) / 1e3))
     for codec, (small, large) in _CODE_BYTES.items():
         parts = costs.codecs[codec]

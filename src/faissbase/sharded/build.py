@@ -40,7 +40,7 @@ from faissbase.storage.files import draft_folder, os_errors
 from faissbase.types import METRICS, Float32, Slots
 
 QUERIES_LEAST = 100
-SHARD_ROWS = 5_000_000
+SHARD_ROWS = 10_000_000
 SHARD_BYTES = 8 << 30
 """A shard has so many rows, or so many bytes of vectors, where nothing is said."""
 

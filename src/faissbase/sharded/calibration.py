@@ -17,10 +17,11 @@ from typing import Any
 import faiss
 import numpy as np
 
+from faissbase.ann.coarse import GROUPS_ASSIGNED, groups_probed, n_groups
 from faissbase.ann.engine import omp_threads
 from faissbase.ann.flat import FlatView
 from faissbase.errors import InvalidInputError
-from faissbase.sharded.costs import CODECS, GRAPH_LISTS, Codec, CodecCosts, Costs, Line
+from faissbase.sharded.costs import CODECS, Codec, CodecCosts, Costs, Line
 from faissbase.types import Float32
 
 Clock = Callable[[], float]
@@ -46,7 +47,8 @@ class Effort:
         Vectors that are encoded; indexes are scanned with so many, and with seven times as many.
     queries : int
         Over which the median is taken.
-    graph_lists : int
+    lists : int
+        Centroids in groups.
     dimensions : tuple of int
         Two; costs are the line through both.
     cold_bytes : int
@@ -55,7 +57,7 @@ class Effort:
 
     rows: int = 10_000
     queries: int = 30
-    graph_lists: int = GRAPH_LISTS
+    lists: int = 1 << 14
     dimensions: tuple[int, int] = (128, 512)
     cold_bytes: int = 64 << 20
 
@@ -72,7 +74,7 @@ class Effort:
             raise InvalidInputError(f"expected {_LEAST_ROWS} rows or more to measure on, got {rows}")
         usual = cls()
         share = min(1.0, rows / usual.rows)
-        lists, cold = int(share * usual.graph_lists), int(share * usual.cold_bytes)
+        lists, cold = int(share * usual.lists), int(share * usual.cold_bytes)
         return cls(rows, max(10, int(share * usual.queries)), lists, usual.dimensions, cold)
 
 
@@ -115,7 +117,7 @@ def measure(
     """
     bench = _Bench(clock, effort or Effort(), on_step)
     with omp_threads(1):
-        graphs = [bench.graph(d) for d in bench.effort.dimensions]
+        grouped = [bench.grouped(d) for d in bench.effort.dimensions]
         assign = bench.line(bench.assign)
         return Costs(
             machine=machine,
@@ -123,8 +125,8 @@ def measure(
             assign=assign,
             train_ratio=bench.train_ratio(assign),
             coarse=bench.line(bench.coarse),
-            graph_assign=bench.through([graph[0] for graph in graphs]),
-            graph_probe=bench.through([graph[1] for graph in graphs]),
+            grouped_assign=bench.through([each[0] for each in grouped]),
+            grouped=bench.through([each[1] for each in grouped]),
             rerank=bench.line(bench.rerank),
             record_us=records.record_us,
             record_bytes=records.record_bytes,
@@ -206,18 +208,24 @@ class _Bench:
         self._on_step()
         return time / lists
 
-    def graph(self, d: int) -> tuple[float, float]:
-        """A vector assigned through a graph, and a list found for a query that wants many."""
-        graph = faiss.IndexHNSWFlat(d, 32)
-        graph.add(self.vectors(self.effort.graph_lists, d))
-        xb = self.vectors(min(2048, self.effort.rows), d)
-        assigned = self.batch(lambda: graph.search(xb, 1)) / len(xb)
-        wanted = min(512, self.effort.graph_lists // 4)
-        queries = xb[: self.effort.queries, None]
-        effort = faiss.SearchParametersHNSW(efSearch=wanted)
-        found = self.cold(partial(graph.search, query, wanted, params=effort) for query in queries) / wanted
+    def grouped(self, d: int) -> tuple[float, float]:
+        """A centroid of the groups that are looked through, for many vectors and for one query."""
+        lists = self.effort.lists
+        quantizer = _trained(f"IVF{n_groups(lists)},SQfp16", self.vectors(lists, d))
+        quantizer.add(self.vectors(lists, d))
+        sizes = np.array([quantizer.invlists.list_size(i) for i in range(quantizer.nlist)])
+
+        def compared(xq: Float32) -> Any:
+            return sizes[quantizer.quantizer.search(xq, quantizer.nprobe)[1]].sum(axis=1)
+
+        quantizer.nprobe = min(GROUPS_ASSIGNED, quantizer.nlist)
+        xb = self.vectors(min(4096, self.effort.rows), d)
+        assigned = self.batch(lambda: quantizer.search(xb, 1)) / compared(xb).sum()
+        quantizer.nprobe = groups_probed(_PROBES, quantizer.nlist)
+        xq = xb[: self.effort.queries]
+        times = [self.cold(iter([partial(quantizer.search, query, _PROBES)])) for query in xq[:, None]]
         self._on_step()
-        return assigned, found
+        return float(assigned), float(np.median(times / compared(xq)))
 
     def rerank(self, d: int) -> float:
         """A row of a mapped file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from faissbase.ann import advisor
 from faissbase.ann.spec import EXACT_TYPES, FLAT, OPEN_TYPES, Spec, check_index_type, resolve
 from faissbase.errors import InvalidInputError, NotReadyError
-from faissbase.sharded.shards import FLAT_QUANTIZER_LISTS, GRAPH_LINKS, choose, shard_specs
+from faissbase.sharded.shards import choose, shard_specs
 from faissbase.types import Metric
 
 CODECS = {
@@ -60,7 +60,7 @@ def index_of(
         1 asks for exact search.
 
     >>> index_of("auto", 1_000_000, 128, "l2").factory, index_of("auto", 1_000, 128, "l2").factory
-    ('RR128,IVF4096,RaBitQfs', 'Flat')
+    ('RR128,IVF8192(IVF128,SQfp16),RaBitQfs', 'Flat')
     """
     if recall == 1.0 or codec == "flat" or codec in EXACT_TYPES:
         return FLAT
@@ -83,14 +83,10 @@ def _factory(codec: str, n: int, d: int, metric: Metric, ram_bytes: int | None, 
     factory = advisor.sized(template, n, d)
     if factory is None:
         return None
-    parts = factory.split(",")
-    at = next((i for i, part in enumerate(parts) if part.startswith("IVF")), None)
-    if at is not None and int(parts[at][len("IVF") :]) > FLAT_QUANTIZER_LISTS:
-        parts[at] += f"_HNSW{GRAPH_LINKS}"
-    if codec == "opq":
-        m = parts[-1].removeprefix("PQ").partition("x")[0]
-        parts.insert(0, f"OPQ{m}")
-    return ",".join(parts)
+    if codec != "opq":
+        return factory
+    m = factory.rpartition(",PQ")[2].partition("x")[0]
+    return f"OPQ{m},{factory}"
 
 
 def _automatic(n: int, d: int, metric: Metric, ram_bytes: int | None, recall: float) -> str:

@@ -17,10 +17,7 @@ from faissbase.errors import InvalidInputError
 Codec = Literal["Flat", "SQ8", "PQfs", "RaBitQfs", "PQ8"]
 CODECS: Final[tuple[Codec, ...]] = get_args(Codec)
 
-GRAPH_LISTS = 8192
-"""Centroids in the graph that ``graph_assign`` and ``graph_probe`` were measured on."""
-
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +68,11 @@ class Costs:
         A round of k-means over assigning the same vectors to the same centroids.
     coarse : Line
         One query compared with one centroid, of d.
-    graph_assign : Line
-        A vector that finds its list through an HNSW graph of `GRAPH_LISTS` centroids, of d.
-    graph_probe : Line
-        One list of the many that one query finds through such a graph, of d.
+    grouped_assign : Line
+        One vector compared with one centroid of the groups that it looks through for its list, while many
+        are assigned, of d.
+    grouped : Line
+        The same for one query.
     rerank : Line
         A true vector read at random from a mapped file that is in memory, and compared, of d.
     record_us, record_bytes : float
@@ -91,8 +89,8 @@ class Costs:
     assign: Line
     train_ratio: float
     coarse: Line
-    graph_assign: Line
-    graph_probe: Line
+    grouped_assign: Line
+    grouped: Line
     rerank: Line
     record_us: float
     record_bytes: float
@@ -120,7 +118,8 @@ class Costs:
         except orjson.JSONDecodeError as error:
             raise InvalidInputError(f"costs must be JSON: {error}") from error
         if not isinstance(document, dict) or document.pop("format", None) != _FORMAT:
-            raise InvalidInputError(f'costs must be a JSON object with "format": {_FORMAT}')
+            wanted = f'costs must be a JSON object with "format": {_FORMAT}'
+            raise InvalidInputError(f"{wanted}: measure them again with `faissbase bench calibrate`")
         names = {field.name for field in fields(cls)}
         if document.keys() != names:
             odd = ", ".join(sorted(document.keys() ^ names))

@@ -1,8 +1,7 @@
 """`Costs` where nothing was measured on the machine: those of one that faissbase was written on.
 
-Measured by ``faissbase bench calibrate`` on 2026-11-27: AMD EPYC (virtual, 2 cores, AVX2, 32 MiB of
-last-level cache) beside other work (load 6.5), FAISS 1.15.1, one thread, in 30 CPU seconds; rounded to three
-digits.
+Measured by ``faissbase bench calibrate`` on 2026-11-28: AMD EPYC (virtual, 2 cores, AVX-512, 32 MiB of
+last-level cache), FAISS 1.15.1, one thread, in 18 CPU seconds; rounded to three digits.
 """
 
 from __future__ import annotations
@@ -13,46 +12,46 @@ from faissbase.sharded.costs import CodecCosts, Costs, Line
 
 DEFAULT_COSTS: Final = Costs(
     machine="AMD EPYC",
-    measured_on="2026-11-27",
-    assign=Line(2.35, 0.0278),
-    train_ratio=1.08,
-    coarse=Line(2.79, 0.477),
-    graph_assign=Line(0.0, 364.0),
-    graph_probe=Line(1970.0, 10.6),
-    rerank=Line(1130.0, 1.34),
-    record_us=17.5,
+    measured_on="2026-11-28",
+    assign=Line(1.83, 0.0167),
+    train_ratio=1.0,
+    coarse=Line(0.0, 0.174),
+    grouped_assign=Line(2.0, 0.05),
+    grouped=Line(28.3, 0.0548),
+    rerank=Line(544.0, 0.644),
+    record_us=6.04,
     record_bytes=145.0,
-    search_us=245.0,
+    search_us=76.7,
     codecs={
         "Flat": CodecCosts(
-            encode=Line(657.0, 3.55),
-            scan=Line(18.0, 0.11),
-            probe=Line(0.0, 0.0),
-            start=Line(187000.0, 0.0),
+            encode=Line(0.0, 3.57),
+            scan=Line(0.0, 0.0419),
+            probe=Line(1900.0, 0.0),
+            start=Line(88400.0, 0.0),
         ),
         "SQ8": CodecCosts(
-            encode=Line(242.0, 5.6),
-            scan=Line(9.3, 0.228),
-            probe=Line(0.0, 9.68),
-            start=Line(192000.0, 0.0),
+            encode=Line(24.4, 2.37),
+            scan=Line(0.0, 0.121),
+            probe=Line(1020.0, 0.0),
+            start=Line(116000.0, 0.0),
         ),
         "PQfs": CodecCosts(
-            encode=Line(979.0, 19.1),
-            scan=Line(0.0, 0.149),
-            probe=Line(2300.0, 0.0),
-            start=Line(178000.0, 147.0),
+            encode=Line(0.0, 20.2),
+            scan=Line(1.82, 0.0328),
+            probe=Line(679.0, 2.53),
+            start=Line(98300.0, 0.0),
         ),
         "RaBitQfs": CodecCosts(
-            encode=Line(0.0, 13.7),
-            scan=Line(8.62, 0.055),
-            probe=Line(1270.0, 10.7),
-            start=Line(201000.0, 43.0),
+            encode=Line(65.0, 9.43),
+            scan=Line(5.4, 0.0363),
+            probe=Line(1070.0, 4.96),
+            start=Line(92100.0, 16.8),
         ),
         "PQ8": CodecCosts(
-            encode=Line(0.0, 118.0),
-            scan=Line(8.21, 0.46),
-            probe=Line(246.0, 9.21),
-            start=Line(207000.0, 285.0),
+            encode=Line(0.0, 67.8),
+            scan=Line(3.81, 0.412),
+            probe=Line(895.0, 4.62),
+            start=Line(109000.0, 47.5),
         ),
     },
 )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from faissbase.sharded.costs import GRAPH_LISTS, Costs
-from faissbase.sharded.shards import CLUSTERING_ROUNDS, LLOYD_ROUNDS, TWO_LEVELS_LISTS, ShardSpec
+from faissbase.ann.coarse import GROUPS_ASSIGNED, groups_probed
+from faissbase.sharded.costs import Costs
+from faissbase.sharded.shards import ShardSpec
 
 # Lists near a query are longer than the average: 1.0 to 1.2 times (decision 017).
 IMBALANCE = 1.15
 K = 10
 """Hits a query whose cost is forecast."""
 
+_ROUNDS, _LLOYD_ROUNDS = 10, 2
 _PQ_ROUNDS = 25
 _PQ_POINTS = 256
 
@@ -66,8 +68,9 @@ def query_cost(spec: ShardSpec, costs: Costs, nprobe: int | None = None) -> Quer
     probes = min(spec.nlist, spec.nprobe if nprobe is None else nprobe)
     codes = min(float(spec.n), probes * spec.n / spec.nlist * IMBALANCE)
     coarse_ns = spec.nlist * costs.coarse.at(spec.d)
-    if spec.is_graph:
-        coarse_ns = probes * costs.graph_probe.at(spec.d) * _growth(spec)
+    if groups := spec.lists.groups:
+        inside = spec.lists.compared(groups_probed(probes, groups)) - groups
+        coarse_ns = groups * costs.coarse.at(spec.d) + inside * costs.grouped.at(spec.d)
     scan_ns = probes * codec.probe.at(spec.d) + codes * codec.scan.at(spec.compared_bytes)
     scan_ns += codec.start.at(spec.d)
     rows = min(spec.n, K * spec.rerank)
@@ -77,22 +80,18 @@ def query_cost(spec: ShardSpec, costs: Costs, nprobe: int | None = None) -> Quer
 
 def _clustering_ns(spec: ShardSpec, costs: Costs) -> float:
     """What finding the lists takes of each training row: in all lists, or in two levels and then in all."""
-    if spec.nlist < TWO_LEVELS_LISTS:
-        return CLUSTERING_ROUNDS * spec.nlist * costs.assign.at(spec.d)
-    levels_ns = (CLUSTERING_ROUNDS + 1) * math.sqrt(spec.nlist) * costs.assign.at(spec.d)
-    return levels_ns + LLOYD_ROUNDS * _assign_ns(spec, costs)
+    if not spec.lists.groups:
+        return _ROUNDS * spec.nlist * costs.assign.at(spec.d)
+    levels_ns = (_ROUNDS + 1) * math.sqrt(spec.nlist) * costs.assign.at(spec.d)
+    return levels_ns + _LLOYD_ROUNDS * _assign_ns(spec, costs)
 
 
 def _assign_ns(spec: ShardSpec, costs: Costs) -> float:
     """One vector to its list."""
-    if spec.is_graph:
-        return costs.graph_assign.at(spec.d) * _growth(spec)
+    if groups := spec.lists.groups:
+        inside = spec.lists.compared(GROUPS_ASSIGNED) - groups
+        return groups * costs.assign.at(spec.d) + inside * costs.grouped_assign.at(spec.d)
     return spec.nlist * costs.assign.at(spec.d)
-
-
-def _growth(spec: ShardSpec) -> float:
-    """A search in a graph grows with the logarithm of what it holds."""
-    return math.log(spec.nlist) / math.log(GRAPH_LISTS)
 
 
 def _codebook_ns(spec: ShardSpec, costs: Costs) -> float:

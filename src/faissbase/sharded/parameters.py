@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from faissbase.ann import advisor
+from faissbase.ann.coarse import n_lists
 from faissbase.collection import inputs
 from faissbase.errors import InvalidInputError
 from faissbase.types import MAX_DIMENSION
@@ -38,7 +38,7 @@ def calculate_optimal_nlist(n: int) -> int:
     >>> calculate_optimal_nlist(1_000_000), calculate_optimal_nlist(1_000), calculate_optimal_nlist(1)
     (4096, 8, 1)
     """
-    return advisor.n_lists(inputs.check_count(n, "n"))
+    return n_lists(inputs.check_count(n, "n"))
 
 
 def calculate_optimal_pq_params(dim: int, target: float = 0.8) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from math import ceil
 
 from faissbase.ann import advisor
 from faissbase.ann.advisor import Rejected
+from faissbase.ann.coarse import Lists, lists_of, training_rows
 from faissbase.ann.grammar import POINTS_PER_CENTROID
 from faissbase.collection import inputs
 from faissbase.errors import InvalidInputError
@@ -20,19 +21,11 @@ from faissbase.sharded.parameters import (
     calculate_optimal_nlist,
     calculate_optimal_nprobe,
     calculate_optimal_pq_params,
-    training_rows,
 )
 from faissbase.types import MAX_DIMENSION, METRICS, Metric
 
 MAX_ROWS = 10**10
 """A shard of more is refused."""
-FLAT_QUANTIZER_LISTS = 1 << 14
-"""Above so many lists, an HNSW graph finds them."""
-GRAPH_LINKS = 32
-CLUSTERING_ROUNDS = 10
-TWO_LEVELS_LISTS = 2048
-"""From so many lists on, they are found in two levels, and settled in `LLOYD_ROUNDS` (`ann.lists`)."""
-LLOYD_ROUNDS = 2
 
 _LEAST_LISTS = 4
 _ID_BYTES = 8
@@ -57,11 +50,11 @@ class ShardSpec:
     factory : str
         FAISS's factory string; ``"Flat"`` means: no codes, the true vectors are scanned.
     codec : Codec
-    nlist, m, nbits : int
-        Lists, parts of a product quantizer, bits of a part; 0 where there are none.
+    lists : Lists
+    m, nbits : int
+        Parts of a product quantizer, bits of a part; 0 where there are none.
     nprobe : int
-        Lists to start from, until the built shard is measured. With a graph over the lists
-        (``is_graph``), its ef_search must be as many: FAISS's own, 16, would find a third of them.
+        Lists to start from, until the built shard is measured.
     rerank : int
         Candidates over k that are ranked by the true vectors; 1 only gives the k their true distances, and
         0 is for ``"Flat"``.
@@ -80,7 +73,7 @@ class ShardSpec:
     metric: Metric
     factory: str
     codec: Codec
-    nlist: int
+    lists: Lists
     m: int
     nbits: int
     nprobe: int
@@ -91,9 +84,9 @@ class ShardSpec:
     centroid_bytes: int
 
     @property
-    def is_graph(self) -> bool:
-        """Whether an HNSW graph finds the lists."""
-        return self.nlist > FLAT_QUANTIZER_LISTS
+    def nlist(self) -> int:
+        """Lists; 0 where there are none."""
+        return self.lists.nlist
 
     @property
     def compared_bytes(self) -> int:
@@ -199,30 +192,29 @@ def _codes(n: int, d: int) -> Iterator[tuple[Codec, int, int, int]]:
 
 
 def _flat(n: int, d: int, metric: Metric) -> ShardSpec:
-    return ShardSpec(n, d, metric, "Flat", "Flat", 0, 0, 0, 0, 0, 0, 4 * d, 4.0 * d, 0)
+    return ShardSpec(n, d, metric, "Flat", "Flat", Lists(0), 0, 0, 0, 0, 0, 4 * d, 4.0 * d, 0)
 
 
 def _listed(
     n: int, d: int, metric: Metric, recall: float, codec: Codec, m: int, nbits: int, code_bytes: int
 ) -> ShardSpec:
-    nlist = calculate_optimal_nlist(n)
-    graph = f"_HNSW{GRAPH_LINKS}" if nlist > FLAT_QUANTIZER_LISTS else ""
+    lists = lists_of(n, d)
+    nlist = lists.nlist
     code = {"PQfs": f"PQ{m}x4fs", "PQ8": f"PQ{m}x{nbits}"}.get(codec, codec)
     reranks = _COARSE_RERANK if m and 2 * m < d - 1 else _RERANKS.get(codec, _COARSE_RERANK)
-    links = (8 * GRAPH_LINKS + 16) * nlist if graph else 0
     return ShardSpec(
         n,
         d,
         metric,
-        advisor.rotated(f"IVF{nlist}{graph},{code}", d),
+        advisor.rotated(f"{lists.head},{code}", d),
         codec,
-        nlist,
+        lists,
         m,
         nbits,
         calculate_optimal_nprobe(nlist, recall),
         reranks[(recall > 0.95) + (recall > 0.99)],
-        min(n, training_rows(nlist, nbits)),
+        min(n, training_rows(POINTS_PER_CENTROID * max(nlist, 1 << nbits), nlist, d)),
         code_bytes,
         _GROWTH * (code_bytes + _ID_BYTES),
-        4 * d * nlist + links,
+        lists.centroid_bytes(d),
     )

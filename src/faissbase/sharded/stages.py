@@ -18,8 +18,9 @@ import faiss
 import numpy as np
 
 from faissbase.ann.build import Builder
+from faissbase.ann.coarse import training_rows
 from faissbase.ann.flat import threads_a_batch
-from faissbase.ann.grammar import POINTS_PER_CENTROID, parse
+from faissbase.ann.grammar import parse
 from faissbase.ann.spec import Spec
 from faissbase.collection.building import Measuring
 from faissbase.collection.frozen import FreshCollection, FrozenCollection
@@ -38,8 +39,6 @@ from faissbase.storage.files import draft_folder
 from faissbase.types import Float32, Metric, Slots
 
 MEASURE_S = 120.0
-_TRAIN_ROWS_PER_LIST = 64
-_TRAIN_ROWS_LEAST = 20_000
 _BLOCKS = 256  # pieces that a sample is read in
 _QUERY_SHARE = 10  # no more than a tenth of the rows are held out
 _KILOBYTE = 1024
@@ -169,8 +168,8 @@ def _stored_queries(queries: Float32, ledger: Ledger, bucket: Bucket, draft: Pat
 def _train_rows(spec: Spec, d: int) -> int:
     if not _is_shared(spec):
         return 0
-    good = parse(spec.factory, d).good_points
-    return max(_TRAIN_ROWS_LEAST, good * _TRAIN_ROWS_PER_LIST // POINTS_PER_CENTROID)
+    parsed = parse(spec.factory, d)
+    return training_rows(parsed.good_points, parsed.nlist, d)
 
 
 def _is_shared(spec: Spec) -> bool:

@@ -16,10 +16,10 @@ N, D = 1_000_000, 128
     [
         (None, "HNSW16,SQ8"),
         (300_000_000, "HNSW16,SQ8"),
-        (200_000_000, "IVF4096,SQ8"),
-        (60_000_000, "IVF4096,PQ64x4fs"),
-        (40_000_000, "RR128,IVF4096,RaBitQfs"),
-        (29_000_000, "IVF4096,PQ32x4fs"),
+        (200_000_000, "IVF8192(IVF128,SQfp16),SQ8"),
+        (60_000_000, "IVF8192(IVF128,SQfp16),PQ64x4fs"),
+        (40_000_000, "RR128,IVF8192(IVF128,SQfp16),RaBitQfs"),
+        (29_000_000, "IVF8192(IVF128,SQfp16),PQ32x4fs"),
     ],
 )
 def test_less_memory_means_smaller_codes(memory_bytes: int | None, factory: str) -> None:
@@ -32,7 +32,7 @@ def test_less_memory_means_smaller_codes(memory_bytes: int | None, factory: str)
 
 def test_memory_that_nothing_fits_is_refused_with_the_least_needed() -> None:
     with pytest.raises(
-        InvalidInputError, match="need at least 28,345,729 bytes of memory, 1,000 are allowed"
+        InvalidInputError, match="need at least 28,542,337 bytes of memory, 1,000 are allowed"
     ):
         propose(N, D, "l2", memory_bytes=1000)
 

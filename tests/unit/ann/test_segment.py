@@ -34,6 +34,8 @@ FACTORIES = [
     "IVF16,Flat",
     "IVF16,SQ8",
     "IVF16_HNSW8,SQ8",
+    "IVF16(IVF4,SQfp16),SQ8",
+    "RR,IVF16(IVF4,SQfp16),RaBitQfs",
     "IVF16,PQ8x4",
     "IVF16,PQ16x4fs",
     "IVF16,RaBitQ",

@@ -363,7 +363,13 @@ def test_knobs_of_another_index_are_refused(docs: LocalCollection, data: tuple[F
 
 
 @pytest.mark.parametrize(
-    ("index_type", "knob"), [("HNSW", "ef_search"), ("IVF4_HNSW8,Flat", "nprobe"), ("IVF4,Flat", "nprobe")]
+    ("index_type", "knob"),
+    [
+        ("HNSW", "ef_search"),
+        ("IVF4_HNSW8,Flat", "nprobe"),
+        ("IVF4,Flat", "nprobe"),
+        ("IVF64(IVF16,SQfp16),Flat", "nprobe"),
+    ],
 )
 def test_an_effort_beyond_all_there_is_looks_at_all_there_is(index_type: str, knob: str) -> None:
     vectors = np.random.default_rng(0).random((300, 8), np.float32)

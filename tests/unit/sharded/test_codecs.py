@@ -11,17 +11,17 @@ from faissbase.sharded.codecs import check_codec, finer_codecs, index_of
 @pytest.mark.parametrize(
     ("codec", "n", "factory"),
     [
-        ("auto", 1_000_000, "RR128,IVF4096,RaBitQfs"),
-        ("auto", 50_000_000, "RR128,IVF32768_HNSW32,RaBitQfs"),
+        ("auto", 1_000_000, "RR128,IVF8192(IVF128,SQfp16),RaBitQfs"),
+        ("auto", 50_000_000, "RR128,IVF262144(IVF1024,SQfp16),RaBitQfs"),
         ("auto", 10_000, "Flat"),
         ("flat", 1_000_000, "Flat"),
-        ("sq8", 1_000_000, "IVF4096,SQ8"),
+        ("sq8", 1_000_000, "IVF8192(IVF128,SQfp16),SQ8"),
         ("sq8", 10_000, "IVF128,SQ8"),
         ("sq8", 100, "Flat"),
-        ("pq", 1_000_000, "IVF4096,PQ32"),
-        ("pqfs", 1_000_000, "IVF4096,PQ64x4fs"),
-        ("opq", 1_000_000, "OPQ64,IVF4096,PQ64x4fs"),
-        ("rabitq", 50_000_000, "RR128,IVF32768_HNSW32,RaBitQfs"),
+        ("pq", 1_000_000, "IVF8192(IVF128,SQfp16),PQ32"),
+        ("pqfs", 1_000_000, "IVF8192(IVF128,SQfp16),PQ64x4fs"),
+        ("opq", 1_000_000, "OPQ64,IVF8192(IVF128,SQfp16),PQ64x4fs"),
+        ("rabitq", 50_000_000, "RR128,IVF262144(IVF1024,SQfp16),RaBitQfs"),
         ("hnsw", 1_000_000, "HNSW16,SQ8"),
         ("IVF64,Flat", 10_000, "IVF64,Flat"),
         ("IVF64,Flat", 10, "Flat"),
@@ -37,7 +37,8 @@ def test_memory_takes_the_finest_codes_that_fit() -> None:
     sizes = {
         ram: index_of("auto", n, d, "l2", ram_bytes=ram).factory for ram in (200 << 20, 60 << 20, 40 << 20)
     }
-    assert list(sizes.values()) == ["IVF4096,SQ8", "IVF4096,PQ64x4fs", "RR128,IVF4096,RaBitQfs"]
+    lists = "IVF8192(IVF128,SQfp16)"
+    assert list(sizes.values()) == [f"{lists},SQ8", f"{lists},PQ64x4fs", f"RR128,{lists},RaBitQfs"]
     with pytest.raises(InvalidInputError, match="nothing fits a shard"):
         index_of("auto", n, d, "l2", ram_bytes=1000)
 
@@ -54,6 +55,6 @@ def test_a_codec_that_is_none_is_refused() -> None:
 
 
 def test_finer_codecs_are_named() -> None:
-    assert finer_codecs("RR128,IVF4096,RaBitQfs") == ("sq8", "flat")
+    assert finer_codecs("RR128,IVF8192(IVF128,SQfp16),RaBitQfs") == ("sq8", "flat")
     assert finer_codecs("IVF4096,PQ64x4fs") == ("rabitq", "sq8", "flat")
     assert finer_codecs("IVF4096,Flat") == ()

@@ -50,9 +50,10 @@ def _assert_trainable(spec: ShardSpec) -> None:
     if spec.m:
         assert spec.d % spec.m == 0
         assert spec.train_rows >= grammar.POINTS_PER_CENTROID << spec.nbits
-    assert spec.train_rows >= 64 * spec.nlist
+    assert spec.train_rows >= (16 if spec.lists.groups else 64) * spec.nlist
     assert spec.nprobe <= spec.nlist
-    assert spec.is_graph == ("_HNSW32" in spec.factory) == (spec.nlist > 16_384)
+    assert bool(spec.lists.groups) == ("SQfp16)" in spec.factory)
+    assert spec.lists.groups <= spec.nlist
 
 
 @given(COUNTS, DIMENSIONS, MEMORY, MACHINES, st.integers(1, 3), RECALLS)
@@ -145,9 +146,7 @@ def test_faiss_knows_every_kind_of_large_shard() -> None:
             whole = faiss.index_factory(d, spec.factory)
             index = faiss.extract_index_ivf(whole)
             assert index.nlist == spec.nlist
-            assert (
-                faiss.downcast_index(index.quantizer).__class__.__name__ == "IndexHNSWFlat"
-            ) == spec.is_graph
+            assert faiss.downcast_index(index.quantizer).nlist == spec.lists.groups
             assert index.cp.niter == 10
 
 
@@ -161,7 +160,7 @@ def test_a_billion_vectors_are_planned_about_as_on_paper() -> None:
     assert 115 * GB <= plan.index_bytes <= 125 * GB
     assert 3_070 * GB <= plan.storage_bytes <= 3_500 * GB
     assert least_machines(10**9, 768, ram_bytes=64 * GB, replicas=2) in (5, 6)
-    assert 210 / 3 <= plan.build_core_hours <= 210  # the estimate has ten rounds of training
+    assert 5 <= plan.build_core_hours <= 210  # the estimate compares every row with every centroid
     # On paper 40, for data like SIFT and one quantizer for all: 18 quantizers and measured codes cost more.
     assert 40 <= plan.cpu_ms_per_query_easy <= 40 * 6
     assert plan.cpu_ms_per_query_easy < plan.cpu_ms_per_query < 1_000
@@ -170,7 +169,7 @@ def test_a_billion_vectors_are_planned_about_as_on_paper() -> None:
 def test_a_billion_small_vectors_too() -> None:
     plan = plan_dataset(10**9, 128, ram_bytes=64 * GB, machines=2, replicas=2)
     assert 30 * GB <= plan.index_bytes <= 45 * GB
-    assert 35 / 2 <= plan.build_core_hours <= 35 * 2
+    assert 35 / 5 <= plan.build_core_hours <= 35 * 2
     assert 7 <= plan.cpu_ms_per_query_easy <= 7 * 8
 
 
@@ -185,7 +184,7 @@ def test_what_fits_nothing_names_machines_and_memory_that_do() -> None:
 
 
 def test_larger_codes_say_what_they_would_take() -> None:
-    reasons = {other.factory.split(",")[1]: other.reason for other in _billion().rejected}
+    reasons = {other.factory.rpartition(",")[2]: other.reason for other in _billion().rejected}
     assert "it fits 9 machines of 64 GB" in reasons["PQ384x4fs"]
     assert plan_dataset(10**9, 768, ram_bytes=64 * GB, machines=9, replicas=2).spec.codec == "PQfs"
     assert plan_dataset(10**9, 768, ram_bytes=64 * GB, machines=8, replicas=2).spec.codec == "RaBitQfs"
@@ -225,7 +224,12 @@ def test_more_recall_probes_more_lists_and_re_ranks_more() -> None:
 
 def test_figures_follow_the_costs() -> None:
     spec = shard_spec(10**7, 128, ram_bytes=360_000_000)
-    twice = replace(DEFAULT_COSTS, assign=Line(2 * DEFAULT_COSTS.assign.base, 2 * DEFAULT_COSTS.assign.slope))
+    assign, grouped = DEFAULT_COSTS.assign, DEFAULT_COSTS.grouped_assign
+    twice = replace(
+        DEFAULT_COSTS,
+        assign=Line(2 * assign.base, 2 * assign.slope),
+        grouped_assign=Line(2 * grouped.base, 2 * grouped.slope),
+    )
     once, more = build_cost(spec, DEFAULT_COSTS), build_cost(spec, twice)
     assert more.assign_s == pytest.approx(2 * once.assign_s)
     assert more.train_s == pytest.approx(2 * once.train_s)
