@@ -27,6 +27,7 @@ from faissbase.types import Float32, Metric
 
 _CHUNK_ROWS = 8192
 _SAMPLE_ROWS_PER_CENTROID = 64
+_SAMPLE_ROWS_CODES = 1 << 18  # enough for codes, where the lists are found
 _SAMPLE_ROWS_SIGNED = 4096  # one scale is found, from a million numbers or more
 _SEED = 1234
 
@@ -152,7 +153,8 @@ class Builder:
             self._signed = SignedBytes.fitted(sample, self.metric)
         with omp_threads(self._threads):
             coded = self._coded(sample)
-            find_lists(self._index, coded)
+            if find_lists(self._index, coded):
+                coded = np.ascontiguousarray(coded[:: max(1, len(coded) // _SAMPLE_ROWS_CODES)])
             self._index.train(coded)
 
     def _sample(self, parsed: Parsed) -> Float32:

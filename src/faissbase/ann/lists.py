@@ -24,8 +24,10 @@ _TOP_POINTS = 256  # a centroid of the upper level
 _UNBOUNDED = 1 << 30
 
 
-def find_lists(index: Any, xt: Float32) -> None:
+def find_lists(index: Any, xt: Float32) -> bool:
     """Give an untrained IVF index of many lists its centroids; ``index.train`` then learns the codes alone.
+
+    True where it did, and few rows are enough from then on.
 
     Trains the transforms before it. Leaves other indexes as they are, and such with a quantizer of another
     kind. One whose lists are in groups always gets them here: FAISS's own training would end the process.
@@ -38,12 +40,13 @@ def find_lists(index: Any, xt: Float32) -> None:
     index = faiss.downcast_index(index)
     inner = innermost(index)
     if not _is_ours(inner) or len(xt) < inner.nlist:
-        return
+        return False
     centroids, quantizer = _centroids(_transformed(index, xt), inner), faiss.downcast_index(inner.quantizer)
     if isinstance(quantizer, faiss.IndexIVF):
         _grouped(quantizer)
         quantizer.train(centroids)
     quantizer.add(centroids)
+    return True
 
 
 def _is_ours(index: Any) -> bool:
