@@ -36,28 +36,28 @@ def check_like(index: Any, template: Any, n: int) -> None:
     CorruptionError
         It is of other classes or sizes, or a list or code of it lies outside.
     """
-    for mine, wanted in zip(_parts(index), _parts(template), strict=False):
+    for (mine, held), (wanted, _) in zip(_parts(index, n), _parts(template, n), strict=False):
         found, expected = (_shape(each) for each in (mine, wanted))
         if found != expected:
             raise CorruptionError(f"the index is {found}, expected {expected}")
         if isinstance(mine, faiss.IndexIVF):
-            _check_lists(mine, n)
+            _check_lists(mine, held)
         if isinstance(mine, faiss.IndexFlatCodes):
             _check_size("codes", mine.codes.size(), int(mine.ntotal) * int(mine.code_size))
 
 
-def _parts(index: Any) -> Iterator[Any]:
-    """An index and what it leads to, from the outside in."""
+def _parts(index: Any, n: int) -> Iterator[tuple[Any, int]]:
+    """An index over ``n`` vectors and what it leads to, from the outside in, each with how many it holds."""
     index = faiss.downcast_index(index)
-    yield index
+    yield index, n
     if isinstance(index, faiss.IndexPreTransform):
         for i in range(index.chain.size()):
-            yield faiss.downcast_VectorTransform(index.chain.at(i))
-        yield from _parts(index.index)
+            yield faiss.downcast_VectorTransform(index.chain.at(i)), n
+        yield from _parts(index.index, n)
     elif isinstance(index, faiss.IndexIVF):
-        yield from _parts(index.quantizer)
+        yield from _parts(index.quantizer, int(index.nlist))
     elif isinstance(index, faiss.IndexHNSW) and index.storage is not None:
-        yield from _parts(index.storage)
+        yield from _parts(index.storage, n)
 
 
 def _shape(part: Any) -> tuple[Any, ...]:

@@ -112,6 +112,17 @@ def test_a_file_over_other_rows_is_refused(tmp_path: Path) -> None:
         Resident.restored(clustered(100), "l2", "HNSW16,Flat", tmp_path / "index", "Flat", facts)
 
 
+def test_lists_in_groups_come_back_from_their_file(tmp_path: Path) -> None:
+    rows, index_type = clustered(3000), "IVF64(IVF8,SQfp16),Flat"
+    made = Resident(D, "l2", index_type)
+    made.append(rows)
+    made.write_index(tmp_path / "index")
+    facts = made.facts()
+    assert facts is not None
+    kept = Resident.restored(rows.copy(), "l2", index_type, tmp_path / "index", index_type, facts)
+    assert np.array_equal(kept.search(rows[:20], 5)[1], made.search(rows[:20], 5)[1])
+
+
 def test_compacting_measures_nothing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resident, "EXACT_NUMBERS", 0)
     made = Resident(D, "l2", "IVF4,Flat")

@@ -29,7 +29,17 @@ from faissbase.rag import FAISSVectorStore, saved
 from faissbase.types import Float32
 
 D = 8
-SPECS = ["Flat", "IVFFlat", "HNSW", "HNSW_SQ8", "IVF8_HNSW8,SQ8", "PQ4x4", "PCA4,Flat", "HNSW16_PQ4x4"]
+SPECS = [
+    "Flat",
+    "IVFFlat",
+    "HNSW",
+    "HNSW_SQ8",
+    "IVF8_HNSW8,SQ8",
+    "IVF8(IVF2,SQfp16),SQ8",
+    "PQ4x4",
+    "PCA4,Flat",
+    "HNSW16_PQ4x4",
+]
 METRICS = ["L2", "IP", "cosine"]
 
 
