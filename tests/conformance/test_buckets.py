@@ -1,4 +1,4 @@
-"""Every store passes one class: folder, memory, S3 as moto serves it, and the faulty one without faults."""
+"""Every store passes one class: folder, memory, S3 (moto), Azure (Azurite), the faulty one without faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.object_stores import BUCKET, s3_server
+from tests.object_stores import BUCKET, azure_server, s3_server
 from tests.unit.sharded.faulty import FaultyBucket
 
 import faissbase
@@ -32,7 +32,7 @@ from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.failures import store_errors
 from faissbase.sharded.ranges import PIECE_BYTES
 
-STORES = ("file", "memory", "s3", "faulty")
+STORES = ("file", "memory", "s3", "azure", "faulty")
 
 
 @pytest.fixture(scope="session")
@@ -41,11 +41,21 @@ def s3() -> Iterator[dict[str, Any]]:
         yield options
 
 
+@pytest.fixture(scope="session")
+def azure() -> Iterator[dict[str, Any]]:
+    with azure_server() as options:
+        if options is None:
+            pytest.skip("no command azurite-blob: npm install -g azurite brings it")
+        yield options
+
+
 @pytest.fixture(params=STORES)
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, Any]]:
     """The URL of an empty place in a store, and its options."""
     if request.param == "s3":
         return f"s3://{BUCKET}/{uuid.uuid4().hex}", request.getfixturevalue("s3")
+    if request.param == "azure":
+        return f"az://{BUCKET}/{uuid.uuid4().hex}", request.getfixturevalue("azure")
     if request.param == "memory":
         return f"memory://{uuid.uuid4().hex}", {}
     return (tmp_path / "bucket").as_uri(), {}

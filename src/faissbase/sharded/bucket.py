@@ -183,6 +183,7 @@ def _local_store(folder: Path) -> Any:
 
 
 _MEMORY: dict[str, Any] = {}
+_ENDPOINTS = ("aws_endpoint", "azure_storage_endpoint", "google_base_url")
 
 
 def _remote_store(url: str, options: dict[str, Any]) -> Any:
@@ -191,7 +192,8 @@ def _remote_store(url: str, options: dict[str, Any]) -> Any:
     if url.startswith("memory://"):
         return _MEMORY.setdefault(url.rstrip("/"), MemoryStore())
     options.setdefault("retry_config", {"retry_timeout": _RETRIED})
-    if str(options.get("aws_endpoint", os.environ.get("AWS_ENDPOINT", ""))).startswith("http://"):
+    endpoints = (options.get(name, os.environ.get(name.upper(), "")) for name in _ENDPOINTS)
+    if any(str(endpoint).startswith("http://") for endpoint in endpoints):
         options.setdefault("client_options", {"allow_http": True})
     try:
         return from_url(url, **options)
