@@ -53,7 +53,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--address", metavar="HOST:PORT", help=about)
     about = f"of the deployment, where a cluster has several (default: {NAME})"
     command.add_argument("--name", default=NAME, metavar="NAME", help=about)
-    about = "processors that Ray reserves for each worker (default: 1)"
+    about = "processors that Ray reserves for each worker, which searches with as many threads (default: 1)"
     command.add_argument("--cpus-per-worker", type=float, default=1.0, metavar="N", help=about)
     about = "memory that Ray reserves for each worker, as 8GB (default: none)"
     command.add_argument("--memory-per-worker", type=byte_count, metavar="SIZE", help=about)

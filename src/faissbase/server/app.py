@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import re
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from faissbase.ann.cores import cores
 from faissbase.dropin.frames import MEDIA, PATH
 from faissbase.errors import AlreadyExistsError, InvalidInputError, UnavailableError
 from faissbase.server import access, backups, dropin, indexes, logs, pages, searches, vectors, watching
@@ -79,7 +79,7 @@ class Server:
         self._tell_line = tell
         self._keys = keys
         self._tenants = tenants
-        self._searching = Workers(max(_SEARCH_THREADS, os.cpu_count() or 1), "search")
+        self._searching = Workers(max(_SEARCH_THREADS, cores()), "search")
         self._short = Workers(settings.threads, "request")
         self._long = Workers(_LONG_THREADS, "long")
         self._rates = Rates(settings.max_requests_per_s)

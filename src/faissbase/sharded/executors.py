@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeVar
 
-from faissbase.ann.flat import MAX_THREADS
+from faissbase.ann.cores import cores
 from faissbase.errors import FaissbaseError, InternalError, InvalidInputError, UnavailableError
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class ProcessesExecutor:
     """
 
     def __init__(self, workers: int | None = None, threads: int | None = None) -> None:
-        workers = MAX_THREADS if workers is None else workers
+        workers = cores() if workers is None else workers
         if workers < 1:
             raise InvalidInputError(f"workers must be 1 or more, got {workers}")
         self._n_workers = workers
@@ -151,7 +151,7 @@ class ProcessesExecutor:
     def _share_cores(self, n_items: int) -> None:
         """Have as many threads in each worker as keep the cores busy: told a process when it starts."""
         n_busy = max(1, min(self._n_workers, n_items))
-        threads = self._threads_given or max(1, MAX_THREADS // n_busy)
+        threads = self._threads_given or max(1, cores() // n_busy)
         if threads != self._threads:
             self.close()
             self._threads = threads

@@ -8,6 +8,7 @@ import re
 import socket
 from typing import Any
 
+from faissbase.ann.cores import cores
 from faissbase.errors import AccessError, NotReadyError
 
 NAMESPACE = "faissbase"
@@ -93,7 +94,7 @@ def _refusal(error: BaseException | None, kind: type[BaseException]) -> str | No
 
 def _cpus(workers: int) -> int:
     """What a cluster on this machine says it has: room for the workers, whatever there is."""
-    return max(os.cpu_count() or 1, workers + 1)
+    return max(cores(), workers + 1)
 
 
 def first_line(error: BaseException) -> str:
