@@ -86,10 +86,16 @@ class Replica:
         with self.lock:
             self.store = self._seen = None
 
-    def synced(self, db: Session | None = None, dimension: int | None = None) -> FAISSVectorStore:
-        """The store with everything that is committed."""
+    def synced(
+        self,
+        db: Session | None = None,
+        dimension: int | None = None,
+        version: tuple[int, int] | None = None,
+    ) -> FAISSVectorStore:
+        """The store with everything that is committed; since `version` was asked, where it is given."""
         with self.lock:
-            version = self._watch.version()  # before anything is read: what comes later is read the next time
+            if version is None:  # before anything is read: what comes later is read the next time
+                version = self._watch.version()
             is_current = version is not None and version == self._seen
             if not is_current or self.store is None:
                 self._read(db, dimension)

@@ -174,7 +174,7 @@ def present_hits(engine: Engine, notes: Notes, conversation_id: str, query: Floa
     """The active memories of the highest score."""
     replica = replica_of(engine, conversation_id)
     version = replica.version  # before the store: what is noted is never older than what was found
-    store = replica.synced(dimension=len(query))
+    store = replica.synced(dimension=len(query), version=version)
     among = None
     conditions = wanted.conditions
     if conditions:

@@ -265,31 +265,35 @@ class FAISSVectorStore:
         """Where, among what is allowed, the k of the highest score are, and some more; and their cosines."""
         n = len(self._ids) if allowed is None else len(allowed)
         if self._sketcher is not None and n * self.dimension >= _SKETCHED_NUMBERS and n > 2 * k:
-            places = self._by_sketches(self._sketcher, query, k, weights, allowed)
-        else:
-            places = np.arange(n)
-        if allowed is None and len(places) == n:
-            return places, inner_products(query, self._vectors[:n])
-        slots = places if allowed is None else allowed[places]
-        return places, inner_products_of(query, self._vectors, slots)
+            return self._by_sketches(self._sketcher, query, k, weights, allowed)
+        if allowed is None:
+            return np.arange(n), inner_products(query, self._vectors[:n])
+        return np.arange(n), inner_products_of(query, self._vectors, allowed)
 
     def _by_sketches(
         self, sketcher: Sketcher, query: Float32, k: int, weights: Weights | _Even, allowed: Slots | None
-    ) -> Slots:
+    ) -> tuple[Slots, Float32]:
         """Those that the sketches do not put below the k of the highest true score found at first."""
         kept, which = self._sketches, slice(len(self._ids)) if allowed is None else allowed
         sketches = Sketched(kept.codes[which], kept.radius[which], kept.along[which])
         estimates = sketcher.estimates(query, sketches)
         first = _highest(weights.scored(estimates), max(_FIRST, 4 * k))
-        slots = first if allowed is None else allowed[first]
-        true = weights[first].scored(inner_products_of(query, self._vectors, slots))
+        cosines = self._cosines_of(query, first, allowed)
+        true = weights[first].scored(cosines)
         least = np.partition(true, len(true) - k)[len(true) - k]
         best = weights.scored(estimates + _DEVIATIONS * sketcher.deviations(query, sketches))
-        near = np.flatnonzero(best >= least)
+        is_near = best >= least
+        is_near[first] = False  # known already
+        near = np.flatnonzero(is_near)
         most = max(_READ_MIN, len(best) // _READ_SHARE, _SKETCHED_NUMBERS // self.dimension)
         if len(near) > most:
             near = near[_highest(best[near], most)]
-        return np.union1d(first, near)
+        return np.concatenate([first, near]), np.concatenate(
+            [cosines, self._cosines_of(query, near, allowed)]
+        )
+
+    def _cosines_of(self, query: Float32, places: Slots, allowed: Slots | None) -> Float32:
+        return inner_products_of(query, self._vectors, places if allowed is None else allowed[places])
 
     # ---- files -----------------------------------------------------------------------------------
 
