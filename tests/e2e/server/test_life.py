@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +198,8 @@ def test_many_tenants_do_not_use_up_the_files_that_a_process_may_open(folder: Pa
             for i in range(8):
                 db.create_collection(f"c{i}", 2)
     keys = [new_key(folder, tenant, "read")[1] for tenant in tenants]
-    limit = (128, 128)
-    with Running(folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, limit)) as running:
+    few_files = partial(resource.setrlimit, resource.RLIMIT_NOFILE, (128, 128))
+    with Running(folder, is_forked=False, preexec_fn=few_files) as running:
         for text in keys:
             with running.client(text) as http:
                 for i in range(8):
