@@ -175,9 +175,7 @@ def test_verify_finds_a_flipped_bit_and_repair_puts_the_record_aside(own: Path, 
 
 
 WRONG = [
-    (["nosuch"], 2),
     (["search", "packages", "--vector", "[1, 2]"], 2),
-    (["search", "packages", "--text", "a", "--where", '{"n": {"$near": 1}}'], 2),
     (["stats", "nosuch"], 3),
     (["load", "/dev/null", "x"], 2),
     (["verify", "--data", "/nosuch"], 3),
