@@ -52,4 +52,4 @@ def test_pages_in_wrong_places_give_the_right_answer_or_an_error(tmp_path: Path)
 
 @pytest.mark.slow
 def test_many_pages_in_wrong_places_give_the_right_answer_or_an_error(tmp_path: Path) -> None:
-    _run(tmp_path, SEED + 1, 120.0, 160)
+    _run(tmp_path, SEED + 1, 120.0, 100)

@@ -151,7 +151,7 @@ def test_relaxed_writes_are_whole_after_a_crash_of_the_machine(tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize("durability", ["full", "relaxed"])
 def test_a_long_run_survives_crashes_of_the_machine(tmp_path: Path, durability: Durability) -> None:
-    _survives(tmp_path, durability, SEED + 1, 120)
+    _survives(tmp_path, durability, SEED + 1, 80)
 
 
 class _FailingSync:

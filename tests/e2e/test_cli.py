@@ -18,6 +18,7 @@ import orjson
 import pytest
 
 from faissbase.cli.demo import next_commands, next_python
+from faissbase.cli.main import build_parser
 from faissbase.database.database import connect
 from faissbase.demo.dataset import iter_batches
 from faissbase.errors import FaissbaseError
@@ -174,9 +175,7 @@ def test_verify_finds_a_flipped_bit_and_repair_puts_the_record_aside(own: Path, 
 
 
 WRONG = [
-    (["nosuch"], 2),
     (["search", "packages", "--vector", "[1, 2]"], 2),
-    (["search", "packages", "--text", "a", "--where", '{"n": {"$near": 1}}'], 2),
     (["stats", "nosuch"], 3),
     (["load", "/dev/null", "x"], 2),
     (["verify", "--data", "/nosuch"], 3),
@@ -291,6 +290,9 @@ def test_the_demo_runs_and_what_it_proposes_works_and_again_on_what_is_there(tmp
     path = f"{Path(COMMAND).parent}{os.pathsep}{os.environ['PATH']}"
     for command in next_commands(folder):
         assert f"  {command}\n" in shown.stdout
+        if command.startswith("faissbase bench "):  # measures for 15 s; see tests/unit/cli/test_commands.py
+            build_parser().parse_args(shlex.split(command)[1:])
+            continue
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=tmp_path,

@@ -67,8 +67,10 @@ def test_the_image_of_ray_has_what_kuberay_asks_of_it() -> None:
     assert "wget" in steps
 
 
-def _installed(folder: Path) -> Path:
-    """What the image copies, installed without what it depends on."""
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the images copy, installed without what it depends on."""
+    folder = tmp_path_factory.mktemp("image")
     source, installed = folder / "src", folder / "installed"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -92,12 +94,11 @@ def _installed(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_what_is_copied_installs_starts_and_is_healthy(tmp_path: Path) -> None:
-    installed, data = _installed(tmp_path), tmp_path / "data"
+def test_what_is_copied_installs_starts_and_is_healthy(tmp_path: Path, installed: Path) -> None:
+    data = tmp_path / "data"
     data.mkdir()
-    environment = dict(line.split("=", 1) for line in _of("ENV") if not line.startswith("PATH"))
-    environment |= {"FAISSBASE_DATA": str(data), "FAISSBASE_PORT": "0", "PYTHONPATH": str(installed)}
-    environment["PATH"] = os.environ["PATH"]
+    environment = _environment(SERVER, installed)
+    environment |= {"FAISSBASE_DATA": str(data), "FAISSBASE_PORT": "0"}
     command = [sys.executable, "-m", "faissbase"]
     refused = subprocess.run([*command, "serve"], env=environment, capture_output=True, text=True, cwd="/")
     assert refused.returncode == 4
@@ -121,6 +122,13 @@ def test_what_is_copied_installs_starts_and_is_healthy(tmp_path: Path) -> None:
     assert server.returncode == 0
 
 
+def _environment(image: str, installed: Path) -> dict[str, str]:
+    """That of the image, with ``installed`` to import from; FAISS's threads do not spin while they wait."""
+    found = dict(line.split("=", 1) for line in _of("ENV", image) if not line.startswith("PATH"))
+    kept = {name: os.environ[name] for name in ("PATH", "OMP_WAIT_POLICY") if name in os.environ}
+    return found | kept | {"PYTHONPATH": str(installed)}
+
+
 def _names(folder: Path) -> set[str]:
     return {each.name for each in folder.iterdir()}
 
@@ -134,14 +142,9 @@ def _passes(check: list[str], environment: dict[str, str]) -> bool:
 
 
 @pytest.mark.slow
-def test_what_the_image_of_ray_installs_joins_a_cluster_and_serves(tmp_path: Path) -> None:
+def test_what_the_image_of_ray_installs_joins_a_cluster_and_serves(tmp_path: Path, installed: Path) -> None:
     pytest.importorskip("ray")
-    environment = dict(line.split("=", 1) for line in _of("ENV", RAY) if not line.startswith("PATH"))
-    environment |= {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(_installed(tmp_path)),
-        "HOME": str(tmp_path),
-    }
+    environment = _environment(RAY, installed) | {"HOME": str(tmp_path)}
     url, cache = (tmp_path / "bucket").as_uri(), tmp_path / "cache"
     script = (
         "import faissbase\n"

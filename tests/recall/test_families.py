@@ -17,7 +17,7 @@ from faissbase.demo.dataset import load_demo
 from faissbase.types import Float32, Mask, Slots
 
 K = 10
-N = 12_000
+N = 8_000
 FAMILIES = [
     "HNSW_SQ8",
     "HNSW_FP16",

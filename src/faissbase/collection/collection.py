@@ -26,7 +26,7 @@ from faissbase.collection.stats import Stats, stats_of
 from faissbase.collection.store import Config, Snapshot, Store
 from faissbase.collection.transfer import LoadReport
 from faissbase.collection.writer import Alone, Delete, Put, Writer
-from faissbase.errors import AccessError, ConflictError, InvalidInputError, NotReadyError
+from faissbase.errors import AccessError, ConflictError, InvalidInputError, NotReadyError, UnavailableError
 from faissbase.filters.tree import Everything, Filter, parse
 from faissbase.types import (
     Durability,
@@ -157,7 +157,12 @@ class LocalCollection(OpenHere):
 
     def maintain(self, stop: threading.Event) -> bool:
         """Build and compact as far as it is due. Called in the background, not by hand."""
-        return self._parts().care.maintain(stop)
+        parts = self._parts()
+        try:
+            return parts.care.maintain(stop)
+        except UnavailableError:
+            parts.store.snapshot()  # `NotFoundError` where the files have gone with the collection
+            raise
 
     def _writable(self) -> Parts:
         if self._read_only:

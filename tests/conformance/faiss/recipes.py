@@ -207,6 +207,7 @@ QUANTIZERS: dict[str, Recipe] = {
     "ProductAdditiveQuantizer": _plain("ProductAdditiveQuantizer"),
 }
 # Each is an index on the way to one of the classes above, and a name of theirs in a factory's language.
+# Polysemous training takes longer than all else that is done with one: some have it, the others end in "np".
 FACTORY = [
     "Flat",
     "IDMap,Flat",
@@ -230,7 +231,7 @@ FACTORY = [
     "HNSW8",
     "HNSW8,Flat",
     "HNSW8,SQ8",
-    "HNSW8,PQ4x4",
+    "HNSW8,PQ4x4np",
     "HNSW8_PQ4x4",
     "NSG8",
     "NSG8,Flat",
@@ -256,15 +257,15 @@ FACTORY = [
     "PCA8,Flat",
     "PCAR8,Flat",
     "PCAW8,Flat",
-    "PCAWR8,IVF4,PQ4x4",
-    "OPQ4,PQ4x4",
-    "OPQ4_8,IVF4,PQ4x4",
+    "PCAWR8,IVF4,PQ4x4np",
+    "OPQ4,PQ4x4np",
+    "OPQ4_8,IVF4,PQ4x4np",
     "ITQ8,LSH",
     "RR8,Flat",
     "L2norm,Flat",
-    "PQ4x4,RFlat",
-    "IVF4,PQ4x4,RFlat",
-    "PQ4x4,Refine(SQ8)",
+    "PQ4x4np,RFlat",
+    "IVF4,PQ4x4np,RFlat",
+    "PQ4x4np,Refine(SQ8)",
     "IVF4,PQ4+4",
     "MinMax,SQ8",
     "MinMaxFP16,SQ8",

@@ -51,7 +51,9 @@ def with_proxy(
 
 
 def n_calls(server: Running) -> int:
-    """How many calls of FAISS the server's log tells of."""
+    """How many calls of FAISS the server's log tells of, once it tells of what comes after them."""
+    with server.client() as http:
+        server.line_of(http.get("/index").headers["x-request-id"])
     return sum(line.get("route") == ROUTE for line in server.logged())
 
 

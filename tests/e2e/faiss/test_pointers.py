@@ -48,7 +48,7 @@ def test_the_vectors_of_a_flat_index_are_read_by_rev_swig_ptr(modules: tuple[Any
     assert np.array_equal(*found)
 
 
-@pytest.mark.parametrize("spec", [f"IVF{_NLIST},Flat", f"IVF{_NLIST},PQ4", f"IVF{_NLIST},PQ4x4fs"])
+@pytest.mark.parametrize("spec", [f"IVF{_NLIST},Flat", f"IVF{_NLIST},PQ4np", f"IVF{_NLIST},PQ4x4fs"])
 def test_inverted_lists_are_read_by_the_tools_of_contrib(modules: tuple[Any, Any], spec: str) -> None:
     found = []
     for module in modules:

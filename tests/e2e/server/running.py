@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import orjson
+from tests.e2e.server.forked import Forked
 
 import faissbase
 from faissbase.server.keys import Key, Keys
@@ -101,23 +103,39 @@ def done(response: httpx.Response, status: int = 200) -> Any:
     return response.json() if response.content else None
 
 
-class Running:
-    """A server on a free port of this machine; ``lines`` is what it has written to stderr."""
+def _installed(words: Iterable[object], cwd: Path | None, popen: dict[str, Any]) -> subprocess.Popen[str]:
+    """The command as users run it, which takes half a second to import everything."""
+    return subprocess.Popen(
+        command(*words),
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        **popen,
+    )
 
-    def __init__(self, folder: Path, *options: object, cwd: Path | None = None, **popen: Any) -> None:
+
+class Running:
+    """A server on a free port of this machine; ``lines`` is what it has written to stderr.
+
+    It is forked from a process that has imported everything, unless that is what a test is about.
+    """
+
+    process: subprocess.Popen[str] | Forked
+
+    def __init__(
+        self, folder: Path, *options: object, cwd: Path | None = None, is_forked: bool = True, **popen: Any
+    ) -> None:
         self.folder = folder
         self.lines: list[str] = []
         self._is_up = threading.Event()
         words = ("serve", "--data", folder, "--port", 0, "--log-format", "json", *options)
-        self.process = subprocess.Popen(
-            command(*words),
-            cwd=cwd,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            **popen,
-        )
+        if is_forked:
+            assert not popen
+            self.process = Forked([str(word) for word in words], cwd, environment())
+        else:
+            self.process = _installed(words, cwd, popen)
         self._drain = threading.Thread(target=self._read, daemon=True)
         self._drain.start()
         assert self._is_up.wait(PATIENCE_S), "the server did not start"

@@ -374,7 +374,7 @@ def test_a_server_without_pyarrow_takes_json(tmp_path: Path) -> None:
     (tmp_path / "pyarrow.py").write_text("raise ImportError('not here')")
     folder = made(tmp_path / "data")
     _, key = new_key(folder, "acme", "admin")
-    with Running(folder, cwd=tmp_path) as running, running.client(key) as http:
+    with Running(folder, cwd=tmp_path, is_forked=False) as running, running.client(key) as http:
         done(http.post("/index", json={"name": "docs", "dimension": D}), 201)
         for path in (PUT, SEARCH):
             answer = http.post(path, content=WHOLE, headers=HEADERS)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,19 @@ def folder(tmp_path: Path) -> Path:
     return made(tmp_path / "db")
 
 
-@pytest.fixture
-def running(folder: Path) -> Iterator[Running]:
-    with Running(folder) as found:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with Running(made(tmp_path_factory.mktemp("shared") / "db")) as found:
         yield found
+
+
+@pytest.fixture
+def running(shared: Running) -> Running:
+    """The server of this module, with no index left on it."""
+    with shared.client() as client:
+        for each in done(client.get("/index"))["indexes"]:
+            done(client.delete(f"/index/{each['name']}"), 204)
+    return shared
 
 
 def _saved(caller: Caller, name: str, factory: str = "Flat", n: int = 10) -> int:
@@ -216,10 +227,10 @@ def test_acknowledged_calls_survive_a_kill_in_their_middle(folder: Path, who: st
         thread.start()
         while len(acknowledged) < 30:
             thread.join(0.01)
-        worker = worker_of(running)
-        if who != "worker":
-            running.process.kill()
-        os.kill(worker, signal.SIGKILL)
+        if who == "worker":
+            os.kill(worker_of(running), signal.SIGKILL)
+        else:
+            _kill(running)
         thread.join()
     with Running(folder) as running:
         caller = Caller(running)
@@ -232,72 +243,96 @@ def test_acknowledged_calls_survive_a_kill_in_their_middle(folder: Path, who: st
             assert distances[0, 0] == 0
 
 
+def _kill(running: Running) -> None:
+    """Kill the server and the process with its objects, which ends soon without it."""
+    worker = worker_of(running)
+    running.process.kill()
+    with suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGKILL)
+
+
 def test_a_reset_and_what_came_after_it_survive(folder: Path) -> None:
     with Running(folder) as running:
         caller = Caller(running)
         index = _saved(caller, "kept")
         caller.call(index, "reset")
         caller.call(index, "add", rows(3))
-        worker = worker_of(running)
-        running.kill()
-        os.kill(worker, signal.SIGKILL)
+        _kill(running)
     with Running(folder) as running:
         caller = Caller(running)
         assert caller.get(caller.open("kept"), "ntotal") == 3
 
 
-def _journaled(folder: Path, n: int = 3) -> Path:
-    """An index with a journal of ``n`` calls, whose processes were killed; the journal."""
+# How long what follows the last whole call is, and what; where a bit is turned.
+_TORN: dict[str, Callable[[bytes], bytes]] = {
+    "1 byte": lambda content: content + content[:1],
+    "10 bytes": lambda content: content + content[:10],
+    "100 bytes": lambda content: content + content[:100],
+    "all but a byte": lambda content: content + content[: len(content) // 3 - 1],
+    "zeros": lambda content: content + bytes(5000),
+}
+_FLIPPED: dict[str, Callable[[bytes], int]] = {
+    "first": lambda content: 0,
+    "length": lambda content: 13,
+    "head": lambda content: 30,
+    "middle": lambda content: len(content) // 2,
+    "last": lambda content: len(content) - 1,
+}
+
+
+def _flip(file: Path, at: int, bit: int = 0x10) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= bit
+    file.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    """A server over copies of one index, each with three calls in its journal, and damaged as its name says.
+
+    The processes that had the index were killed.
+    """
+    folder = made(tmp_path_factory.mktemp("damaged") / "db")
     with Running(folder) as running:
         caller = Caller(running)
         index = _saved(caller, "kept")
-        for seed in range(n):
+        for seed in range(3):
             caller.call(index, "add", rows(10, seed=seed))
-        worker = worker_of(running)
-        running.process.kill()
-        os.kill(worker, signal.SIGKILL)
-    [journal] = (folder / "default/.faiss/kept").glob("journal.*")
-    return journal
-
-
-def _ntotal(folder: Path) -> Any:
+        _kill(running)
+    kept = folder / "default/.faiss/kept"
+    for number, tear in enumerate(_TORN.values()):
+        [journal] = shutil.copytree(kept, kept.with_name(f"torn{number}")).glob("journal.*")
+        journal.write_bytes(tear(journal.read_bytes()))
+    for number, place in enumerate(_FLIPPED.values()):
+        [journal] = shutil.copytree(kept, kept.with_name(f"flipped{number}")).glob("journal.*")
+        _flip(journal, place(journal.read_bytes()))
+    [file] = shutil.copytree(kept, kept.with_name("index")).glob("index.*.faiss")
+    _flip(file, file.stat().st_size // 2, 1)
     with Running(folder) as running:
-        caller = Caller(running)
-        return caller.get(caller.open("kept"), "ntotal")
+        yield Caller(running)
 
 
-@pytest.mark.parametrize("left", [1, 10, 100, -1, "zeros"])
-def test_a_torn_end_is_cut(folder: Path, left: int | str) -> None:
-    journal = _journaled(folder)
-    content = journal.read_bytes()
-    n_record = len(content) // 3
-    torn = content + (bytes(5000) if left == "zeros" else content[: n_record if left == -1 else int(left)])
-    if left == -1:
-        torn = torn[:-1]
-    journal.write_bytes(torn)
-    assert _ntotal(folder) == 40
+def _ntotal(caller: Caller, name: str = "kept") -> Any:
+    return caller.get(caller.open(name), "ntotal")
 
 
-@pytest.mark.parametrize("at", [0, 13, 30, 0.5, -1])
-def test_a_flipped_bit_is_told_and_never_a_shorter_index(folder: Path, at: float) -> None:
-    journal = _journaled(folder)
-    content = bytearray(journal.read_bytes())
-    content[int(at * len(content)) if isinstance(at, float) else at] ^= 0x10
-    journal.write_bytes(content)
+@pytest.mark.parametrize("number", range(len(_TORN)), ids=list(_TORN))
+def test_a_torn_end_is_cut(damaged: Caller, number: int) -> None:
+    assert _ntotal(damaged, f"torn{number}") == 40
+
+
+@pytest.mark.parametrize("number", range(len(_FLIPPED)), ids=list(_FLIPPED))
+def test_a_flipped_bit_is_told_and_never_a_shorter_index(damaged: Caller, number: int) -> None:
     with pytest.raises(Failed) as failed:
-        _ntotal(folder)
+        _ntotal(damaged, f"flipped{number}")
     assert failed.value.kind == "corruption"
 
 
-def test_a_damaged_index_file_is_told(folder: Path) -> None:
-    journal = _journaled(folder)
-    [file] = journal.parent.glob("index.*.faiss")
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+def test_a_damaged_index_file_is_told_and_others_serve(damaged: Caller) -> None:
     with pytest.raises(Failed) as failed:
-        _ntotal(folder)
+        _ntotal(damaged, "index")
     assert failed.value.kind == "corruption"
+    assert _ntotal(damaged) == 40
 
 
 def test_a_clean_stop_leaves_an_empty_journal(folder: Path) -> None:
@@ -309,7 +344,8 @@ def test_a_clean_stop_leaves_an_empty_journal(folder: Path) -> None:
     [journal] = (folder / "default/.faiss/kept").glob("journal.*")
     assert journal.stat().st_size == 0
     assert json.loads((journal.parent / "index.json").read_text())["ntotal"] == 20
-    assert _ntotal(folder) == 20
+    with Running(folder) as running:
+        assert _ntotal(Caller(running)) == 20
 
 
 def test_two_handles_are_one_index_and_a_deleted_one_is_told(running: Running) -> None:

@@ -21,6 +21,7 @@ from faissbase.sharded.routes import RoutedDatabase
 D, N = 32, 2000
 STORE_BYTES = 80 << 20
 STRENGTH_S = 30.0
+_PAUSE_S = 0.01  # between two questions of a thread: workers that start anew need the processors too
 
 
 def vectors(n: int, seed: int) -> np.ndarray:
@@ -74,6 +75,7 @@ class Load:
                 self.wrong.append(wrong)
             self.n_asked += 1
             i += len(self._threads)
+            self._is_over.wait(_PAUSE_S)
 
     def __enter__(self) -> Load:
         for thread in self._threads:

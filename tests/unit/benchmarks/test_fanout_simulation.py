@@ -22,7 +22,7 @@ def test_one_query_at_a_time_takes_the_sum_of_its_parts() -> None:
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.8])
 def test_one_worker_of_constant_service_is_a_queue_m_d_1(load: float) -> None:
     """**Source**: Pollaczek (1930), Khinchin (1932): the mean wait is ρ s / 2 (1 − ρ)."""
-    found = arriving(Tier(shards=1, workers=1), Costs([1.0]), rate=load, n_queries=60_000)
+    found = arriving(Tier(shards=1, workers=1), Costs([1.0]), rate=load, n_queries=20_000)
     assert mean(found) == pytest.approx(1 + load / (2 * (1 - load)), rel=0.04)
 
 
@@ -30,7 +30,7 @@ def test_one_worker_of_exponential_service_is_a_queue_m_m_1() -> None:
     chance = random.Random(1)
     drawn = [chance.expovariate(1.0) for _ in range(100_000)]
     scale = len(drawn) / sum(drawn)
-    found = arriving(Tier(1, 1), Costs([scale * each for each in drawn]), rate=0.5, n_queries=60_000)
+    found = arriving(Tier(1, 1), Costs([scale * each for each in drawn]), rate=0.5, n_queries=20_000)
     assert mean(found) == pytest.approx(1 / (1 - 0.5), rel=0.04)
 
 
@@ -38,7 +38,7 @@ def test_a_query_is_as_slow_as_its_slowest_shard() -> None:
     """The mean of the largest of n exponential times is the nth harmonic number."""
     chance = random.Random(2)
     costs = Costs([chance.expovariate(1.0) for _ in range(100_000)])
-    found = asking(Tier(shards=8, workers=8), costs, clients=1, n_queries=20_000)
+    found = asking(Tier(shards=8, workers=8), costs, clients=1, n_queries=10_000)
     assert mean(found) == pytest.approx(sum(1 / i for i in range(1, 9)), rel=0.02)
 
 
@@ -51,12 +51,12 @@ def test_workers_without_variance_serve_in_proportion_to_their_number() -> None:
 def test_a_hedge_brings_the_answer_of_the_other_replica() -> None:
     costs = Costs([1.0] * 49 + [100.0])
     plain, hedged = (
-        arriving(Tier(1, 2, 2, is_hedging, hedge_s=1.5), costs, rate=0.0005, n_queries=20_000)
+        arriving(Tier(1, 2, 2, is_hedging, hedge_s=1.5), costs, rate=0.0005, n_queries=10_000)
         for is_hedging in (False, True)
     )
     assert plain.quantile(0.99) == 100.0
     assert hedged.quantile(0.99) == 2.5  # asked again at 1.5
-    assert hedged.n_hedges / 20_000 == pytest.approx(1 / 50, rel=0.1)
+    assert hedged.n_hedges / 10_000 == pytest.approx(1 / 50, rel=0.1)
 
 
 def test_what_is_late_is_learnt_from_each_worker() -> None:

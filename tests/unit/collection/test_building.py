@@ -17,6 +17,7 @@ from faissbase.collection import planner
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.planner import DEFAULT_RECALL
 from faissbase.demo.dataset import load_demo
+from faissbase.errors import NotFoundError
 from faissbase.storage.segments import SegmentFolder
 from faissbase.types import Float32
 
@@ -314,6 +315,23 @@ def test_a_build_that_is_stopped_goes_on_from_what_it_has_published(
         assert docs.stats().slots_indexed == 4_000
         assert docs.optimize().slots_indexed == N
         assert _recall(docs, data[1]) >= DEFAULT_RECALL
+
+
+def test_a_build_whose_collection_is_deleted_meanwhile_tells_of_that_alone(
+    data: tuple[Float32, Float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with faissbase.connect(tmp_path / "db") as db, faissbase.connect(tmp_path / "db") as other:
+        docs = db.create_collection("docs", data[0].shape[1])
+        monkeypatch.setattr(docs, "_on_work", lambda _: None)
+        _add(docs, data[0], 0, N)
+
+        def deleted() -> bool:
+            if any((tmp_path / "db").glob("*/*/segments/*.draft")):
+                other.delete_collection("docs")
+            return False
+
+        with pytest.raises(NotFoundError, match="deleted"):
+            docs.maintain(_StopWhen(deleted))
 
 
 def test_a_build_that_is_stopped_while_it_is_measured_leaves_nothing(

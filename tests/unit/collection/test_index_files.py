@@ -61,7 +61,8 @@ def test_vectors_with_ids_keep_their_ids(docs: LocalCollection, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "factory", ["SQ8", "PQ4", "IVF4,PQ4", "IVF4,SQ8", "PQ4x4fs", "IVF4,RaBitQ", "PCA8,IVF4,Flat", "OPQ4,PQ4"]
+    "factory",
+    ["SQ8", "PQ4np", "IVF4,PQ4np", "IVF4,SQ8", "PQ4x4fs", "IVF4,RaBitQ", "PCA8,IVF4,Flat", "OPQ4,PQ4np"],
 )
 def test_codes_give_what_faiss_gives(docs: LocalCollection, tmp_path: Path, factory: str) -> None:
     index = _made(factory)

@@ -170,11 +170,12 @@ def test_truth_agrees_with_a_fresh_search(
 def test_filter_truth_agrees_with_plain_python(
     demo: DemoDataset, cosines: dict[int, npt.NDArray[np.float64]], name: str
 ) -> None:
+    where, by_hand = {"not": "yet"}, [False]
     for query in QUERIES_CHECKED[::7]:
-        section = demo.query_sections[query]
-        by_hand = [passes_by_hand(metadata, section)[name] for metadata in demo.metadatas]
-        where = demo.where_for(name, query)
-        assert [passes(where, metadata) for metadata in demo.metadatas] == by_hand
+        if where != demo.where_for(name, query):  # one of them differs from query to query
+            where, section = demo.where_for(name, query), demo.query_sections[query]
+            by_hand = [passes_by_hand(metadata, section)[name] for metadata in demo.metadatas]
+            assert [passes(where, metadata) for metadata in demo.metadatas] == by_hand
         assert_nearest(demo.filter_truth[name][query], cosines[query], np.flatnonzero(by_hand))
 
 
