@@ -294,6 +294,22 @@ def test_a_backup_is_restored_with_the_same_records(db: Any, docs: Any, tmp_path
         db.backup(tmp_path / "absent" / "docs.faissbase")
 
 
+@pytest.mark.parametrize("d", [2, 300])  # as JSON and as Arrow, in pieces
+def test_a_bar_counts_what_is_stored(db: Any, d: int, capfd: pytest.CaptureFixture[str]) -> None:
+    docs = db.create_collection("docs", d)
+    vectors = np.random.default_rng(0).standard_normal((2500, d), np.float32)
+    ids = [f"r{i}" for i in range(2500)]
+    assert docs.add(ids, vectors) == docs.upsert(ids, vectors) == 2500
+    assert capfd.readouterr().err == ""
+    docs.upsert(ids, vectors, progress=True)
+    told = capfd.readouterr().err
+    assert "store in docs" in told
+    assert "2.50k" in told.replace("\r", "\n").splitlines()[-1]
+    with pytest.raises(faissbase.AlreadyExistsError, match="r0"):
+        docs.add(ids, vectors, progress=True)
+    assert docs.ntotal == 2500
+
+
 def test_care_is_told(docs: Any) -> None:
     docs.delete(["r0"])
     docs.train()

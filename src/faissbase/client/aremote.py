@@ -205,16 +205,38 @@ class AsyncCollection(OpenHere):
         """The number of records, under FAISS's name."""
         return await self._connection.run(calls.ntotal(self._facts))
 
-    async def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+    async def add(
+        self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None, *, progress: bool = False
+    ) -> int:
         """Store new records; more than 1,000 travel in pieces, each stored whole or not at all."""
         return await self._connection.run(
-            calls.put(self._facts, self._connection.forms, ids, vectors, metadatas, documents, mode="add")
+            calls.put(
+                self._facts,
+                self._connection.forms,
+                ids,
+                vectors,
+                metadatas,
+                documents,
+                mode="add",
+                progress=progress,
+            )
         )
 
-    async def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+    async def upsert(
+        self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None, *, progress: bool = False
+    ) -> int:
         """Store records, replacing those whose ids exist; in pieces, as `add`."""
         return await self._connection.run(
-            calls.put(self._facts, self._connection.forms, ids, vectors, metadatas, documents, mode="upsert")
+            calls.put(
+                self._facts,
+                self._connection.forms,
+                ids,
+                vectors,
+                metadatas,
+                documents,
+                mode="upsert",
+                progress=progress,
+            )
         )
 
     async def update(

@@ -20,6 +20,7 @@ from faissbase.collection.care import OptimizeReport
 from faissbase.collection.planner import Plan, wanted_from
 from faissbase.collection.recall import Band, RecallReport
 from faissbase.collection.stats import Stats
+from faissbase.collection.transfer import bar_of
 from faissbase.errors import ConflictError, InvalidInputError
 from faissbase.filters.tree import Everything, parse
 from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
@@ -134,6 +135,7 @@ def put(
     documents: Any,
     *,
     mode: str,
+    progress: bool = False,
 ) -> Steps[int]:
     """Store records in pieces, each whole or not at all; as Arrow where they are many."""
     id_list = inputs.check_ids(ids)
@@ -142,18 +144,20 @@ def put(
     encoded = inputs.encode_metadatas(metadatas, n)
     texts = inputs.check_documents(documents, n)
     records, done = _Records(id_list, matrix, encoded, texts), 0
-    if forms.arrow and matrix.size >= _ARROW_NUMBERS:
-        done = yield from _put_columns(facts, forms, records, mode)
-    step = max(1, min(_PIECE_ROWS, _PIECE_NUMBERS // facts.dimension))
-    for start in range(done, n, step):
-        piece = records.part(slice(start, start + step))
-        columns = zip(piece.ids, piece.vectors, piece.metadatas, piece.documents, strict=True)
-        body = {"vectors": [_record_in(*record) for record in columns]}
-        yield Exchange("POST", f"{facts.path}/vectors?mode={mode}", body, is_safe=mode == "upsert")
+    with bar_of(f"store in {facts.name}", n, 0, progress) as bar:
+        if forms.arrow and matrix.size >= _ARROW_NUMBERS:
+            done = yield from _put_columns(facts, forms, records, mode, bar)
+        step = max(1, min(_PIECE_ROWS, _PIECE_NUMBERS // facts.dimension))
+        for start in range(done, n, step):
+            piece = records.part(slice(start, start + step))
+            columns = zip(piece.ids, piece.vectors, piece.metadatas, piece.documents, strict=True)
+            body = {"vectors": [_record_in(*record) for record in columns]}
+            yield Exchange("POST", f"{facts.path}/vectors?mode={mode}", body, is_safe=mode == "upsert")
+            bar.update(len(piece.ids))
     return n
 
 
-def _put_columns(facts: Facts, forms: Forms, records: _Records, mode: str) -> Steps[int]:
+def _put_columns(facts: Facts, forms: Forms, records: _Records, mode: str, bar: Any) -> Steps[int]:
     """Store records as Arrow, as far as the server takes it; how many are stored."""
     from faissbase.client import arrow
 
@@ -166,6 +170,7 @@ def _put_columns(facts: Facts, forms: Forms, records: _Records, mode: str) -> St
         except NotTaken as error:
             forms.arrow = forms.arrow and not error.is_form
             return done
+        bar.update(stop - done)
         done = stop
     return done
 

@@ -209,16 +209,38 @@ class RemoteCollection(OpenHere):
     def __len__(self) -> int:
         return self.ntotal
 
-    def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+    def add(
+        self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None, *, progress: bool = False
+    ) -> int:
         """Store new records; more than 1,000 travel in pieces, each stored whole or not at all."""
         return self._connection.run(
-            calls.put(self._facts, self._connection.forms, ids, vectors, metadatas, documents, mode="add")
+            calls.put(
+                self._facts,
+                self._connection.forms,
+                ids,
+                vectors,
+                metadatas,
+                documents,
+                mode="add",
+                progress=progress,
+            )
         )
 
-    def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+    def upsert(
+        self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None, *, progress: bool = False
+    ) -> int:
         """Store records, replacing those whose ids exist; in pieces, as `add`."""
         return self._connection.run(
-            calls.put(self._facts, self._connection.forms, ids, vectors, metadatas, documents, mode="upsert")
+            calls.put(
+                self._facts,
+                self._connection.forms,
+                ids,
+                vectors,
+                metadatas,
+                documents,
+                mode="upsert",
+                progress=progress,
+            )
         )
 
     def update(

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -211,7 +212,9 @@ class LocalCollection(OpenHere):
 
     # ---- writing ---------------------------------------------------------------------------------
 
-    def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+    def add(
+        self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None, *, progress: bool = False
+    ) -> int:
         """Store new records, all or none, and return how many, once they are durable.
 
         Parameters
@@ -223,6 +226,8 @@ class LocalCollection(OpenHere):
         metadatas : list of dict, optional
             JSON objects. Dates become ISO strings.
         documents : list of str or None, optional
+        progress : bool
+            Show a progress bar. It counts what is stored: here all at once, on a server piece by piece.
 
         Raises
         ------
@@ -231,16 +236,24 @@ class LocalCollection(OpenHere):
         InvalidInputError
             Anything else that is wrong with the input; nothing was stored.
         """
-        return self._put(ids, vectors, metadatas, documents, refuse_existing=True)
+        return self._put(ids, vectors, metadatas, documents, progress, refuse_existing=True)
 
-    def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+    def upsert(
+        self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None, *, progress: bool = False
+    ) -> int:
         """Store records, replacing those whose ids exist; otherwise as `add`."""
-        return self._put(ids, vectors, metadatas, documents, refuse_existing=False)
+        return self._put(ids, vectors, metadatas, documents, progress, refuse_existing=False)
 
-    def _put(self, ids: Any, vectors: Any, metadatas: Any, documents: Any, *, refuse_existing: bool) -> int:
+    def _put(
+        self, ids: Any, vectors: Any, metadatas: Any, documents: Any, progress: bool, *, refuse_existing: bool
+    ) -> int:
         parts = self._writable()
         rows = inputs.rows_from_input(ids, vectors, metadatas, documents, self.dimension, self.metric)
-        n_stored = parts.writer.run(Put(rows, refuse_existing)) if len(rows) else 0
+        bar = transfer.bar_of(f"store in {self.name}", len(rows), 0, progress) if progress else None
+        with bar or nullcontext():
+            n_stored = parts.writer.run(Put(rows, refuse_existing)) if len(rows) else 0
+            if bar is not None:
+                bar.update(n_stored)
         self._note_written(n_stored)
         return n_stored
 

@@ -22,7 +22,7 @@ from faissbase.collection.frozen import FrozenCollection
 from faissbase.collection.planner import wanted_from
 from faissbase.collection.recall import RecallReport
 from faissbase.collection.store import Config
-from faissbase.collection.transfer import LoadReport, Source
+from faissbase.collection.transfer import LoadReport, Source, bar_of
 from faissbase.errors import AccessError, InvalidInputError, NotFoundError, NotReadyError
 from faissbase.filters.tree import Everything, parse
 from faissbase.sharded import merging
@@ -396,17 +396,29 @@ class ShardedCollection(OpenHere):
 
     # ---- writing ---------------------------------------------------------------------------------
 
-    def add(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+    def add(
+        self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None, *, progress: bool = False
+    ) -> int:
         """Store new records, all or none. An id that exists or repeats is an error that names it."""
-        return self._write(
-            lambda changes: changes.put(ids, vectors, metadatas, documents, refuse_existing=True)
-        )
+        return self._put(ids, vectors, metadatas, documents, progress, refuse_existing=True)
 
-    def upsert(self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None) -> int:
+    def upsert(
+        self, ids: Any, vectors: Any, metadatas: Any = None, documents: Any = None, *, progress: bool = False
+    ) -> int:
         """Store records, replacing those whose ids exist, all or none; durable in the bucket on return."""
-        return self._write(
-            lambda changes: changes.put(ids, vectors, metadatas, documents, refuse_existing=False)
-        )
+        return self._put(ids, vectors, metadatas, documents, progress, refuse_existing=False)
+
+    def _put(
+        self, ids: Any, vectors: Any, metadatas: Any, documents: Any, progress: bool, *, refuse_existing: bool
+    ) -> int:
+        with bar_of(f"store in {self.name}", None, 0, progress) as bar:
+            stored = self._write(
+                lambda changes: changes.put(
+                    ids, vectors, metadatas, documents, refuse_existing=refuse_existing
+                )
+            )
+            bar.update(stored)
+        return stored
 
     def put_stored(self, rows: inputs.Rows) -> int:
         """Store records as another collection has them stored, replacing those whose ids exist."""

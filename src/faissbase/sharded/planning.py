@@ -297,15 +297,19 @@ def _machines_for(wanted: _Wanted, codec: str, m: int | None = None) -> int | No
 
     Above a hundred, up to one in a hundred too many.
     """
-    machines = wanted.replicas
+    machines, most = wanted.replicas, wanted.shards(_MOST_MACHINES)
     while machines <= _MOST_MACHINES:
         specs = [spec for spec in wanted.specs(machines) if spec.codec == codec and m in (None, spec.m)]
-        if not specs:
+        copies, is_finest = wanted.copies(machines), wanted.shards(machines) >= most
+        if not specs and is_finest:
             return None
-        spec, copies = specs[-1], wanted.copies(machines)
+        if not specs:  # smaller shards may have it: few rows are searched exactly
+            machines += 1 + machines // 100
+            continue
+        spec = specs[-1]
         if copies * spec.ram_bytes <= wanted.usable_bytes:
             return machines
-        if copies == 1 and wanted.shards(machines) >= wanted.shards(_MOST_MACHINES):
+        if copies == 1 and is_finest:
             return None
         needed = ceil(wanted.shards(machines) * wanted.replicas * spec.ram_bytes / wanted.usable_bytes)
         machines = max(machines + 1 + machines // 100, min(needed, 2 * machines))

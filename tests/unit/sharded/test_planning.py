@@ -10,7 +10,7 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from faissbase.ann import grammar
@@ -89,6 +89,7 @@ def test_more_memory_never_takes_smaller_codes(n: int, d: int, machines: int, ra
 
 
 @given(COUNTS, DIMENSIONS, st.integers(10**8, 10**12), st.integers(1, 3))
+@example(11_273_605, 1, 10**8, 3)  # exact search of smaller shards takes less than the codes of larger ones
 @settings(max_examples=100, deadline=None)
 def test_the_fewest_machines_hold_it(n: int, d: int, ram: int, replicas: int) -> None:
     try:
