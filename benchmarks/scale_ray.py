@@ -99,7 +99,7 @@ def _shard_s(docs: ShardedCollection, xq: np.ndarray) -> list[float]:
     """CPU seconds of one query in one shard."""
     found = []
     for q in xq:
-        for shard in docs.frozen_shards():
+        for shard in docs.frozen_shards().values():
             began = time.thread_time()
             shard.search(q, K)
             found.append(time.thread_time() - began)

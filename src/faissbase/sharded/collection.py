@@ -243,10 +243,11 @@ class ShardedCollection(OpenHere):
                     self._written.close()
                 self._threads.shutdown()
 
-    def frozen_shards(self) -> list[FrozenCollection]:
-        """The shards of the version that is answered from, where they are open in this process."""
+    def frozen_shards(self) -> dict[str, FrozenCollection]:
+        """By name, the shards of the version that is answered from, where they are open in this process."""
         group = self._current[1]
-        return [each.collection for each in group.shards] if isinstance(group, ShardGroup) else []
+        shards = group.shards if isinstance(group, ShardGroup) else ()
+        return {each.shard.name: each.collection for each in shards}
 
     # ---- searching -------------------------------------------------------------------------------
 

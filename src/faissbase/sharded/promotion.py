@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -34,6 +34,9 @@ from faissbase.storage.files import FolderLock, os_errors, write_whole
 from faissbase.storage.records import State
 
 _PASSES = 20
+_SHORT_PASSES = (
+    200  # of what was written since the last one, until the dataset ends with a version that was copied
+)
 _LAST_CHANGES = 4000  # that writers wait for at the switch: about a second
 _FINISHED = "finished.json"
 
@@ -173,21 +176,34 @@ def demote(
         The dataset was written to in every pass.
     """
     with _alone(work):
-        finished = work / _FINISHED
-        if not finished.exists():
-            _fetch(dataset, config, work, note)
-        move = Move(**orjson.loads(finished.read_bytes()))
-        for _ in range(_PASSES):
+        move = _noted(work)
+        if move is None or not (keep or _ended(dataset, move.version)):
+            move = _followed(dataset, config, work, keep, note)
+        bring(work / "collection")
+        return move
+
+
+def _noted(work: Path) -> Move | None:
+    """What an interrupted call has proven."""
+    finished = work / _FINISHED
+    return Move(**orjson.loads(finished.read_bytes())) if finished.exists() else None
+
+
+def _followed(dataset: Dataset, config: Config, work: Path, keep: bool, note: Note) -> Move:
+    """Have the folder hold the version that the dataset ends with, or with ``keep`` one that it had."""
+    proven: set[str] = set()
+    n_carried = n_passes = 0
+    with closing(ShardedCollection(dataset, Cache(work / "shards", dataset.bucket))) as source:
+        for _ in range(_SHORT_PASSES):
+            (work / _FINISHED).unlink(missing_ok=True)
+            move = _fetch(source, config, work, proven, note)
+            n_carried, n_passes = n_carried + move.n_carried, n_passes + move.n_passes
             if keep or _ended(dataset, move.version):
-                bring(work / "collection")
-                return move
-            finished.unlink()
-            _fetch(dataset, config, work, note)
-            again = Move(**orjson.loads(finished.read_bytes()))
-            move = replace(again, n_carried=again.n_carried + move.n_carried)
+                return replace(move, n_carried=n_carried, n_passes=n_passes)
+            source.refresh()
     raise ConflictError(
-        f"collection {config.name!r} was written to in each of {_PASSES} passes: stop who writes, and call "
-        "this again; it goes on where it is"
+        f"collection {config.name!r} was written to in each of {_SHORT_PASSES} passes: stop who writes, and "
+        "call this again; it goes on where it is"
     )
 
 
@@ -203,29 +219,32 @@ def _ended(dataset: Dataset, version: int) -> bool:
     return dataset.commit(change).is_deleted
 
 
-def _fetch(dataset: Dataset, config: Config, work: Path, note: Note) -> None:
-    """Have the folder hold the newest version, and take note of that once it was proven."""
-    version, n_carried = 0, 0
+def _fetch(source: ShardedCollection, config: Config, work: Path, proven: set[str], note: Note) -> Move:
+    """Have the folder hold the version that is open, and take note of that once it was proven.
+
+    Shards never change, but for records of them that are hidden: those that were ``proven`` for an earlier
+    version are not looked at again, so that a version that follows soon costs what was written since.
+    """
+    n_carried = 0
     for n_passes in range(1, _PASSES + 1):
-        with (
-            closing(ShardedCollection(dataset, Cache(work / "shards", dataset.bucket))) as source,
-            closing(ArrivingCollection(work / "collection", config)) as target,
-        ):
-            n_changed = _carry_back(source, target, note)
+        with closing(ArrivingCollection(work / "collection", config)) as target:
+            n_changed = _carry_back(source, target, proven, note)
             n_records = len(target)
-            version = source.version
         n_carried += n_changed
         if not n_changed:
-            move = {"n_records": n_records, "n_carried": n_carried, "n_passes": n_passes, "version": version}
-            write_whole(work / _FINISHED, orjson.dumps(move))
-            return
+            proven.update(source.frozen_shards())
+            move = Move(n_records, n_carried, n_passes, source.version)
+            write_whole(work / _FINISHED, orjson.dumps(asdict(move)))
+            return move
     raise ConflictError(f"collection {config.name!r} cannot be copied: its records change as they are read")
 
 
-def _carry_back(source: ShardedCollection, target: ArrivingCollection, note: Note) -> int:
-    n_changed, n_seen, of = 0, 0, len(source)
-    for shard in source.frozen_shards():
-        slots = shard.matching(None)
+def _carry_back(source: ShardedCollection, target: ArrivingCollection, proven: set[str], note: Note) -> int:
+    """Carry over what differs in shards that are not proven, and remove what is in none; how many records."""
+    shards = [shard for name, shard in source.frozen_shards().items() if name not in proven]
+    alive = [shard.matching(None) for shard in shards]
+    n_changed, n_seen, of = 0, 0, sum(map(len, alive))
+    for shard, slots in zip(shards, alive, strict=True):
         for start, stop in pieces(len(slots), source.dimension):
             rows = shard.at_one_moment(partial(answers.stored, slots=slots[start:stop]))
             found = differing(rows, target.get(rows.ids, include_vectors=True))
@@ -234,7 +253,7 @@ def _carry_back(source: ShardedCollection, target: ArrivingCollection, note: Not
                 n_changed += len(found)
             n_seen += len(rows)
             note("records", n_seen, of)
-    if len(target) != of:
+    if len(target) != len(source):  # every record of the source is there: others are too many
         n_changed += remove_others(target, lambda ids: {record.id: 0 for record in source.get(ids)})
     return n_changed
 

@@ -171,15 +171,15 @@ def test_a_move_gives_up_where_writers_never_pause(
 class Unresting(threading.Thread):
     """Writes to ``docs`` as fast as it can until the records have moved away; knows what is acknowledged."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, place: Path | str) -> None:
         super().__init__(daemon=True)
-        self.folder = folder
+        self.place = place
         self.known: dict[str, tuple[int, float] | None] = dict.fromkeys(f"i{i}" for i in range(N) if i != 5)
         self.n_written = 0
         self.has_begun = threading.Event()
 
     def run(self) -> None:
-        with suppress(faissbase.NotFoundError), faissbase.connect(self.folder) as db:
+        with suppress(faissbase.NotFoundError), faissbase.connect(self.place) as db:
             docs = db.get_collection("docs")
             for n in itertools.count():
                 self._write(docs, n)
@@ -205,7 +205,12 @@ def test_a_move_ends_while_somebody_writes_all_the_time(folder: Path, tmp_path: 
     assert run("promote", folder / "docs", url) == 0
     writer.join(30)
     assert not writer.is_alive()
-    with faissbase.connect(url) as db:
+    assert_written(url, writer)
+
+
+def assert_written(place: Path | str, writer: Unresting) -> None:
+    """Every acknowledged write is there, and nothing else."""
+    with faissbase.connect(place) as db:
         found = {record.id: record for record in db.get_collection("docs").get(include_vectors=True)}
     assert found.keys() == writer.known.keys()
     for id, written in writer.known.items():
@@ -214,6 +219,28 @@ def test_a_move_ends_while_somebody_writes_all_the_time(folder: Path, tmp_path: 
             assert found[id].vector == pytest.approx([written[1]] * D)
     unwritten = {id for id, written in writer.known.items() if written is None and id != "i7"}
     assert all(found[id].metadata["deep"]["f"] == 1.0 for id in unwritten)
+
+
+def test_a_way_back_ends_while_somebody_writes_all_the_time(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, original = (tmp_path / "bucket").as_uri(), carrying.differing
+    assert run("promote", folder / "docs", url) == 0
+    looked_at: list[int] = []
+
+    def differing(rows: Rows, found: Any) -> Rows:
+        looked_at.append(len(rows))
+        return original(rows, found)
+
+    monkeypatch.setattr(promotion, "differing", differing)
+    writer = Unresting(url)
+    writer.start()
+    assert writer.has_begun.wait(30)
+    assert run("demote", folder / "docs") == 0
+    writer.join(30)
+    assert not writer.is_alive()
+    assert_written(folder, writer)
+    assert np.median([2, *looked_at[2:]]) <= 2, "later passes look at what was written since"
 
 
 def test_a_copy_is_of_one_moment_while_somebody_writes(folder: Path, tmp_path: Path) -> None:
