@@ -543,15 +543,23 @@ def test_what_is_wrong_with_a_search_is_told_and_nothing_typed_is_lost(
 
 # ---- everybody -----------------------------------------------------------------------------------
 
-PLACES = ["", "#/index/docs/search", "#/index/docs/records", "#/index/docs/overview", "#/keys", "#/server"]
+PLACES = {
+    "": "Indexes",
+    "#/index/docs/search": "docs",
+    "#/index/docs/records": "docs",
+    "#/index/docs/overview": "docs",
+    "#/keys": "Keys",
+    "#/server": "Server",
+}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_narrow_window_shows_all_of_every_page(target: Target, opened: Opened, scheme: str) -> None:
     window = {"viewport": {"width": 360, "height": 700}, "color_scheme": scheme}
     tab = opened(target.running, **window).sign_in(target.key)
-    for place in PLACES:
+    for place, heading in PLACES.items():
         tab.open(place)
+        tab.heading(heading)
         tab.page.wait_for_load_state("networkidle")
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= 360, place
     if scheme == "dark":
