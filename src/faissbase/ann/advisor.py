@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from faissbase.ann.coarse import GROUPS_ASSIGNED, groups_probed, lists_of, n_lists, training_rows
+from faissbase.ann.coarse import (
+    CLUSTERING_ROUNDS,
+    GROUPS_ASSIGNED,
+    LLOYD_ROUNDS,
+    groups_probed,
+    lists_of,
+    n_lists,
+    sample_rows,
+)
 from faissbase.ann.grammar import POINTS_PER_CENTROID, Family
 from faissbase.errors import InvalidInputError
 from faissbase.types import Metric
@@ -33,7 +41,6 @@ _NPROBE = ((0.0, 4.0), (0.9, 6.0), (0.95, 8.0), (0.97, 16.0), (0.99, 32.0), (1.0
 _BLAS_NS = 0.03  # a number of a matrix product, one thread
 _ASSIGN_NS = 0.057  # a number while vectors are assigned to lists
 _EXACT_NS = 0.09  # a number of a half-precision scan
-_TRAIN_ROUNDS, _TRAIN_ROUNDS_GROUPED = 10, 2
 _RERANK_US = 60.0  # 100 true vectors read for re-ranking
 
 
@@ -174,9 +181,9 @@ def _lists(
     lists = lists_of(n, d)
     nlist = lists.nlist
     nprobe = min(float(nlist), _interpolated(_NPROBE, recall) * math.sqrt(nlist / n_lists(n)))
-    rounds, round_ns = (_TRAIN_ROUNDS_GROUPED, _ASSIGN_NS) if lists.groups else (_TRAIN_ROUNDS, _BLAS_NS)
+    rounds, round_ns = (LLOYD_ROUNDS, _ASSIGN_NS) if lists.groups else (CLUSTERING_ROUNDS, _BLAS_NS)
     assigned = d * lists.compared(GROUPS_ASSIGNED)
-    train_s = training_rows(POINTS_PER_CENTROID * nlist, nlist, d) * assigned * rounds * round_ns / 1e9
+    train_s = sample_rows(POINTS_PER_CENTROID * nlist, nlist, d) * assigned * rounds * round_ns / 1e9
     build_s = train_s + n * (assigned * _ASSIGN_NS / 1e9 + 3e-6)
     code_ns = _EXACT_NS * d * bytes_per_vector / (2.0 * d)
     coarse = d * lists.compared(groups_probed(round(nprobe), lists.groups))

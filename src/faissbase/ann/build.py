@@ -14,7 +14,7 @@ import numpy as np
 
 from faissbase.ann import files
 from faissbase.ann.checked import check_like
-from faissbase.ann.coarse import training_rows
+from faissbase.ann.coarse import TRAIN_ROWS, sample_rows
 from faissbase.ann.codes import SignedBytes
 from faissbase.ann.engine import Engine, innermost, omp_threads
 from faissbase.ann.flat import MAX_THREADS
@@ -26,7 +26,6 @@ from faissbase.errors import CorruptionError, InvalidInputError, NotReadyError
 from faissbase.types import Float32, Metric
 
 _CHUNK_ROWS = 8192
-_SAMPLE_ROWS_PER_CENTROID = 64
 _SAMPLE_ROWS_CODES = 1 << 18  # enough for codes, where the lists are found
 _SAMPLE_ROWS_SIGNED = 4096  # one scale is found, from a million numbers or more
 _SEED = 1234
@@ -159,7 +158,7 @@ class Builder:
 
     def _sample(self, parsed: Parsed) -> Float32:
         n = len(self._vectors) - self.first
-        wanted = training_rows(parsed.good_points, parsed.nlist, self._d)
+        wanted = sample_rows(parsed.good_points, parsed.nlist, self._d)
         if QUANTIZERS.get(self._code or "") == SIGNED_BYTES:
             wanted = _SAMPLE_ROWS_SIGNED
         if n <= wanted:
@@ -249,4 +248,4 @@ class Builder:
 def _seed(index: Any) -> None:
     if isinstance(index, faiss.IndexIVF):
         index.cp.seed = _SEED
-        index.cp.max_points_per_centroid = _SAMPLE_ROWS_PER_CENTROID
+        index.cp.max_points_per_centroid = TRAIN_ROWS

@@ -1,8 +1,8 @@
 """Inverted lists of an IVF index: how many, and in groups where they are many. Pure numbers: no faiss.
 
 Comparing a vector with every centroid is most of the work where lists are many, for building and for
-searching alike. So the centroids themselves lie in an IVF index, half-precision numbers in about twice the
-square root of their number of groups, and only the nearest groups are looked through. That pays for shorter
+searching alike. So the centroids, as half-precision numbers, lie in an IVF index themselves: in groups, about
+twice the square root of their number, of which only the nearest are looked through. That pays for shorter
 lists, of `ROWS_A_LIST`, of which a query scans fewer rows for the same recall (decision 025).
 """
 
@@ -20,8 +20,12 @@ ROWS_A_LIST = 128
 GROUPS_ASSIGNED = 8
 """Groups that a vector looks through for its list: of 65,536 lists, it finds the nearest for 99 in 100."""
 
-_LEVEL_ROWS = 64  # a list that is compared with all others, at least
-_TRAIN_ROWS, _TRAIN_ROWS_GROUPED, _TRAIN_ROWS_POOR = 64, 32, 16
+TRAIN_ROWS = 64
+"""Training vectors of a list without groups."""
+CLUSTERING_ROUNDS, LLOYD_ROUNDS = 10, 2
+"""Rounds of k-means, and of what follows two levels of it over all lists (`lists`)."""
+
+_TRAIN_ROWS_GROUPED, _TRAIN_ROWS_POOR = 32, 16
 _SAMPLE_ROWS_LEAST = 20_000
 _SAMPLE_BYTES = 2 << 30
 _ENTRY_BYTES = 16  # of a centroid in a group: its number, and where it is
@@ -33,10 +37,10 @@ def n_lists(n: int) -> int:
     >>> n_lists(1_000_000), n_lists(1000)
     (4096, 8)
     """
-    if n < _LEVEL_ROWS:
+    if n < TRAIN_ROWS:
         return 1
     wanted = 1 << round(math.log2(4.0 * math.sqrt(n)))
-    trainable = 1 << int(math.log2(n / _LEVEL_ROWS))
+    trainable = 1 << int(math.log2(n / TRAIN_ROWS))
     return min(wanted, trainable)
 
 
@@ -96,7 +100,7 @@ def groups_probed(nprobe: int, groups: int) -> int:
     return min(groups, nprobe // 2 + 16)
 
 
-def training_rows(good_points: int, nlist: int, d: int) -> int:
+def sample_rows(good_points: int, nlist: int, d: int) -> int:
     """Rows of a sample that an index is trained on, two gigabytes of them at most where lists are many.
 
     Parameters
@@ -105,7 +109,7 @@ def training_rows(good_points: int, nlist: int, d: int) -> int:
         Fewer make poor clusters: 39 for each of the most centroids that are found together.
     nlist, d : int
     """
-    rows = max(_SAMPLE_ROWS_LEAST, good_points * _TRAIN_ROWS // 39)
+    rows = max(_SAMPLE_ROWS_LEAST, good_points * TRAIN_ROWS // 39)
     if nlist < LISTS_LEAST:
         return rows
     most = max(_SAMPLE_BYTES // (4 * d), 4 * nlist)

@@ -17,9 +17,6 @@ from faissbase.ann import coarse
 from faissbase.ann.engine import innermost
 from faissbase.types import Float32
 
-LLOYD_ROUNDS = 2
-LEVEL_ROUNDS = 10
-
 _TOP_POINTS = 256  # a centroid of the upper level
 _UNBOUNDED = 1 << 30
 
@@ -82,15 +79,15 @@ def _centroids(xt: Float32, index: Any) -> Float32:
     means = _Means(index)
     n_parts = 1 << round(math.log2(index.nlist) / 2)
     step = max(1, len(xt) // (n_parts * _TOP_POINTS))
-    top = means.found(np.ascontiguousarray(xt[::step]), n_parts, LEVEL_ROUNDS)
+    top = means.found(np.ascontiguousarray(xt[::step]), n_parts, coarse.CLUSTERING_ROUNDS)
     part_of = means.nearest(top, xt)
     shares = _shares(np.bincount(part_of, minlength=n_parts), index.nlist)
     found = [
-        means.found(xt[part_of == part], share, LEVEL_ROUNDS)
+        means.found(xt[part_of == part], share, coarse.CLUSTERING_ROUNDS)
         for part, share in enumerate(shares.tolist())
         if share
     ]
-    return means.found(xt, index.nlist, LLOYD_ROUNDS, np.concatenate(found))
+    return means.found(xt, index.nlist, coarse.LLOYD_ROUNDS, np.concatenate(found))
 
 
 def _shares(sizes: Any, n: int) -> Any:

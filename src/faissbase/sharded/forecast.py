@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from faissbase.ann.coarse import GROUPS_ASSIGNED, groups_probed
+from faissbase.ann.coarse import CLUSTERING_ROUNDS, GROUPS_ASSIGNED, LLOYD_ROUNDS, groups_probed
 from faissbase.sharded.costs import Costs
 from faissbase.sharded.shards import ShardSpec
 
@@ -14,7 +14,6 @@ IMBALANCE = 1.15
 K = 10
 """Hits a query whose cost is forecast."""
 
-_ROUNDS, _LLOYD_ROUNDS = 10, 2
 _PQ_ROUNDS = 25
 _PQ_POINTS = 256
 
@@ -81,9 +80,9 @@ def query_cost(spec: ShardSpec, costs: Costs, nprobe: int | None = None) -> Quer
 def _clustering_ns(spec: ShardSpec, costs: Costs) -> float:
     """What finding the lists takes of each training row: in all lists, or in two levels and then in all."""
     if not spec.lists.groups:
-        return _ROUNDS * spec.nlist * costs.assign.at(spec.d)
-    levels_ns = (_ROUNDS + 1) * math.sqrt(spec.nlist) * costs.assign.at(spec.d)
-    return levels_ns + _LLOYD_ROUNDS * _assign_ns(spec, costs)
+        return CLUSTERING_ROUNDS * spec.nlist * costs.assign.at(spec.d)
+    levels_ns = (CLUSTERING_ROUNDS + 1) * math.sqrt(spec.nlist) * costs.assign.at(spec.d)
+    return levels_ns + LLOYD_ROUNDS * _assign_ns(spec, costs)
 
 
 def _assign_ns(spec: ShardSpec, costs: Costs) -> float:

@@ -34,9 +34,7 @@ from faissbase.storage.files import FolderLock, os_errors, write_whole
 from faissbase.storage.records import State
 
 _PASSES = 20
-_SHORT_PASSES = (
-    200  # of what was written since the last one, until the dataset ends with a version that was copied
-)
+_SHORT_PASSES = 200  # of what was written since the last one, until the dataset ends as it was copied
 _LAST_CHANGES = 4000  # that writers wait for at the switch: about a second
 _FINISHED = "finished.json"
 

@@ -12,7 +12,7 @@ from math import ceil
 
 from faissbase.ann import advisor
 from faissbase.ann.advisor import Rejected
-from faissbase.ann.coarse import Lists, lists_of, training_rows
+from faissbase.ann.coarse import Lists, lists_of, sample_rows
 from faissbase.ann.grammar import POINTS_PER_CENTROID
 from faissbase.collection import inputs
 from faissbase.errors import InvalidInputError
@@ -213,7 +213,7 @@ def _listed(
         nbits,
         calculate_optimal_nprobe(nlist, recall),
         reranks[(recall > 0.95) + (recall > 0.99)],
-        min(n, training_rows(POINTS_PER_CENTROID * max(nlist, 1 << nbits), nlist, d)),
+        min(n, sample_rows(POINTS_PER_CENTROID * max(nlist, 1 << nbits), nlist, d)),
         code_bytes,
         _GROWTH * (code_bytes + _ID_BYTES),
         lists.centroid_bytes(d),

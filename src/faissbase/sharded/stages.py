@@ -18,7 +18,7 @@ import faiss
 import numpy as np
 
 from faissbase.ann.build import Builder
-from faissbase.ann.coarse import training_rows
+from faissbase.ann.coarse import sample_rows
 from faissbase.ann.flat import threads_a_batch
 from faissbase.ann.grammar import parse
 from faissbase.ann.spec import Spec
@@ -169,7 +169,7 @@ def _train_rows(spec: Spec, d: int) -> int:
     if not _is_shared(spec):
         return 0
     parsed = parse(spec.factory, d)
-    return training_rows(parsed.good_points, parsed.nlist, d)
+    return sample_rows(parsed.good_points, parsed.nlist, d)
 
 
 def _is_shared(spec: Spec) -> bool:

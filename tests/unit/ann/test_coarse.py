@@ -17,7 +17,7 @@ from faissbase.ann.coarse import (
     lists_of,
     n_groups,
     n_lists,
-    training_rows,
+    sample_rows,
 )
 from faissbase.ann.engine import innermost
 from faissbase.ann.grammar import POINTS_PER_CENTROID, parse
@@ -32,7 +32,7 @@ def test_lists_are_as_many_as_the_rows_and_a_bounded_sample_train(n: int, d: int
     assert lists.groups <= lists.nlist
     parsed = parse(f"{lists.head},Flat", d)
     assert parsed.nlist == lists.nlist
-    rows = training_rows(parsed.good_points, parsed.nlist, d)
+    rows = sample_rows(parsed.good_points, parsed.nlist, d)
     if lists.groups:
         assert 16 * lists.nlist <= rows
         assert 4 * d * rows <= 2 << 30 or rows == 20_000
