@@ -12,7 +12,7 @@ from typing import Any
 
 import faiss
 
-from faissbase.dropin import pointing
+from faissbase.dropin import gpus, pointing
 from faissbase.dropin.bounds import check_effort
 from faissbase.dropin.filling import has_all
 from faissbase.dropin.frames import Opaque
@@ -31,6 +31,7 @@ MADE = (
     faiss.InvertedLists,
     faiss.Clustering,  # it is given an index to train
     faiss.Clustering1D,
+    *gpus.MADE,
 )
 _VALUES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
 # Why they are not made from afar, and what is used instead.
@@ -67,14 +68,17 @@ _PLAIN = _words(
 )
 # The same, where others of the name take something else.
 _PLAIN_OF = {"init": (faiss.RandomRotationMatrix, faiss.HadamardRotation)}
-READING = _words(
-    """
+READING = (
+    _words(
+        """
     search range_search search_and_reconstruct search_and_return_codes search_preassigned
     range_search_preassigned reconstruct reconstruct_n reconstruct_batch assign sa_encode sa_decode
     sa_code_size check_compatible_for_merge get_list_size list_size imbalance_factor size at count
     compute_codes decode apply reverse_transform apply_py nb_neighbors cum_nb_neighbors empty is_member
     check_consistency get_final_graph
     """
+    )
+    | gpus.READING
 )
 # Fields that steer a search or a training, and lead to nothing outside FAISS's arrays at any value.
 _TUNED = _words(
@@ -98,8 +102,9 @@ _TUNED = _words(
 # They may be set to what they are: another value would lead past the ends of arrays.
 _KEPT = frozenset(("is_trained", "d", "ntotal"))
 OWNED = frozenset(("own_fields", "own_invlists", "own_refine_index"))
-FUNCTIONS = _words(
-    """
+FUNCTIONS = (
+    _words(
+        """
     index_factory index_binary_factory reverse_index_factory downcast_index downcast_IndexBinary
     downcast_VectorTransform downcast_InvertedLists downcast_Quantizer downcast_AdditiveQuantizer
     extract_index_ivf try_extract_index_ivf clone_index clone_binary_index serialize_index
@@ -107,6 +112,8 @@ FUNCTIONS = _words(
     get_invlist_range set_invlist_range copy_array_to_vector
     search_with_parameters range_search_with_parameters
     """
+    )
+    | gpus.FUNCTIONS
 )
 
 
@@ -114,6 +121,8 @@ FUNCTIONS = _words(
 def _class(name: str, of: tuple[type, ...]) -> type | None:
     found = getattr(faiss, name, None)
     if not isinstance(found, type) or not issubclass(found, of) or name in _NEVER_MADE:
+        return None
+    if issubclass(found, faiss.Cloner):  # it keeps a pointer to what it is made of
         return None
     return found if found.__module__.startswith("faiss") and not name.startswith("_") else None
 
@@ -141,6 +150,7 @@ def method_of(thing: Any, name: str) -> Callable[..., Any]:
         return partial(pointing.METHODS[name], thing)
     is_wrapped = not name.endswith("_c") and hasattr(type(thing), f"{name}_c")
     is_plain = name in _PLAIN or isinstance(thing, _PLAIN_OF.get(name, ()))
+    is_plain = is_plain or (name in gpus.METHODS and gpus.is_on(thing))
     if name.startswith("_") or not (is_wrapped or is_plain):
         kind = type(thing).__name__
         if hasattr(type(thing), name) and not name.startswith("_"):
@@ -178,7 +188,8 @@ def set_field(thing: Any, name: str, value: Any, *, is_alone: bool = True) -> No
         return  # whoever is referred to is kept alive by references, and never freed by its holder
     if type(value) is type(before) and isinstance(value, bool | int | float | str) and value == before:
         return
-    if name not in _TUNED or not isinstance(before, bool | int | float | str):
+    is_tuned = name in _TUNED or isinstance(thing, gpus.SETTINGS)
+    if not is_tuned or not isinstance(before, bool | int | float | str):
         raise Refused(
             f"{type(thing).__name__}.{name} cannot be set on a server, for it says how memory is laid out: "
             "fetch the index with .to_local(), change it and send it back"

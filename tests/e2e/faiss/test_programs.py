@@ -73,7 +73,7 @@ def test_gpus_are_missing_on_both_sides_and_the_proxy_says_where(server: Running
     ours = with_proxy("tutorials.py", "gpus", cwd=tmp_path, url=server.url)
     assert (theirs.returncode, ours.returncode) == (1, 1)
     assert ours.stdout == theirs.stdout == "number of GPUs: 0\n"
-    assert f"the server at {server.url} has no GPU" in ours.stderr
+    assert f"the FAISS of the server at {server.url} is not one for GPUs" in ours.stderr
 
 
 @pytest.mark.parametrize(("package", "program", "n_least"), USERS, ids=[program for _, program, _ in USERS])
