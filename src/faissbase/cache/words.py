@@ -64,6 +64,10 @@ _SPELLED = {"===": "=", "==": "=", "<>": "!=", "≠": "!=", "≤": "<=", "≥": 
 _PHRASE = re.compile(
     "|".join(rf"\b{re.escape(phrase)}\b" for phrase in sorted(PHRASES, key=len, reverse=True)), re.IGNORECASE
 )
+# What no phrase, no operator and no interval is without: looking for it first takes a tenth of the time.
+_PHRASE_CORES = tuple(one for one in PHRASES if not any(two in one for two in PHRASES if two != one))
+_OPERATOR_SIGN = re.compile(r"[-<>=!&|+*/^≤≥≠·÷\N{MULTIPLICATION SIGN}\N{MINUS SIGN}]")
+_OPENING = re.compile(r"[(\[]")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{2,3})+(?:\.\d+)?")
 _POSSESSIVE = re.compile(r"'(?:s|re|ve|ll|d|m)?$")
 _COORDINATORS = frozenset({"and", "or", "but", ","})
@@ -219,11 +223,15 @@ def _parsed(text: str) -> Words:
         negations=sum(_is_negation(low) for low in lows),
         kind=_kind(lows),
         tokens=lows,
-        operators=tuple(_operators(text)),
-        intervals=tuple(f"{a}{b},{c}{d}" for a, b, c, d in _INTERVAL.findall(text)),
+        operators=tuple(_operators(text)) if _OPERATOR_SIGN.search(text) else (),
+        intervals=_intervals(text) if _OPENING.search(text) else (),
         units=frozenset(token.text for token in tokens if token.text in _CASED_UNITS),
         symbols=() if text.isascii() else tuple(sorted(filter(_is_symbol, text))),
     )
+
+
+def _intervals(text: str) -> tuple[str, ...]:
+    return tuple(f"{a}{b},{c}{d}" for a, b, c, d in _INTERVAL.findall(text))
 
 
 def _is_symbol(letter: str) -> bool:
@@ -254,12 +262,19 @@ def _is_calculation(text: str, found: re.Match[str]) -> bool:
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    text = _PHRASE.sub(lambda found: PHRASES[found[0].lower()], text.replace(_TYPOGRAPHIC, "'"))
+    text = text.replace(_TYPOGRAPHIC, "'")
+    if _may_have_phrases(text):
+        text = _PHRASE.sub(lambda found: PHRASES[found[0].lower()], text)
     is_start = True
     for found in _TOKEN.finditer(text):
         kind, token = str(found.lastgroup), found[0]
         yield _Token(token, _low(kind, token), kind, is_start)
         is_start = kind == "end"
+
+
+def _may_have_phrases(text: str) -> bool:
+    low = text.lower()
+    return not text.isascii() or any(core in low for core in _PHRASE_CORES)
 
 
 def _low(kind: str, token: str) -> str:
