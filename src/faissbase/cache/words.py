@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from faissbase.cache.vocabulary import (
+    ALSO_NAMES,
     AMOUNTS,
     AUXILIARIES,
     BINDERS,
@@ -327,12 +328,12 @@ def _value(token: _Token) -> float | str | None:
 
 
 def _content(tokens: Sequence[_Token], numbers: dict[int, str]) -> tuple[Word, ...]:
+    is_title = _is_title_case([token for token in tokens if token.kind == "word"])
     places = [
         place
         for place, token in enumerate(tokens)
-        if numbers.get(place, _says_something(token) or _is_metre(tokens, place))
+        if numbers.get(place, _says_something(token, is_title) or _is_metre(tokens, place))
     ]
-    is_title = _is_title_case([token for token in tokens if token.kind == "word"])
     words: list[Word] = []
     after = 0
     for place in places:
@@ -348,8 +349,10 @@ def _is_metre(tokens: Sequence[_Token], place: int) -> bool:
     return tokens[place].low == "m" and place > 0 and tokens[place - 1].kind == "number"
 
 
-def _says_something(token: _Token) -> bool:
-    return token.kind not in ("end", "comma") and token.low not in FRAME and not _is_negation(token.low)
+def _says_something(token: _Token, is_title: bool) -> bool:
+    if token.low in FRAME:
+        return token.low in ALSO_NAMES and _is_name(token, is_title)
+    return token.kind not in ("end", "comma") and not _is_negation(token.low)
 
 
 def _word(
