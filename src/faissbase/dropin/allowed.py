@@ -7,7 +7,7 @@ by FAISS's own Python wrappers; methods without one, which take pointers, are le
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import faiss
@@ -62,7 +62,7 @@ _PLAIN = _words(
     nb_neighbors cum_nb_neighbors max_level_ is_empty empty compute_cross_product precompute_table
     set_derived_values reset_permutation is_member apply_py check_identical add_sub_index
     set_centroids_norms init_hypercube init_sphere display replace_vt check_consistency construct_rev_map
-    set_is_orthonormal replace_invlists get_final_graph
+    set_is_orthonormal replace_invlists get_final_graph hashtable_size
     """
 )
 # The same, where others of the name take something else.
@@ -73,7 +73,7 @@ READING = _words(
     range_search_preassigned reconstruct reconstruct_n reconstruct_batch assign sa_encode sa_decode
     sa_code_size check_compatible_for_merge get_list_size list_size imbalance_factor size at count
     compute_codes decode apply reverse_transform apply_py nb_neighbors cum_nb_neighbors empty is_member
-    check_consistency get_final_graph
+    check_consistency get_final_graph compute_distance_subset get_single_id hashtable_size
     """
 )
 # Fields that steer a search or a training, and lead to nothing outside FAISS's arrays at any value.
@@ -109,6 +109,9 @@ FUNCTIONS = _words(
     """
 )
 
+# They give an index that is the caller's own, and no part of another.
+NEW_BY = frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index"))
+
 
 @cache
 def _class(name: str, of: tuple[type, ...]) -> type | None:
@@ -137,8 +140,9 @@ def value_class(name: str) -> type:
 
 def method_of(thing: Any, name: str) -> Callable[..., Any]:
     """The bound method ``name`` of ``thing``."""
-    if name in pointing.METHODS and hasattr(type(thing), name):
-        return partial(pointing.METHODS[name], thing)
+    with_arrays = pointing.method_of(thing, name)
+    if with_arrays is not None:
+        return with_arrays
     is_wrapped = not name.endswith("_c") and hasattr(type(thing), f"{name}_c")
     is_plain = name in _PLAIN or isinstance(thing, _PLAIN_OF.get(name, ()))
     if name.startswith("_") or not (is_wrapped or is_plain):

@@ -231,16 +231,24 @@ def _codes(thing: Any, codes: Any, *_: Any, **__: Any) -> None:
         return
 
 
-def _most(thing: Any, x: Any, k: Any, *_: Any, params: Any = None, **__: Any) -> None:
-    if type(k) is int and k > max(MOST_K, getattr(thing, "ntotal", 0)):
-        raise Refused(f"k of {k:,}: at most {MOST_K:,}, or as many as there are vectors, on a server")
+def _most(thing: Any, x: Any, k: Any, *_: Any, params: Any = None, **given: Any) -> None:
+    kind = np.int32 if isinstance(thing, faiss.IndexBinary) else np.float32
+    _check_most(thing, x, k, None if "D" in given else kind)
     if k > 0:  # FAISS says that it must be
         crashes.check_search(thing, k, params)
 
 
 def _assigned(thing: Any, x: Any, k: Any = 1, *_: Any, **__: Any) -> None:
-    _most(thing, x, k)
+    _check_most(thing, x, k, np.int64)
     crashes.check_search(thing, k, None)
+
+
+def _check_most(thing: Any, x: Any, k: Any, kind: type[np.generic] | None) -> None:
+    """Refuse to find more than memory is made for; ``kind``: of the numbers that FAISS makes room for."""
+    if isinstance(k, int | np.integer) and k > max(MOST_K, getattr(thing, "ntotal", 0)):
+        if kind is not None:
+            np.empty((len(x), k), kind)  # raises what FAISS's Python raises where there is no room
+        raise Refused(f"k of {k:,}: at most {MOST_K:,}, or as many as there are vectors, on a server")
 
 
 def _reconstructing(thing: Any, x: Any, k: Any, *_: Any, params: Any = None, **__: Any) -> None:
@@ -266,6 +274,12 @@ def _rows(thing: Any, x: Any, *_: Any, **__: Any) -> None:
         crashes.check_added(thing, len(x))
 
 
+def _order(thing: Any, order: Any) -> None:
+    order = np.ascontiguousarray(order, np.int64)
+    if order.shape == (thing.ntotal,) and not np.array_equal(np.sort(order), np.arange(thing.ntotal)):
+        raise Refused(f"permute_entries wants each of 0 to {thing.ntotal - 1} once")
+
+
 def _kind(thing: Any) -> str:
     return type(thing).__name__
 
@@ -288,4 +302,5 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "range_search": _within,
     **dict.fromkeys(("add", "add_with_ids"), _rows),
     "set_is_orthonormal": check_straight,
+    "permute_entries": _order,
 }

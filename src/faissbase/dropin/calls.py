@@ -31,7 +31,6 @@ from faissbase.dropin.steps import as_steps, numbers, redo
 from faissbase.errors import AccessError, FaissbaseError
 
 _CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range", "copy_array_to_vector"))
-_NEW_BY = frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index"))
 # FAISS's own clones of these use what their model has, and free it a second time.
 _SHARING = (
     faiss.IndexIVFSpectralHash,
@@ -73,7 +72,7 @@ class Rights:
     def check(self, op: str, name: str) -> None:
         if not _only_reads(op, name) and not self.may_write:
             raise AccessError(f"this key may not {op} {name}: it wants the scope 'write'")
-        is_new = op in ("make", "read", "save", "delete") or (op == "function" and name in _NEW_BY)
+        is_new = op in ("make", "read", "save", "delete") or (op == "function" and name in allowed.NEW_BY)
         if self.indexes is not None and is_new:
             raise AccessError(f"this key is good for some indexes alone, so it may not {op}")
 
@@ -85,7 +84,7 @@ class Rights:
 def _only_reads(op: str, name: str) -> bool:
     """Whether a call changes nothing, so that it may be done by any key, and twice."""
     if op == "function":
-        return name in allowed.FUNCTIONS - _CHANGING_FUNCTIONS - _NEW_BY
+        return name in allowed.FUNCTIONS - _CHANGING_FUNCTIONS - allowed.NEW_BY
     return op in _READ_OPS or (op == "call" and name in allowed.READING)
 
 
@@ -329,7 +328,7 @@ class Calls:
             bounds.check_made(call.name, args)
             bounds.check_function(call.name, args, kwargs)
             result = _applied(call.name, args, kwargs)
-            if call.name in _NEW_BY or not call.held:
+            if call.name in allowed.NEW_BY or not call.held:
                 return Held(result) if _is_object(result) else result
             return _part(next(iter(call.held.values())), ("function", call.name), result)
 

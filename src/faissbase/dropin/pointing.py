@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import faiss
 import numpy as np
 
+from faissbase.dropin.bounds import check_list
+from faissbase.dropin.frames import Array
 from faissbase.dropin.refusals import Refused
 
 _BLOCKS = (faiss.IndexIVFPQFastScan, faiss.IndexIVFAdditiveQuantizerFastScan)
@@ -43,8 +46,90 @@ def permute_invlists(lists: Any, order: Any) -> None:
     lists.permute_invlists(faiss.swig_ptr(order))
 
 
+def compute_distance_subset(index: Any, x: Any, labels: Any) -> Array:
+    """Distances ``float32[n, k]`` of rows of ``x``, each to the vectors at its own positions; -1: to none."""
+    x, labels = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(labels, np.int64)
+    if x.ndim != 2 or x.shape[1] != index.d or labels.shape[:-1] != x.shape[:-1]:
+        raise Refused(f"compute_distance_subset: {x.shape} vectors, {labels.shape} labels and d={index.d}")
+    wrong = labels[(labels < -1) | (labels >= index.ntotal)]
+    if wrong.size:
+        raise Refused(f"{_kind(index)}: {wrong[0]} is no position from 0 to {index.ntotal - 1}")
+    found = np.empty(labels.shape, np.float32)
+    places = [faiss.swig_ptr(each) for each in (x, found, labels)]
+    index.compute_distance_subset(len(x), places[0], labels.shape[1], *places[1:])
+    return found
+
+
+def search_and_reconstruct(index: Any, x: Any, k: int, params: Any = None) -> tuple[Array, ...]:
+    """Distances, labels and codes ``uint8[n, k, code_size]`` of what is found in an index of bits."""
+    x = np.ascontiguousarray(x, np.uint8)
+    if x.ndim != 2 or x.shape[1] != index.code_size or type(k) is not int or k < 1:
+        raise Refused(f"search_and_reconstruct: {x.shape} codes of {index.code_size} bytes and k={k!r:.40}")
+    found = (
+        np.empty((len(x), k), np.int32),
+        np.empty((len(x), k), np.int64),
+        np.empty((len(x), k, index.code_size), np.uint8),
+    )
+    index.search_and_reconstruct(len(x), faiss.swig_ptr(x), k, *map(faiss.swig_ptr, found), params)
+    return found
+
+
+def add_entries(lists: Any, list_no: Any, ids: Any, codes: Any) -> Any:
+    """Put codes ``uint8[n, code_size]`` with their ids at the end of an inverted list; where they begin."""
+    plain, ids, codes = _entries(lists, list_no, ids, codes)
+    return plain.add_entries(list_no, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+
+
+def update_entries(lists: Any, list_no: Any, offset: Any, ids: Any, codes: Any) -> None:
+    """Put other codes and ids in the place of those of an inverted list from ``offset`` on."""
+    plain, ids, codes = _entries(lists, list_no, ids, codes)
+    _check_offset(lists, list_no, offset, len(ids))
+    plain.update_entries(list_no, offset, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+
+
+def get_single_id(lists: Any, list_no: Any, offset: Any) -> int:
+    """The id at a place of an inverted list."""
+    check_list(lists, list_no)
+    _check_offset(lists, list_no, offset, 1)
+    found: int = lists.get_single_id(list_no, offset)
+    return found
+
+
+def _entries(lists: Any, list_no: Any, ids: Any, codes: Any) -> tuple[Any, Array, Array]:
+    """Lists by their own class, ids and codes, as FAISS reads them."""
+    check_list(lists, list_no)
+    plain = faiss.downcast_InvertedLists(lists)
+    if type(plain) is not faiss.ArrayInvertedLists:
+        raise Refused(f"entries are written into ArrayInvertedLists on a server, and not into {_kind(plain)}")
+    ids, codes = np.ascontiguousarray(ids, np.int64), np.ascontiguousarray(codes, np.uint8)
+    if ids.ndim != 1 or codes.shape != (len(ids), plain.code_size):
+        raise Refused(f"{ids.shape} ids and {codes.shape} codes for lists of code_size={plain.code_size}")
+    return plain, ids, codes
+
+
+def _check_offset(lists: Any, list_no: int, offset: Any, n: int) -> None:
+    size = lists.list_size(list_no)
+    if type(offset) is not int or not 0 <= offset <= offset + n <= size:
+        raise Refused(f"list {list_no} has {size} entries, and not {n} from {offset!r:.40} on")
+
+
 def _kind(thing: Any) -> str:
     return type(thing).__name__
 
 
-METHODS: dict[str, Callable[..., Any]] = {"add_core": add_core, "permute_invlists": permute_invlists}
+METHODS: dict[str, tuple[type, Callable[..., Any]]] = {
+    "add_core": (object, add_core),
+    "permute_invlists": (object, permute_invlists),
+    "compute_distance_subset": (faiss.IndexFlat, compute_distance_subset),
+    "search_and_reconstruct": (faiss.IndexBinary, search_and_reconstruct),
+    "add_entries": (faiss.InvertedLists, add_entries),
+    "update_entries": (faiss.InvertedLists, update_entries),
+    "get_single_id": (faiss.InvertedLists, get_single_id),
+}
+
+
+def method_of(thing: Any, name: str) -> Callable[..., Any] | None:
+    """What is done with arrays where FAISS's method takes places; None where it is not one of those."""
+    of, method = METHODS.get(name, (object, None))
+    is_one = method is not None and isinstance(thing, of) and hasattr(type(thing), name)
+    return partial(method, thing) if method is not None and is_one else None
