@@ -472,6 +472,8 @@ def _sent(
         def special(tag: str, content: Any) -> Any:
             if tag == "output":
                 return given[content]
+            if tag == "pointer":
+                return pointers.Elsewhere(str(content))
             return wrapped(connection, *content, is_own=is_own)
 
         return frames.decode(tree, found[len(filled) :], special)

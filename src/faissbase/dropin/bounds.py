@@ -28,7 +28,7 @@ _EFFORTS = ("efSearch", "efConstruction", "search_L")
 # Sizes of a factory string at which FAISS divides by zero, writes nowhere, or never ends.
 _BAD_FACTORY = re.compile(r"(HNSW|NSG)0*[01](?!\d)|(RQ|LSQ)(\d+x)*0+(?!\d)|PQ\d+x0+(?!\d)")
 _CHECKED = (faiss.IndexIVF, faiss.IndexIDMap, faiss.IndexBinaryIDMap, faiss.IndexBinaryIVF)
-_CHECKED_RANGES = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.IndexFlatCodes)
+_CHECKED_RANGES = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.IndexFlatCodes, faiss.IndexBinaryIDMap)
 # FAISS ends the process where a thread of its own throws.
 _WITHOUT_RANGES = (
     faiss.IndexRowwiseMinMaxBase,
@@ -38,6 +38,17 @@ _WITHOUT_RANGES = (
 )
 # From which argument on there may be none.
 _OPTIONAL = {"IndexIVFIndependentQuantizer": 2}
+# They reconstruct nothing, and say so themselves.
+_WITHOUT_POSITIONS = (
+    faiss.IndexRowwiseMinMaxBase,
+    faiss.IndexShards,
+    faiss.IndexSplitVectors,
+    faiss.IndexIVFIndependentQuantizer,
+    faiss.IndexBinaryFromFloat,
+    faiss.IndexBinaryHash,
+    faiss.IndexBinaryMultiHash,
+    faiss.IndexBinaryShards,
+)
 _WITH_PARAMETERS = "_with_parameters"
 _WHOLE = frozenset(("train", "add", "add_with_ids", "reset"))
 _LISTS = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.InvertedLists)
@@ -162,7 +173,7 @@ def _innermost(index: Any) -> Any:
 
 
 def _position(thing: Any, key: Any, *_: Any, **__: Any) -> None:
-    if isinstance(_innermost(thing), _CHECKED) or not hasattr(thing, "ntotal"):
+    if isinstance(_innermost(thing), _CHECKED + _WITHOUT_POSITIONS) or not hasattr(thing, "ntotal"):
         return
     keys = np.atleast_1d(np.asarray(key)).astype(np.int64)
     is_inside = not keys.size or (keys.min() >= 0 and (keys.max() < thing.ntotal or _says_its_end(thing)))
@@ -172,8 +183,13 @@ def _position(thing: Any, key: Any, *_: Any, **__: Any) -> None:
 
 def _says_its_end(thing: Any) -> bool:
     """Whether FAISS itself refuses a position that is too large."""
-    if isinstance(thing, faiss.IndexHNSW | faiss.IndexNSG) and thing.storage is not None:
-        thing = faiss.downcast_index(thing.storage)
+    thing = _innermost(thing)
+    if isinstance(thing, faiss.IndexHNSW | faiss.IndexNSG | faiss.IndexNNDescent):
+        return thing.storage is not None and _says_its_end(faiss.downcast_index(thing.storage))
+    if isinstance(thing, faiss.IndexRefine):
+        return _says_its_end(faiss.downcast_index(thing.refine_index))
+    if isinstance(thing, faiss.IndexReplicas):
+        return thing.count() == 0 or _says_its_end(faiss.downcast_index(thing.at(0)))
     return isinstance(thing, faiss.IndexFlatCodes | faiss.IndexFastScan | faiss.IndexRandom)
 
 
@@ -185,18 +201,18 @@ def _range(thing: Any, n0: Any = 0, ni: Any = -1, x: Any = None) -> None:
         return
     n = thing.ntotal - n0 if ni == -1 else ni
     if n > 0:
-        if not 0 <= n0 <= n0 + n <= thing.ntotal:
+        if isinstance(inner, faiss.IndexIDMap):
+            _check_ids(inner, n0, n)
+        elif not 0 <= n0 <= n0 + n <= thing.ntotal:
             raise Refused(f"{_kind(thing)}: {n} from {n0} on are no positions from 0 to {thing.ntotal - 1}")
-        _check_ids(inner, n0, n)
         thing.reconstruct(n0)  # where it cannot, FAISS says so here, and not in a thread of its own
 
 
 def _check_ids(inner: Any, n0: int, n: int) -> None:
-    if isinstance(inner, faiss.IndexIDMap | faiss.IndexBinaryIDMap):
-        ids = faiss.vector_to_array(inner.id_map)
-        n_there = np.unique(ids[(ids >= n0) & (ids < n0 + n)]).size
-        if n_there != n:
-            raise Refused(f"{_kind(inner)}: of the ids {n0} to {n0 + n - 1} there are {n_there}")
+    ids = faiss.vector_to_array(inner.id_map)
+    n_there = np.unique(ids[(ids >= n0) & (ids < n0 + n)]).size
+    if n_there != n:
+        raise Refused(f"{_kind(inner)}: of the ids {n0} to {n0 + n - 1} there are {n_there}")
 
 
 def check_list(thing: Any, list_no: Any) -> None:

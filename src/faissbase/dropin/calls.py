@@ -25,7 +25,7 @@ from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
 from faissbase.dropin.names import Names, NoRoom, check_there
 from faissbase.dropin.parts import parts
-from faissbase.dropin.places import memory_of
+from faissbase.dropin.places import Pointer, memory_of, pointer_of
 from faissbase.dropin.reading import Reader, written
 from faissbase.dropin.steps import as_steps, numbers, redo
 from faissbase.errors import AccessError, FaissbaseError
@@ -202,6 +202,8 @@ class Calls:
             def special(value: Any) -> Any:
                 if id(value) in outputs:
                     return {"output": outputs[id(value)]}
+                if isinstance(value, Pointer):
+                    return {"pointer": value.kind}
                 if isinstance(value, Held):
                     return {"object": [session.hold(value), type(value.thing).__name__]}
                 return None
@@ -279,7 +281,7 @@ class Calls:
             found = allowed.field_of(target.thing, call.name)
             if call.name in allowed.OWNED:
                 found = target.graph.root().told.get((int(target.thing.this), call.name), found)
-            return _part(target, ("get", call.name), found)
+            return pointer_of(found) or _part(target, ("get", call.name), found)
 
     def _set(self, call: _Call, rights: Rights) -> Any:
         with self._changed(call, is_noted=call.name not in attaching.PASSING, is_synced=False):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -24,6 +26,22 @@ def numbers_of(kind: str) -> np.dtype[Any] | None:
     return _NUMBERS.get(
         kind.removeprefix("MaybeOwnedVector") if "Owned" in kind else kind.removesuffix("Vector")
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """A field of FAISS's that is a place in memory. Only its type in C++ is told."""
+
+    kind: str
+
+
+def pointer_of(value: Any) -> Pointer | None:
+    """The type of what a field leads to, where it is a place in memory; None of anything else."""
+    if type(value).__name__ != "SwigPyObject":
+        return None
+    found = re.search(r"of type '(.+)' at", str(value))
+    value.disown()  # it has no destructor, of which SWIG would tell
+    return Pointer(found[1] if found else "void *")
 
 
 def memory_of(thing: Any, name: str, args: tuple[Any, ...], n_bytes: Any) -> Any:
