@@ -437,6 +437,8 @@ class _Encoder:
         if pointers.is_pointer(value):
             array = pointers.array_behind(value)
             return None if array is None else {"place": self(array)}
+        if isinstance(value, pointers.Several):
+            return {"tuple": list(map(self, value.things))}
         made = values.made_of(value)
         if made is not None:
             return {"value": [made[0], *map(self, made[1:])]}

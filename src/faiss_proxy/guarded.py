@@ -12,7 +12,7 @@ from faiss_proxy.classes import Remote
 from faiss_proxy.connection import RemoteError
 from faiss_proxy.values import Alike
 
-NAMES = ("InvertedListsPtrVector", "VectorTransformVector", "Cloner")
+NAMES = ("VectorTransformVector", "Cloner")
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -44,6 +45,13 @@ def numbers_at(pointer: Any, n: int) -> frames.Array:
     """The first ``n`` numbers where a pointer leads, as FAISS would read them."""
     found: frames.Array = faiss.rev_swig_ptr(pointer, n)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """An array of pointers, to objects on a server: the objects."""
+
+    things: tuple[Any, ...]
 
 
 class Memory:

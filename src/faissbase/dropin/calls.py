@@ -16,7 +16,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import allowed, attaching, bounds, filling, frames, trials, values
+from faissbase.dropin import allowed, attaching, bounds, filling, frames, stacking, trials, values
 from faissbase.dropin.allowed import Refused
 from faissbase.dropin.counters import counted
 from faissbase.dropin.faults import Gone, fault
@@ -25,7 +25,7 @@ from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
 from faissbase.dropin.names import Names, NoRoom, check_there
 from faissbase.dropin.parts import parts
-from faissbase.dropin.places import Pointer, memory_of, pointer_of
+from faissbase.dropin.places import Pointer, memory_of, read_field
 from faissbase.dropin.reading import Reader, written
 from faissbase.dropin.steps import as_steps, numbers, redo
 from faissbase.errors import AccessError, FaissbaseError
@@ -238,7 +238,7 @@ class Calls:
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
             args = filling.placed(call.name, bounds.without_none(call.name, args))
-            held = Held(the_class(*args, **kwargs), keeps=tuple(call.things()))
+            held = Held(stacking.made(the_class, args, kwargs), keeps=tuple(call.things()))
             for graph in graphs:
                 held.graph.join(graph)
         return held
@@ -268,6 +268,7 @@ class Calls:
                 _check_room(call, rights)
             if call.name == "replace_invlists":
                 return self._replaced(call, target)
+            _check_written(call, graphs)
             result = run()
             for graph in graphs[1:] if call.name not in allowed.MOVING else ():
                 graphs[0].join(graph)
@@ -278,10 +279,10 @@ class Calls:
     def _get(self, call: _Call, rights: Rights) -> Any:
         target = call.target()
         with self._unchanged(call):
-            found = allowed.field_of(target.thing, call.name)
+            found = read_field(target.thing, call.name, allowed.field_of)
             if call.name in allowed.OWNED:
                 found = target.graph.root().told.get((int(target.thing.this), call.name), found)
-            return pointer_of(found) or _part(target, ("get", call.name), found)
+            return _part(target, ("get", call.name), found)
 
     def _set(self, call: _Call, rights: Rights) -> Any:
         with self._changed(call, is_noted=call.name not in attaching.PASSING, is_synced=False):
@@ -302,6 +303,7 @@ class Calls:
         """Give an index other inverted lists. Who owns them is told as asked for, and is nobody."""
         args, kwargs = call.given()
         allowed.method_of(target.thing, call.name)
+        _check_writable(target, args)
         with _rebuilt(call, target, "own_invlists") as kept:
             kept += attaching.replace_invlists(target.thing, *args, **kwargs)
         owner = (args[1:] or [kwargs.get("own", False)])[0]
@@ -322,6 +324,7 @@ class Calls:
                 args, kwargs = call.given()
                 args = bounds.without_none(call.name, args)
                 _check_apart(call)
+                _check_written(call, graphs)
                 if call.name == "copy_array_to_vector":
                     filling.check_filled(next(iter(call.held.values()), None), args[0])
                 return getattr(faiss, call.name)(*args, **kwargs)
@@ -553,6 +556,22 @@ def _check_apart(call: _Call, *targets: Held) -> None:
         twice = len(others) > len(set(others))
         if twice or any(graph in graphs[:at] for at, graph in enumerate(graphs)):
             raise Refused(f"{call.name}: an index cannot be given to itself, or twice to the same index")
+
+
+def _check_written(call: _Call, graphs: list[Graph]) -> None:
+    """Refuse to write into inverted lists that are made of others."""
+    things = [each.thing for each in call.held.values()]
+    is_near = any(graph.is_rebuilt for graph in graphs) or isinstance(things[0], faiss.InvertedLists)
+    if call.name in stacking.ENDING and is_near:
+        stacking.check_written(call.name, things)
+
+
+def _check_writable(target: Held, args: tuple[Any, ...]) -> None:
+    """Refuse to give an index that has a name lists that FAISS writes into no file."""
+    named = [each.held.thing for each in target.graph.root().named.values()]
+    is_named = any(int(each.this) == int(target.thing.this) for thing in named for each in parts(thing))
+    if is_named and args and stacking.is_read_only(args[0]):
+        raise Refused(f"FAISS writes no {type(args[0]).__name__} into a file, and this index has a name")
 
 
 def _found(session: Session, number: Any) -> Held:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +36,24 @@ class Pointer:
     kind: str
 
 
-def pointer_of(value: Any) -> Pointer | None:
-    """The type of what a field leads to, where it is a place in memory; None of anything else."""
-    if type(value).__name__ != "SwigPyObject":
-        return None
-    found = re.search(r"of type '(.+)' at", str(value))
-    value.disown()  # it has no destructor, of which SWIG would tell
-    return Pointer(found[1] if found else "void *")
+# By class and name: fields of which SWIG makes a copy that nobody can read, or free.
+_copied: dict[tuple[type, str], Pointer] = {}
+
+
+def read_field(thing: Any, name: str, read: Callable[[Any, str], Any]) -> Any:
+    """What ``read`` gives of a field; its type, as a `Pointer`, where it is a place in memory."""
+    known = _copied.get((type(thing), name))
+    if known is not None:
+        return known
+    found = read(thing, name)
+    if type(found).__name__ != "SwigPyObject":
+        return found
+    told = re.search(r"of type '(.+)' at", str(found))
+    pointer = Pointer(told[1] if told else "void *")
+    if found.own():
+        found.disown()  # it has no destructor, of which SWIG would tell
+        _copied[type(thing), name] = pointer
+    return pointer
 
 
 def memory_of(thing: Any, name: str, args: tuple[Any, ...], n_bytes: Any) -> Any:
