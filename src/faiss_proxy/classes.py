@@ -24,7 +24,7 @@ from faiss_proxy import pointers, pointing, values
 from faiss_proxy.connection import Connection, RemoteError, Transfer, show_progress
 from faiss_proxy.settings import active
 from faissbase.dropin import frames
-from faissbase.dropin.allowed import NEW_BY, READING
+from faissbase.dropin.allowed import NEW_BY, READING, is_offered
 from faissbase.dropin.kinds import kind_of
 from faissbase.dropin.places import numbers_of
 
@@ -311,11 +311,23 @@ def _mapped(path: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtyp
 
 
 def _method(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    kept = _kept_argument(local)
+
     @functools.wraps(local)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kept is not None and len(args) > kept:
+            self.__dict__.setdefault("referenced_objects", []).append(args[kept])
         return _called(self._handle.connection, "call", name, self, args, kwargs)
 
     return method
+
+
+def _kept_argument(local: Callable[..., Any]) -> int | None:
+    """Which argument FAISS's Python keeps with the object whose method it is; None where it keeps none."""
+    if not isinstance(local, types.FunctionType) or "original_method" not in local.__code__.co_freevars:
+        return None
+    kept: int | None = inspect.getclosurevars(local).nonlocals.get("parameter_no")
+    return kept
 
 
 def _place(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
@@ -362,13 +374,25 @@ def _pointed(name: str, local: Callable[..., Any], *, is_wrapped: bool) -> Calla
     return method
 
 
+def _refused(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that no server offers: what is wrong with its arguments is Python's to say first."""
+    call = _method(name, local)
+
+    @functools.wraps(local)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        pointing.check_arguments(local, args, kwargs)
+        return call(self, *args, **kwargs)
+
+    return method
+
+
 def _made_method(of: type, name: str, local: Callable[..., Any]) -> Callable[..., Any]:
     """A method of a class of FAISS's, as a method here."""
     if name in _PLACES:
         return _place(name, local)
     if name in pointing.METHODS:
         return _pointed(name, local, is_wrapped=hasattr(of, f"{name}_c"))
-    return _method(name, local)
+    return _method(name, local) if is_offered(of, name) else _refused(name, local)
 
 
 def _called(

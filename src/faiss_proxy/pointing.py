@@ -27,12 +27,17 @@ def takes(name: str, args: tuple[Any, ...]) -> bool:
     return name in _WITHOUT or any(map(is_pointer, args))
 
 
-def check_raw(name: str, local: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise what Python raises where a method of C++ is given too little, or arrays instead of places."""
+def check_arguments(local: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise what Python raises where there are too few arguments, or too many."""
     try:
         inspect.signature(local).bind(None, *args, **kwargs)
     except TypeError:
         local(None, *args, **kwargs)
+
+
+def check_raw(name: str, local: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise what Python raises where a method of C++ is given too little, or arrays instead of places."""
+    check_arguments(local, args, kwargs)
     raise TypeError(f"{name} is a method of C++: it wants faiss.swig_ptr(array) for an array")
 
 
@@ -229,6 +234,52 @@ def _update_entry(call: Call, lists: Any, list_no: int, offset: int, id_: int, c
     call("update_entries", list_no, offset, np.array([id_]), _entries(lists, 1, code))
 
 
+def _neighbor_range(call: Call, graph: Any, no: int, level: int, begin: Any, end: Any) -> None:
+    found = call("neighbor_range", no, level)
+    for place, each in zip((begin, end), found, strict=True):
+        _put(place, np.array([each], np.uint64))
+
+
+def _compute_distance_tables(call: Call, quantizer: Any, n: int, x: Any, tables: Any) -> None:
+    _put(tables, call("compute_distance_tables", _rows(quantizer, n, x)))
+
+
+def _compute_inner_prod_tables(call: Call, quantizer: Any, n: int, x: Any, tables: Any) -> None:
+    _put(tables, call("compute_inner_prod_tables", _rows(quantizer, n, x)))
+
+
+def _compute_distance_table(call: Call, quantizer: Any, x: Any, table: Any) -> None:
+    _compute_distance_tables(call, quantizer, 1, x, table)
+
+
+def _compute_inner_prod_table(call: Call, quantizer: Any, x: Any, table: Any) -> None:
+    _compute_inner_prod_tables(call, quantizer, 1, x, table)
+
+
+def _encode_vectors(
+    call: Call, index: Any, n: int, x: Any, lists: Any, codes: Any, has_lists: bool = False
+) -> None:
+    _put(codes, call("encode_vectors", _rows(index, n, x), numbers_at(lists, n), has_lists))
+
+
+def _decode_vectors(call: Call, index: Any, n: int, codes: Any, lists: Any, x: Any) -> None:
+    _put(x, call("decode_vectors", _table(n, index.code_size, codes), numbers_at(lists, n)))
+
+
+def _search_centroid(call: Call, index: Any, x: Any, n: int, lists: Any) -> None:
+    _put(lists, call("search_centroid", index, _rows(index, n, x)))
+
+
+def _search_and_return_centroids(call: Call, index: Any, n: int, x: Any, k: int, *places: Any) -> None:
+    found = call("search_and_return_centroids", index, _rows(index, n, x), k)
+    for place, array in zip(places, found, strict=True):
+        _put(place, array)
+
+
+FUNCTIONS: dict[str, Callable[..., None]] = {
+    "search_centroid": _search_centroid,
+    "search_and_return_centroids": _search_and_return_centroids,
+}
 METHODS: dict[str, Callable[..., Any]] = {
     "train_c": _train,
     "add_c": _add,
@@ -258,6 +309,13 @@ METHODS: dict[str, Callable[..., Any]] = {
     "reverse_transform_c": _reverse_transform,
     "compute_codes_c": _compute_codes,
     "decode_c": _decode,
+    "neighbor_range": _neighbor_range,
+    "compute_distance_table": _compute_distance_table,
+    "compute_distance_tables": _compute_distance_tables,
+    "compute_inner_prod_table": _compute_inner_prod_table,
+    "compute_inner_prod_tables": _compute_inner_prod_tables,
+    "encode_vectors": _encode_vectors,
+    "decode_vectors": _decode_vectors,
     "add_entries": _add_entries,
     "add_entry": _add_entry,
     "update_entries": _update_entries,

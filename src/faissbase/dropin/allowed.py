@@ -62,18 +62,26 @@ _PLAIN = _words(
     nb_neighbors cum_nb_neighbors max_level_ is_empty empty compute_cross_product precompute_table
     set_derived_values reset_permutation is_member apply_py check_identical add_sub_index
     set_centroids_norms init_hypercube init_sphere display replace_vt check_consistency construct_rev_map
-    set_is_orthonormal replace_invlists get_final_graph hashtable_size
+    set_is_orthonormal replace_invlists get_final_graph hashtable_size train_encoder_num_vectors
+    fast_scan_code_size coarse_code_size memory_per_point check_ids_sorted lookup_table_is_3d get_numeric_type
     """
 )
 # The same, where others of the name take something else.
-_PLAIN_OF = {"init": (faiss.RandomRotationMatrix, faiss.HadamardRotation)}
+_PLAIN_OF = {
+    "init": (faiss.RandomRotationMatrix, faiss.HadamardRotation),
+    "get": (faiss.DirectMap,),
+    "no": (faiss.DirectMap,),
+}
 READING = _words(
     """
     search range_search search_and_reconstruct search_and_return_codes search_preassigned
     range_search_preassigned reconstruct reconstruct_n reconstruct_batch assign sa_encode sa_decode
     sa_code_size check_compatible_for_merge get_list_size list_size imbalance_factor size at count
     compute_codes decode apply reverse_transform apply_py nb_neighbors cum_nb_neighbors empty is_member
-    check_consistency get_final_graph compute_distance_subset get_single_id hashtable_size
+    check_consistency get_final_graph compute_distance_subset get_single_id hashtable_size get no
+    neighbor_range compute_distance_tables compute_inner_prod_tables encode_vectors decode_vectors
+    train_encoder_num_vectors fast_scan_code_size memory_per_point check_ids_sorted lookup_table_is_3d
+    get_numeric_type coarse_code_size
     """
 )
 # Fields that steer a search or a training, and lead to nothing outside FAISS's arrays at any value.
@@ -105,7 +113,7 @@ FUNCTIONS = _words(
     extract_index_ivf try_extract_index_ivf clone_index clone_binary_index serialize_index
     serialize_index_binary vector_to_array vector_float_to_array merge_into check_compatible_for_merge
     get_invlist_range set_invlist_range copy_array_to_vector
-    search_with_parameters range_search_with_parameters
+    search_with_parameters range_search_with_parameters search_centroid search_and_return_centroids
     """
 )
 
@@ -143,9 +151,7 @@ def method_of(thing: Any, name: str) -> Callable[..., Any]:
     with_arrays = pointing.method_of(thing, name)
     if with_arrays is not None:
         return with_arrays
-    is_wrapped = not name.endswith("_c") and hasattr(type(thing), f"{name}_c")
-    is_plain = name in _PLAIN or isinstance(thing, _PLAIN_OF.get(name, ()))
-    if name.startswith("_") or not (is_wrapped or is_plain):
+    if name.startswith("_") or not is_offered(type(thing), name):
         kind = type(thing).__name__
         if hasattr(type(thing), name) and not name.startswith("_"):
             raise Refused(
@@ -155,6 +161,12 @@ def method_of(thing: Any, name: str) -> Callable[..., Any]:
         raise AttributeError(f"{kind!r} object has no attribute {name!r}")
     found: Callable[..., Any] = getattr(thing, name)
     return found
+
+
+def is_offered(the_class: type, name: str) -> bool:
+    """Whether FAISS's own method of that name is called from afar, with numbers, arrays and objects."""
+    is_wrapped = not name.endswith("_c") and hasattr(the_class, f"{name}_c")
+    return is_wrapped or name in _PLAIN or issubclass(the_class, _PLAIN_OF.get(name, ()))
 
 
 def field_of(thing: Any, name: str) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import allowed, attaching, bounds, filling, frames, stacking, trials, values
+from faissbase.dropin import allowed, attaching, bounds, filling, frames, pointing, stacking, trials, values
 from faissbase.dropin.allowed import Refused
 from faissbase.dropin.counters import counted
 from faissbase.dropin.faults import Gone, fault
@@ -489,7 +489,7 @@ def _applied(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         and any(isinstance(each, _SHARING) for each in parts(args[0]))
     ):
         return faiss.deserialize_index(faiss.serialize_index(args[0]))
-    return getattr(faiss, name)(*args, **kwargs)
+    return pointing.FUNCTIONS.get(name, getattr(faiss, name))(*args, **kwargs)
 
 
 def _trained(d: int, k: int, options: dict[str, Any], x: Any, weights: Any, first: Any) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin.bounds import check_list
+from faissbase.dropin.bounds import check_call, check_list
 from faissbase.dropin.frames import Array
 from faissbase.dropin.refusals import Refused
 
@@ -95,6 +95,105 @@ def get_single_id(lists: Any, list_no: Any, offset: Any) -> int:
     return found
 
 
+def neighbor_range(graph: Any, no: Any, level: Any) -> tuple[int, int]:
+    """Where the neighbours of a vector at a level begin and end in ``graph.neighbors``."""
+    n, n_levels = graph.offsets.size() - 1, graph.cum_nneighbor_per_level.size() - 1
+    if not (type(no) is type(level) is int and 0 <= no < n and 0 <= level < n_levels):
+        raise Refused(
+            f"{_kind(graph)} has {n} vectors on {n_levels} levels, and no {no!r:.40} on {level!r:.40}"
+        )
+    found = np.zeros(2, np.uint64)
+    graph.neighbor_range(no, level, faiss.swig_ptr(found[:1]), faiss.swig_ptr(found[1:]))
+    return int(found[0]), int(found[1])
+
+
+def compute_distance_tables(quantizer: Any, x: Any) -> Array:
+    """Squared distances ``float32[n, M, ksub]`` of parts of the rows of ``x`` to the centroids of a PQ."""
+    return _tables(quantizer, x, quantizer.compute_distance_tables)
+
+
+def compute_inner_prod_tables(quantizer: Any, x: Any) -> Array:
+    """Inner products ``float32[n, M, ksub]`` of parts of the rows of ``x`` with the centroids of a PQ."""
+    return _tables(quantizer, x, quantizer.compute_inner_prod_tables)
+
+
+def _tables(quantizer: Any, x: Any, fill: Callable[..., None]) -> Array:
+    x = np.ascontiguousarray(x, np.float32)
+    if x.ndim != 2 or x.shape[1] != quantizer.d or quantizer.centroids.size() != quantizer.d * quantizer.ksub:
+        raise Refused(f"{_kind(quantizer)}: {x.shape} vectors for tables of d={quantizer.d}")
+    found = np.empty((len(x), quantizer.M, quantizer.ksub), np.float32)
+    fill(len(x), faiss.swig_ptr(x), faiss.swig_ptr(found))
+    return found
+
+
+def encode_vectors(index: Any, x: Any, lists: Any, has_lists: Any = False) -> Array:
+    """Codes ``uint8[n, size]`` of vectors in these inverted lists; ``has_lists``: with the lists' numbers."""
+    x, lists = np.ascontiguousarray(x, np.float32), np.ascontiguousarray(lists, np.int64)
+    if x.ndim != 2 or x.shape[1] != index.d or not index.is_trained:
+        raise Refused(f"encode_vectors: {x.shape} vectors for d={index.d}, is_trained={index.is_trained}")
+    _check_lists(index, lists, len(x))
+    size = index.code_size + (index.coarse_code_size() if has_lists else 0)
+    codes = np.zeros((len(x), size), np.uint8)
+    pointers = [faiss.swig_ptr(each) for each in (x, lists, codes)]
+    index.encode_vectors(len(x), *pointers, bool(has_lists))
+    return codes
+
+
+def decode_vectors(index: Any, codes: Any, lists: Any) -> Array:
+    """Vectors ``float32[n, d]`` of codes of these inverted lists."""
+    codes, lists = np.ascontiguousarray(codes, np.uint8), np.ascontiguousarray(lists, np.int64)
+    if codes.ndim != 2 or codes.shape[1] != index.code_size or not index.is_trained:
+        raise Refused(f"decode_vectors: {codes.shape} codes of {index.code_size} bytes")
+    _check_lists(index, lists, len(codes))
+    found = np.zeros((len(codes), index.d), np.float32)
+    index.decode_vectors(len(codes), *(faiss.swig_ptr(each) for each in (codes, lists, found)))
+    return found
+
+
+def _check_lists(index: Any, lists: Array, n: int) -> None:
+    if isinstance(index, faiss.IndexIVFFastScan):
+        raise Refused(f"{_kind(index)} keeps its codes in blocks: call sa_encode")
+    if lists.shape != (n,) or (n and not 0 <= lists.min() <= lists.max() < index.nlist):
+        raise Refused(
+            f"{_kind(index)}: each of {n} vectors is of a list: there are lists 0 to {index.nlist - 1}"
+        )
+
+
+# ---- functions -----------------------------------------------------------------------------------
+
+
+def search_centroid(index: Any, x: Any) -> Array:
+    """The inverted list ``int64[n]`` that each row of ``x`` is nearest to."""
+    x = _queries(index, x)
+    found = np.empty(len(x), np.int64)
+    faiss.search_centroid(index, faiss.swig_ptr(x), len(x), faiss.swig_ptr(found))
+    return found
+
+
+def search_and_return_centroids(index: Any, x: Any, k: Any) -> tuple[Array, ...]:
+    """Distances and labels, the list of each query, and the list of each label."""
+    x = _queries(index, x)
+    if type(k) is not int or k < 1:
+        raise Refused(f"search_and_return_centroids: k={k!r:.40}")
+    check_call(index, "search", (x, k), {})
+    found = (
+        np.empty((len(x), k), np.float32),
+        np.empty((len(x), k), np.int64),
+        np.empty(len(x), np.int64),
+        np.empty((len(x), k), np.int64),
+    )
+    pointers = map(faiss.swig_ptr, found)
+    faiss.search_and_return_centroids(index, len(x), faiss.swig_ptr(x), k, *pointers)
+    return found
+
+
+def _queries(index: Any, x: Any) -> Array:
+    rows: Array = np.ascontiguousarray(x, np.float32)
+    if rows.ndim != 2 or rows.shape[1] != index.d or not index.is_trained:
+        raise Refused(f"{rows.shape} vectors for an index of d={index.d}, is_trained={index.is_trained}")
+    return rows
+
+
 def _entries(lists: Any, list_no: Any, ids: Any, codes: Any) -> tuple[Any, Array, Array]:
     """Lists by their own class, ids and codes, as FAISS reads them."""
     check_list(lists, list_no)
@@ -125,6 +224,15 @@ METHODS: dict[str, tuple[type, Callable[..., Any]]] = {
     "add_entries": (faiss.InvertedLists, add_entries),
     "update_entries": (faiss.InvertedLists, update_entries),
     "get_single_id": (faiss.InvertedLists, get_single_id),
+    "neighbor_range": (faiss.HNSW, neighbor_range),
+    "compute_distance_tables": (faiss.ProductQuantizer, compute_distance_tables),
+    "compute_inner_prod_tables": (faiss.ProductQuantizer, compute_inner_prod_tables),
+    "encode_vectors": (faiss.IndexIVF, encode_vectors),
+    "decode_vectors": (faiss.IndexIVF, decode_vectors),
+}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "search_centroid": search_centroid,
+    "search_and_return_centroids": search_and_return_centroids,
 }
 
 

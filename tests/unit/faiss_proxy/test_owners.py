@@ -60,3 +60,20 @@ def test_what_is_said_of_an_owner_frees_nothing(modules: tuple[Any, Any]) -> Non
     gc.collect()
     index.add_with_ids(_XB, np.arange(100))
     assert index.search(_XB[:3], 1)[1].ravel().tolist() == [0, 1, 2]
+
+
+def _referred_to(f: Any) -> Any:
+    flat, transform = f.IndexFlatL2(16), f.PCAMatrix(16, 16)
+    shards, replicas = f.IndexShards(16), f.IndexReplicas(16)
+    turned = f.IndexPreTransform(flat)
+    shards.add_shard(flat)
+    replicas.addIndex(f.IndexFlatL2(16))
+    turned.prepend_transform(transform)
+    kept = [each.referenced_objects for each in (shards, replicas, turned)]
+    return [[type(each).__name__ for each in found] for found in kept], kept[0][0] is flat
+
+
+def test_what_a_method_is_given_is_referred_to_as_by_faiss(modules: tuple[Any, Any]) -> None:
+    here, there = (outcome(lambda f=f: _referred_to(f)) for f in modules)  # type: ignore[misc]
+    assert here[0] == "gave"
+    assert here == there

@@ -157,7 +157,71 @@ def _entries(f: Any) -> Any:
     return [*found, index.search(_XQ, 4)]
 
 
+def _tables(f: Any) -> Any:
+    p, pq = f.swig_ptr, f.ProductQuantizer(_D, 4, 4)
+    pq.train(_XB)
+    found = [np.zeros((n, 4, 16), np.float32) for n in (9, 9, 1, 1)]
+    pq.compute_distance_tables(9, p(_XQ), p(found[0]))
+    pq.compute_inner_prod_tables(9, p(_XQ), p(found[1]))
+    pq.compute_distance_table(p(_XQ), p(found[2]))
+    pq.compute_inner_prod_table(p(_XQ), p(found[3]))
+    return found
+
+
+def _neighbours(f: Any) -> Any:
+    index = f.IndexHNSWFlat(_D, 8)
+    index.add(_XB)
+    begin, end = np.zeros(1, np.uint64), np.zeros(1, np.uint64)
+    found = []
+    for no, level in ((0, 0), (7, 0), (399, 1)):
+        index.hnsw.neighbor_range(no, level, f.swig_ptr(begin), f.swig_ptr(end))
+        found.append((int(begin[0]), int(end[0])))
+    return found
+
+
+def _encoded(f: Any, spec: str) -> Any:
+    p, index = f.swig_ptr, _ivf(f, spec)
+    lists = index.quantizer.assign(_XB, 1).ravel()
+    codes, whole = (np.zeros((400, index.code_size + n), np.uint8) for n in (0, index.coarse_code_size()))
+    index.encode_vectors(400, p(_XB), p(lists), p(codes))
+    index.encode_vectors(400, p(_XB), p(lists), p(whole), True)
+    back = np.zeros_like(_XB)
+    index.decode_vectors(400, p(codes), p(lists), p(back))
+    return codes, whole, back
+
+
+def _centroids(f: Any) -> Any:
+    p, index, found = f.swig_ptr, _ivf(f), []
+    for each in (index, f.index_factory(_D, f"PCA8,IVF{_NLIST},Flat")):
+        if not each.is_trained:
+            each.train(_XB)
+            each.add(_XB)
+        nearest, of_queries = np.zeros(9, np.int64), np.zeros(9, np.int64)
+        distances, labels, lists = np.zeros((9, 2), np.float32), *(np.zeros((9, 2), np.int64) for _ in "ab")
+        f.search_centroid(each, p(_XQ), 9, p(nearest))
+        f.search_and_return_centroids(each, 9, p(_XQ), 2, p(distances), p(labels), p(of_queries), p(lists))
+        found.append([nearest, of_queries, distances, labels, lists])
+    return found
+
+
+def _mapped(f: Any) -> Any:
+    index = _ivf(f)
+    found = [index.direct_map.no()]
+    index.make_direct_map()
+    return [
+        *found,
+        index.direct_map.no(),
+        index.direct_map.get(7),
+        outcome(lambda: index.direct_map.get(400)),
+    ]
+
+
 _PROGRAMS = [
+    _tables,
+    _neighbours,
+    *(lambda f, spec=spec: _encoded(f, spec) for spec in ("Flat", "SQ8", "PQ4x4np")),
+    _centroids,
+    _mapped,
     *(lambda f, metric=metric: _subset(f, metric) for metric in ("METRIC_L2", "METRIC_INNER_PRODUCT")),
     _filled_by_pointers,
     _reconstructed,
@@ -190,6 +254,8 @@ def test_methods_of_cpp_take_places_as_with_faiss(modules: tuple[Any, Any], prog
         lambda f: _flat(f).compute_distance_subset(_XQ),
         lambda f: _ivf(f).add_core(_XQ),
         lambda f: f.IndexBinaryFlat(32).search_and_reconstruct(_BITS, 3),
+        lambda f: _ivf(f).get_InvertedListScanner(),
+        lambda f: _flat(f).get_distance_computer(1, 2),
     ],
 )
 def test_an_error_is_that_of_faiss(modules: tuple[Any, Any], wrong: Any) -> None:
@@ -218,11 +284,13 @@ _ID, _ROW, _ORDER = np.array([5]), _XQ[:1].view(np.uint8).copy(), np.full(400, 2
         lambda f, p: _lists(f).update_entries(0, -1, 1, p(_ID), p(_ROW)),
         lambda f, p: _lists(f).get_single_id(0, 10**6),
         lambda f, p: _lists(f).get_single_id(-1, 0),
+        lambda f, p: f.IndexHNSWFlat(_D, 8).hnsw.neighbor_range(0, 0, p(_ORDER), p(_ORDER)),
+        lambda f, p: _ivf(f).encode_vectors(1, p(_XQ), p(np.array([_NLIST])), p(_XQ.copy())),
         lambda f, p: f.downcast_InvertedLists(_ivf(f, "PQ4x4fs").invlists).add_entries(0, 1, p(_ID), p(_ROW)),
     ],
 )
 def test_what_leads_outside_of_arrays_is_refused(modules: tuple[Any, Any], wrong: Any) -> None:
-    with pytest.raises(modules[1].RemoteError, match=r"no position|each of 0|there are lists|entries"):
+    with pytest.raises(modules[1].RemoteError, match=r"no position|each of 0|there are lists|entries|levels"):
         wrong(modules[1], modules[1].swig_ptr)
 
 
