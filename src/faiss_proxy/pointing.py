@@ -234,6 +234,18 @@ def _update_entry(call: Call, lists: Any, list_no: int, offset: int, id_: int, c
     call("update_entries", list_no, offset, np.array([id_]), _entries(lists, 1, code))
 
 
+def _of_kind(name: str, plain: Callable[..., None], at: int) -> Callable[..., None]:
+    """A method that is told at place ``at`` what its numbers are; without that it is the one for floats."""
+
+    def method(call: Call, index: Any, *args: Any) -> None:
+        if args[at] == faiss.Float32:
+            plain(call, index, *args[:at], *args[at + 1 :])
+        else:
+            call(name, args[at])
+
+    return method
+
+
 def _neighbor_range(call: Call, graph: Any, no: int, level: int, begin: Any, end: Any) -> None:
     found = call("neighbor_range", no, level)
     for place, each in zip((begin, end), found, strict=True):
@@ -285,6 +297,10 @@ METHODS: dict[str, Callable[..., Any]] = {
     "add_c": _add,
     "add_with_ids_c": _add_with_ids,
     "add_core": _add_core,
+    "train_ex": _of_kind("train_ex", _train, 2),
+    "add_ex": _of_kind("add_ex", _add, 2),
+    "add_with_ids_ex": _of_kind("add_with_ids_ex", _add_with_ids, 2),
+    "search_ex": _of_kind("search_ex", _search, 2),
     "add_sa_codes_c": _add_sa_codes,
     "update_vectors_c": _update_vectors,
     "search_c": _search,

@@ -159,6 +159,27 @@ def _check_lists(index: Any, lists: Array, n: int) -> None:
         )
 
 
+_NOTHING: dict[str, tuple[Any, ...]] = {
+    "train_ex": (),
+    "add_ex": (),
+    "add_with_ids_ex": (np.int64,),
+    "search_ex": (1, np.float32, np.int64),
+}
+
+
+def _of_kind(name: str) -> Callable[..., Any]:
+    """A method that is told of what kind its numbers are: given none, so that FAISS says what it takes."""
+
+    def method(index: Any, kind: Any) -> Any:
+        if kind == faiss.Float32:
+            raise Refused(f"{name}: floats are given to the method without _ex")
+        nothing = [each if type(each) is int else np.zeros(1, each) for each in (np.float32, *_NOTHING[name])]
+        x, *more = (each if type(each) is int else faiss.swig_ptr(each) for each in nothing)
+        return getattr(index, name)(0, x, kind, *more)
+
+    return method
+
+
 # ---- functions -----------------------------------------------------------------------------------
 
 
@@ -224,6 +245,7 @@ METHODS: dict[str, tuple[type, Callable[..., Any]]] = {
     "add_entries": (faiss.InvertedLists, add_entries),
     "update_entries": (faiss.InvertedLists, update_entries),
     "get_single_id": (faiss.InvertedLists, get_single_id),
+    **{name: (object, _of_kind(name)) for name in _NOTHING},
     "neighbor_range": (faiss.HNSW, neighbor_range),
     "compute_distance_tables": (faiss.ProductQuantizer, compute_distance_tables),
     "compute_inner_prod_tables": (faiss.ProductQuantizer, compute_inner_prod_tables),

@@ -7,6 +7,7 @@ that stay here.
 
 from __future__ import annotations
 
+import functools
 import runpy
 import sys
 from pathlib import Path
@@ -19,8 +20,12 @@ import faiss_proxy
 _WORK = ("train", "add", "add_with_ids", "search", "range_search", "remove_ids")
 
 
-def _refuse(*_: Any, **__: Any) -> NoReturn:
-    raise AssertionError("this ran in the program's own process")
+def _refusing(method: Any) -> Any:
+    @functools.wraps(method)
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise AssertionError("this ran in the program's own process")
+
+    return refuse
 
 
 def main() -> None:
@@ -39,7 +44,7 @@ def _bind() -> None:
         if isinstance(found, type) and issubclass(found, faiss.Index | faiss.IndexBinary):
             for name in _WORK:
                 if name in vars(found):
-                    setattr(found, name, _refuse)
+                    setattr(found, name, _refusing(vars(found)[name]))
 
 
 if __name__ == "__main__":
