@@ -64,6 +64,7 @@ _PLAIN = _words(
     set_centroids_norms init_hypercube init_sphere display replace_vt check_consistency construct_rev_map
     set_is_orthonormal replace_invlists get_final_graph hashtable_size train_encoder_num_vectors
     fast_scan_code_size coarse_code_size memory_per_point check_ids_sorted lookup_table_is_3d get_numeric_type
+    update_permutation
     """
 )
 # The same, where others of the name take something else.
@@ -100,12 +101,16 @@ _TUNED = _words(
     train_iters icm_encoder_factory lambd p random_seed beam_factor max_num_visited_list
     maintain_direct_map keep_max_size_level0 train_exact own_fields own_invlists graph_type nndescent_S
     nndescent_R nndescent_L nndescent_iter store_pairs upper_beam replicate_threshold
-    strict_inline_search use_l2_table is_trained d ntotal metric_type metric_arg
+    strict_inline_search use_l2_table init_method afkmc2_chain_length early_stop_threshold use_super_kmeans
+    use_heap icm_iters nperts update_codebooks_with_double niter_codebook_refine niter_pq_0 max_iter
+    max_train_per_dim max_points_per_d n_iter n_redo init_temperature temperature_decay only_bit_flips
+    init_random dis_weight_factor optimization_type norm continuous_update
+    is_trained d ntotal metric_type metric_arg
     """
 )
 # They may be set to what they are: another value would lead past the ends of arrays.
 _KEPT = frozenset(("is_trained", "d", "ntotal"))
-OWNED = frozenset(("own_fields", "own_invlists", "own_refine_index"))
+OWNED = frozenset(("own_fields", "own_invlists", "own_refine_index", "own_indices"))
 FUNCTIONS = _words(
     """
     index_factory index_binary_factory reverse_index_factory downcast_index downcast_IndexBinary

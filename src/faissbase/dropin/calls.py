@@ -16,7 +16,18 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import allowed, attaching, bounds, filling, frames, pointing, stacking, trials, values
+from faissbase.dropin import (
+    allowed,
+    apart,
+    attaching,
+    bounds,
+    filling,
+    frames,
+    pointing,
+    stacking,
+    trials,
+    values,
+)
 from faissbase.dropin.allowed import Refused
 from faissbase.dropin.counters import counted
 from faissbase.dropin.faults import Gone, fault
@@ -554,7 +565,9 @@ def _check_apart(call: _Call, *targets: Held) -> None:
         others = [call.held[each] for each in numbers([call.body.get("args"), call.body.get("kwargs")])]
         graphs = [each.graph.root() for each in (*targets, *dict.fromkeys(others))]
         twice = len(others) > len(set(others))
-        if twice or any(graph in graphs[:at] for at, graph in enumerate(graphs)):
+        is_near = any(graph in graphs[:at] for at, graph in enumerate(graphs))
+        things = [each.thing for each in (*targets, *dict.fromkeys(others))]
+        if twice or (is_near and not apart.are_apart(call.name, things)):
             raise Refused(f"{call.name}: an index cannot be given to itself, or twice to the same index")
 
 
