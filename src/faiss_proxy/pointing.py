@@ -47,9 +47,13 @@ def _rows(index: Any, n: int, place: Any) -> Array:
 
 def _width(thing: Any) -> int:
     """How many numbers a row has that an index, a transform or a quantizer is given."""
-    is_binary = "Binary" in type(thing).__name__
-    found: int = getattr(thing, "code_size" if is_binary else "d_in" if hasattr(type(thing), "d_in") else "d")
+    name = "code_size" if _is_binary(thing) else "d_in" if hasattr(type(thing), "d_in") else "d"
+    found: int = getattr(thing, name)
     return found
+
+
+def _is_binary(thing: Any) -> bool:
+    return "Binary" in type(thing).__name__
 
 
 def _table(n: int, width: int, place: Any) -> Array:
@@ -235,10 +239,10 @@ def _update_entry(call: Call, lists: Any, list_no: int, offset: int, id_: int, c
 
 
 def _of_kind(name: str, plain: Callable[..., None], at: int) -> Callable[..., None]:
-    """A method that is told at place ``at`` what its numbers are; without that it is the one for floats."""
+    """A method that is told at place ``at`` what its numbers are; without that it is for floats, or bits."""
 
     def method(call: Call, index: Any, *args: Any) -> None:
-        if args[at] == faiss.Float32:
+        if args[at] == (faiss.UInt8 if _is_binary(index) else faiss.Float32):
             plain(call, index, *args[:at], *args[at + 1 :])
         else:
             call(name, args[at])

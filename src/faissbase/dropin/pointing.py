@@ -171,8 +171,8 @@ def _of_kind(name: str) -> Callable[..., Any]:
     """A method that is told of what kind its numbers are: given none, so that FAISS says what it takes."""
 
     def method(index: Any, kind: Any) -> Any:
-        if kind == faiss.Float32:
-            raise Refused(f"{name}: floats are given to the method without _ex")
+        if kind == (faiss.UInt8 if isinstance(index, faiss.IndexBinary) else faiss.Float32):
+            raise Refused(f"{name}: floats and bits are given to the method without _ex")
         nothing = [each if type(each) is int else np.zeros(1, each) for each in (np.float32, *_NOTHING[name])]
         x, *more = (each if type(each) is int else faiss.swig_ptr(each) for each in nothing)
         return getattr(index, name)(0, x, kind, *more)

@@ -60,7 +60,7 @@ def _stacked(the_class: Any, n: Any, lists: tuple[Any, ...]) -> Any:
     """A stack of the first ``n`` of these."""
     if not all(isinstance(each, faiss.InvertedLists) for each in lists):
         raise Refused(f"{the_class.__name__} is made of inverted lists")
-    if type(n) is int and n > len(lists):
+    if isinstance(n, int) and n > len(lists):
         raise Refused(f"{the_class.__name__} of {n} lists: there are {len(lists)}")
     vector = faiss.InvertedListsPtrVector()
     for each in lists:

@@ -105,6 +105,11 @@ REFUSED = [
         "`IndexLattice` that is not trained",
         "FAISS reads tables that are not there",
     ),
+    (
+        "writing (`add`, `remove_ids`, `merge_from`) into inverted lists that are made of others "
+        "(`HStackInvertedLists`, `SliceInvertedLists` and their like)",
+        "threads of FAISS's throw",
+    ),
     ("`range_search` of an `IndexHNSW*` without vectors", "FAISS starts at a vector that is not there"),
     ("`add` of no rows to an empty `*FastScan`", "FAISS divides by the number of rows"),
     (

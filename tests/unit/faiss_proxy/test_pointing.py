@@ -136,6 +136,24 @@ def _bits(f: Any) -> Any:
     return *found, labels, one, *more
 
 
+def _of_a_kind(f: Any) -> Any:
+    p, index, bits = f.swig_ptr, _ivf(f, is_filled=False), f.IndexBinaryFlat(32)
+    index.train_ex(400, p(_XB), f.Float32)
+    index.add_ex(200, p(_XB), f.Float32)
+    ids = np.arange(200) + 500
+    index.add_with_ids_ex(200, p(_XB), f.Float32, p(ids))
+    bits.add_ex(300, p(_BITS), f.UInt8)
+    found = np.zeros((9, 3), np.float32), np.zeros((9, 3), np.int64)
+    index.search_ex(9, p(_XQ), f.Float32, 3, *map(p, found))
+    wrong = [
+        outcome(lambda: index.add_ex(1, p(_XB), f.Float16)),
+        outcome(lambda: index.train_ex(1, p(_XB), f.Int8)),
+        outcome(lambda: index.search_ex(1, p(_XB), f.UInt8, 3, *map(p, found))),
+        outcome(lambda: bits.add_ex(1, p(_XB), f.Float32)),
+    ]
+    return index.ntotal, bits.ntotal, *found, wrong
+
+
 def _entries(f: Any) -> Any:
     """Inverted lists that are written by hand, put into an index, and changed in it."""
     p, index = f.swig_ptr, _ivf(f, is_filled=False)
@@ -222,6 +240,7 @@ _PROGRAMS = [
     *(lambda f, spec=spec: _encoded(f, spec) for spec in ("Flat", "SQ8", "PQ4x4np")),
     _centroids,
     _mapped,
+    _of_a_kind,
     *(lambda f, metric=metric: _subset(f, metric) for metric in ("METRIC_L2", "METRIC_INNER_PRODUCT")),
     _filled_by_pointers,
     _reconstructed,
