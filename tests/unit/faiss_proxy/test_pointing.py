@@ -288,13 +288,14 @@ def _lists(f: Any) -> Any:
 
 
 _ID, _ROW, _ORDER = np.array([5]), _XQ[:1].view(np.uint8).copy(), np.full(400, 2**40)
+_FAR, _BEFORE, _NO_LIST = (np.array([n]) for n in (400, -2, _NLIST))
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda f, p: _flat(f).compute_distance_subset(1, p(_XQ), 1, p(_XQ.copy()), p(np.array([400]))),
-        lambda f, p: _flat(f).compute_distance_subset(1, p(_XQ), 1, p(_XQ.copy()), p(np.array([-2]))),
+        lambda f, p: _flat(f).compute_distance_subset(1, p(_XQ), 1, p(_XQ.copy()), p(_FAR)),
+        lambda f, p: _flat(f).compute_distance_subset(1, p(_XQ), 1, p(_XQ.copy()), p(_BEFORE)),
         lambda f, p: _flat(f).compute_residual(p(_XQ), p(_XQ.copy()), -1),
         lambda f, p: _flat(f).permute_entries_c(p(_ORDER)),
         lambda f, p: _flat(f).permute_entries(_ORDER),
@@ -304,7 +305,7 @@ _ID, _ROW, _ORDER = np.array([5]), _XQ[:1].view(np.uint8).copy(), np.full(400, 2
         lambda f, p: _lists(f).get_single_id(0, 10**6),
         lambda f, p: _lists(f).get_single_id(-1, 0),
         lambda f, p: f.IndexHNSWFlat(_D, 8).hnsw.neighbor_range(0, 0, p(_ORDER), p(_ORDER)),
-        lambda f, p: _ivf(f).encode_vectors(1, p(_XQ), p(np.array([_NLIST])), p(_XQ.copy())),
+        lambda f, p: _ivf(f).encode_vectors(1, p(_XQ), p(_NO_LIST), p(_XQ.copy())),
         lambda f, p: f.downcast_InvertedLists(_ivf(f, "PQ4x4fs").invlists).add_entries(0, 1, p(_ID), p(_ROW)),
     ],
 )
