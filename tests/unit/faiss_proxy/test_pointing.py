@@ -339,3 +339,21 @@ def test_a_k_that_there_is_no_memory_for_is_the_error_of_faiss(
     here, there = (outcome(lambda f=f: program(f, method, k)) for f in modules)  # type: ignore[misc]
     assert here[0] == "raised"
     assert here == there
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def test_a_named_index_has_what_was_written_by_pointers_again(modules: tuple[Any, Any]) -> None:
+    f = modules[1]
+    index, p = _ivf(f), f.swig_ptr
+    index.save_as("written")
+    ids, rows = np.array([900, 901]), _XQ[:2].view(np.uint8).copy()
+    lists = f.downcast_InvertedLists(index.invlists)
+    lists.add_entries(2, 2, p(ids), p(rows))
+    lists.update_entry(1, 0, 902, p(rows))
+    index.add_c(9, p(_XQ))
+    wanted = f.serialize_index(index)
+    calls = index._handle.connection._calls
+    calls.names.give_up(calls.names.open("written").graph.root().named["written"])
+    assert np.array_equal(f.serialize_index(f.open_index("written")), wanted)
