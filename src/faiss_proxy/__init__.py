@@ -20,6 +20,7 @@ from faiss_proxy import functions as _functions
 from faiss_proxy import gpus as _gpus
 from faiss_proxy import guarded as _guarded
 from faiss_proxy import settings as _settings
+from faiss_proxy import several as _several
 from faiss_proxy import swigfaiss as swigfaiss
 from faiss_proxy import values as _values
 from faiss_proxy.classes import to_remote as to_remote
@@ -49,6 +50,8 @@ def __getattr__(name: str) -> Any:
     elif isinstance(found, type) and found.__module__.startswith("faiss"):
         if issubclass(found, _allowed.MADE) or _classes.is_base(found):
             found = _classes.proxy(found)
+        elif name == _several.NAME:
+            found = _several.vector(found)
         elif name in _guarded.NAMES:
             found = _guarded.guarded(found)
         elif _values.is_value(found):

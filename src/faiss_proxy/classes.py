@@ -24,7 +24,7 @@ from faiss_proxy import pointers, pointing, standins, values
 from faiss_proxy.connection import Connection, RemoteError, Transfer, show_progress
 from faiss_proxy.settings import active
 from faissbase.dropin import frames
-from faissbase.dropin.allowed import READING
+from faissbase.dropin.allowed import NEW_BY, READING, is_offered
 from faissbase.dropin.kinds import kind_of
 from faissbase.dropin.places import numbers_of
 
@@ -45,8 +45,9 @@ _FILLED: dict[str, dict[str, int | None]] = {
     "pairwise_distance_gpu": {"D": 3},
 }
 _NOT_PICKLED = "cannot pickle 'swig_runtime_data5.SwigPyObject' object"
+_OWNED_BY = ("make", "read", "copy", "open")  # other objects are parts of one that there was
 _PLACES = (*pointers.GIVING, *pointers.RELEASING)
-_OWN = frozenset(("_handle", "_thisown", "referenced_objects"))
+_OWN = frozenset(("_handle", "_this", "thisown", "referenced_objects"))
 
 
 class _Handle:
@@ -142,15 +143,17 @@ class Remote:
     @property
     def this(self) -> _This:
         """FAISS's pointer to the object; there is none here, but its owner may be spoken of."""
-        return _THIS  # SWIG reads it after letting go of it: one made for the call would be freed by then
+        # Kept: SWIG reads it after letting go of it, and one made for the call would be freed by then.
+        found: _This = self.__dict__.setdefault("_this", _This())
+        return found
 
     @property
     def thisown(self) -> bool:
-        return bool(self.__dict__.get("_thisown", True))
+        return self.this.own()
 
     @thisown.setter
     def thisown(self, value: bool) -> None:
-        self.__dict__["_thisown"] = bool(value)
+        self.this.own(value)
 
     def __copy__(self) -> Any:
         if isinstance(self, faiss_index()):
@@ -260,18 +263,24 @@ def _referenced(local: type, args: tuple[Any, ...]) -> list[Any] | None:
 
 
 class _This:
-    """Stands for SWIG's pointer: who owns an object on the server is the server's business."""
+    """Stands for SWIG's pointer. Who owns the object is told as it was said; what frees it is the server."""
 
-    def own(self, *_: Any) -> bool:
-        return True
+    __slots__ = ("_is_own",)
+
+    def __init__(self, *, is_own: bool = True) -> None:
+        self._is_own = is_own
+
+    def own(self, *value: Any) -> bool:
+        before = self._is_own
+        if value:
+            (self._is_own,) = map(bool, value)
+        return before
+
+    def acquire(self) -> None:
+        self._is_own = True
 
     def disown(self) -> None:
-        """Nothing is freed here."""
-
-    acquire = disown
-
-
-_THIS = _This()
+        self._is_own = False
 
 
 class _Field:
@@ -307,11 +316,23 @@ def _mapped(path: str | os.PathLike[str], shape: tuple[int, ...], dtype: np.dtyp
 
 
 def _method(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    kept = _kept_argument(local)
+
     @functools.wraps(local)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kept is not None and len(args) > kept:
+            self.__dict__.setdefault("referenced_objects", []).append(args[kept])
         return _called(self._handle.connection, "call", name, self, args, kwargs)
 
     return method
+
+
+def _kept_argument(local: Callable[..., Any]) -> int | None:
+    """Which argument FAISS's Python keeps with the object whose method it is; None where it keeps none."""
+    if not isinstance(local, types.FunctionType) or "original_method" not in local.__code__.co_freevars:
+        return None
+    kept: int | None = inspect.getclosurevars(local).nonlocals.get("parameter_no")
+    return kept
 
 
 def _place(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
@@ -336,14 +357,19 @@ def _data(*, is_method: bool) -> Any:
     return data if is_method else property(data)
 
 
-def _pointed(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that takes places in memory: called with what lies there."""
+def _pointed(name: str, local: Callable[..., Any], *, is_wrapped: bool) -> Callable[..., Any]:
+    """A method that takes places in memory: called with what lies there.
+
+    ``is_wrapped``: FAISS's Python gives the method of that name arrays instead.
+    """
     call = _method(name, local)
 
     @functools.wraps(local)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not pointing.takes(args):
+        if is_wrapped:
             return call(self, *args, **kwargs)
+        if not pointing.takes(name, args):
+            pointing.check_raw(name, local, args, kwargs)
 
         def called(name: str, *given: Any, **more: Any) -> Any:
             return _called(self._handle.connection, "call", name, self, given, more)
@@ -351,6 +377,27 @@ def _pointed(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
         return pointing.METHODS[name](called, self, *args, **kwargs)
 
     return method
+
+
+def _refused(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that no server offers: what is wrong with its arguments is Python's to say first."""
+    call = _method(name, local)
+
+    @functools.wraps(local)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        pointing.check_arguments(local, args, kwargs)
+        return call(self, *args, **kwargs)
+
+    return method
+
+
+def _made_method(of: type, name: str, local: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a class of FAISS's, as a method here."""
+    if name in _PLACES:
+        return _place(name, local)
+    if name in pointing.METHODS:
+        return _pointed(name, local, is_wrapped=hasattr(of, f"{name}_c"))
+    return _method(name, local) if is_offered(of, name) else _refused(name, local)
 
 
 def _called(
@@ -426,6 +473,8 @@ class _Encoder:
         if pointers.is_pointer(value):
             array = pointers.array_behind(value)
             return None if array is None else {"place": self(array)}
+        if isinstance(value, pointers.Several):
+            return {"tuple": list(map(self, value.things))}
         made = values.made_of(value)
         if made is not None:
             return {"value": [made[0], *map(self, made[1:])]}
@@ -453,13 +502,17 @@ def _sent(
 ) -> Any:
     """What the server gives; arrays of the caller's are filled, objects become objects here."""
 
+    is_own = body["op"] in _OWNED_BY or body.get("name") in NEW_BY
+
     def decoded(tree: Any, found: list[frames.Array]) -> Any:
         given = [_overwritten(ours, theirs) for ours, theirs in zip(filled, found, strict=False)]
 
         def special(tag: str, content: Any) -> Any:
             if tag == "output":
                 return given[content]
-            return wrapped(connection, *content)
+            if tag == "pointer":
+                return pointers.Elsewhere(str(content))
+            return wrapped(connection, *content, is_own=is_own)
 
         return frames.decode(tree, found[len(filled) :], special)
 
@@ -481,11 +534,13 @@ def _overwritten(ours: frames.Array, theirs: frames.Array) -> frames.Array:
     return ours
 
 
-def wrapped(connection: Connection, number: int, name: str) -> Any:
-    """An object on a server, as an object of the class of that name."""
+def wrapped(connection: Connection, number: int, name: str, *, is_own: bool = True) -> Any:
+    """An object on a server, as an object of the class of that name; not ``is_own``: a part of another."""
     the_class = proxy(getattr(faiss, name, None) or standins.local(connection, name))
     made = the_class.__new__(the_class)
     object.__setattr__(made, "_handle", _Handle(connection, number))
+    if not is_own:
+        made.__dict__["_this"] = _This(is_own=False)
     return made
 
 
@@ -510,8 +565,7 @@ def proxy(local: type) -> Any:
         elif isinstance(found, property):
             body[name] = _Field(name, found)
         elif isinstance(found, types.FunctionType):
-            made = _place if name in _PLACES else _pointed if name in pointing.METHODS else _method
-            body[name] = made(name, found)
+            body[name] = _made_method(local, name, found)
         elif not callable(found):
             body[name] = found
     return _Meta(local.__name__, bases, body)

@@ -14,7 +14,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_proxy import classes, gpus, pointers
+from faiss_proxy import classes, gpus, pointers, pointing
 from faiss_proxy.classes import Remote
 from faiss_proxy.connection import Connection, RemoteError
 from faiss_proxy.pointers import Memory
@@ -25,6 +25,8 @@ _MAKING = frozenset(("index_factory", "index_binary_factory"))
 _WRITING = {f"write_{kind.suffix}": kind for kind in KINDS.values()}
 _READING = {f"read_{kind.suffix}": kind for kind in KINDS.values()}
 _UNPACKING = {"deserialize_index": "index", "deserialize_index_binary": "binary"}
+# They only read an index, and write files of this machine.
+_COPYING = frozenset(("shard_ivf_index_centroids", "shard_binary_ivf_index_centroids"))
 # How the reader keeps the file; a server has it in memory in any case.
 _HARMLESS_FLAGS = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_MMAP_IFC
 
@@ -52,6 +54,15 @@ def _on_server(name: str, connection: Connection, args: tuple[Any, ...], kwargs:
         return _written(name, args, kwargs)
     if "gpu" in name and name not in connection.gpus()["functions"]:
         raise RemoteError(gpus.why_missing(connection, name))
+    if name in _COPYING:
+        here = (each.to_local() if isinstance(each, Remote) else each for each in args)
+        return getattr(faiss, name)(*here, **kwargs)
+    if name in pointing.FUNCTIONS and pointing.takes(name, args):
+
+        def called(name: str, *given: Any) -> Any:
+            return classes._function(connection, name, given, {})
+
+        return pointing.FUNCTIONS[name](called, *args, **kwargs)
     return classes._function(connection, name, args, kwargs)
 
 

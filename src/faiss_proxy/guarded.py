@@ -12,14 +12,18 @@ from faiss_proxy.classes import Remote
 from faiss_proxy.connection import RemoteError
 from faiss_proxy.values import Alike
 
-NAMES = ("InvertedListsPtrVector", "VectorTransformVector", "Cloner")
+NAMES = ("VectorTransformVector", "Cloner", "SlidingIndexWindow")
 
 
 @cache
 def guarded(local: type) -> Any:
     """A class that is FAISS's ``local``, and checks what its methods are given."""
     found = {name: it for name, it in vars(local).items() if isinstance(it, types.FunctionType)}
-    body = {name: _checked(local, found[name]) for name in found if not name.startswith("__")}
+    body = {
+        name: _checked(local, found[name])
+        for name in found
+        if not name.startswith("__") or name == "__init__"
+    }
     more = {"_local": local, "__doc__": local.__doc__, "__module__": "faiss_proxy"}
     return Alike(local.__name__, (local,), {**body, **more})
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
 import numpy as np
 
+from faiss_proxy.connection import RemoteError
 from faissbase.dropin import frames
 from faissbase.dropin.places import numbers_of
 
@@ -45,6 +47,13 @@ def numbers_at(pointer: Any, n: int) -> frames.Array:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Several:
+    """An array of pointers, to objects on a server: the objects."""
+
+    things: tuple[Any, ...]
+
+
 class Memory:
     """A place in the server's memory; `rev_swig_ptr` and `memcpy` copy from it."""
 
@@ -56,6 +65,32 @@ class Memory:
         """A copy ``uint8[n_bytes]`` of what lies there; `RemoteError` where that is more than there is."""
         found: frames.Array = self._thing._memory(self._name, self._args, n_bytes)
         return found
+
+
+class Elsewhere(Memory):
+    """A field that is a pointer in C++, into the server's memory: it is there, and cannot be followed."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __repr__(self) -> str:
+        return f"<faiss_proxy place of type '{self._kind}' on a server>"
+
+    def read(self, n_bytes: int) -> frames.Array:
+        raise self._error()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise self._error()
+
+    def __int__(self) -> int:
+        raise self._error()
+
+    def _error(self) -> RemoteError:
+        return RemoteError(
+            f"this is a place of type '{self._kind}' in the server's memory: fetch the index with .to_local()"
+        )
 
 
 def read(name: str, *args: Any) -> Any:

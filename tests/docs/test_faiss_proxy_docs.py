@@ -62,6 +62,7 @@ def test_every_name_of_the_proxys_own_and_every_variable_is_documented() -> None
         "names",
         "pointing",
         "settings",
+        "several",
         "standins",
         "values",
     }

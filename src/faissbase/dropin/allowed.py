@@ -7,7 +7,7 @@ by FAISS's own Python wrappers; methods without one, which take pointers, are le
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import faiss
@@ -63,11 +63,17 @@ _PLAIN = _words(
     nb_neighbors cum_nb_neighbors max_level_ is_empty empty compute_cross_product precompute_table
     set_derived_values reset_permutation is_member apply_py check_identical add_sub_index
     set_centroids_norms init_hypercube init_sphere display replace_vt check_consistency construct_rev_map
-    set_is_orthonormal replace_invlists get_final_graph
+    set_is_orthonormal replace_invlists get_final_graph hashtable_size train_encoder_num_vectors
+    fast_scan_code_size coarse_code_size memory_per_point check_ids_sorted lookup_table_is_3d get_numeric_type
+    update_permutation
     """
 )
 # The same, where others of the name take something else.
-_PLAIN_OF = {"init": (faiss.RandomRotationMatrix, faiss.HadamardRotation)}
+_PLAIN_OF = {
+    "init": (faiss.RandomRotationMatrix, faiss.HadamardRotation),
+    "get": (faiss.DirectMap,),
+    "no": (faiss.DirectMap,),
+}
 READING = (
     _words(
         """
@@ -75,7 +81,10 @@ READING = (
     range_search_preassigned reconstruct reconstruct_n reconstruct_batch assign sa_encode sa_decode
     sa_code_size check_compatible_for_merge get_list_size list_size imbalance_factor size at count
     compute_codes decode apply reverse_transform apply_py nb_neighbors cum_nb_neighbors empty is_member
-    check_consistency get_final_graph
+    check_consistency get_final_graph compute_distance_subset get_single_id hashtable_size get no
+    neighbor_range compute_distance_tables compute_inner_prod_tables encode_vectors decode_vectors
+    train_encoder_num_vectors fast_scan_code_size memory_per_point check_ids_sorted lookup_table_is_3d
+    get_numeric_type coarse_code_size
     """
     )
     | gpus.READING
@@ -96,12 +105,16 @@ _TUNED = _words(
     train_iters icm_encoder_factory lambd p random_seed beam_factor max_num_visited_list
     maintain_direct_map keep_max_size_level0 train_exact own_fields own_invlists graph_type nndescent_S
     nndescent_R nndescent_L nndescent_iter store_pairs upper_beam replicate_threshold
-    strict_inline_search use_l2_table is_trained d ntotal metric_type metric_arg
+    strict_inline_search use_l2_table init_method afkmc2_chain_length early_stop_threshold use_super_kmeans
+    use_heap icm_iters nperts update_codebooks_with_double niter_codebook_refine niter_pq_0 max_iter
+    max_train_per_dim max_points_per_d n_iter n_redo init_temperature temperature_decay only_bit_flips
+    init_random dis_weight_factor optimization_type norm continuous_update
+    is_trained d ntotal metric_type metric_arg
     """
 )
 # They may be set to what they are: another value would lead past the ends of arrays.
 _KEPT = frozenset(("is_trained", "d", "ntotal"))
-OWNED = frozenset(("own_fields", "own_invlists", "own_refine_index"))
+OWNED = frozenset(("own_fields", "own_invlists", "own_refine_index", "own_indices"))
 FUNCTIONS = (
     _words(
         """
@@ -110,11 +123,14 @@ FUNCTIONS = (
     extract_index_ivf try_extract_index_ivf clone_index clone_binary_index serialize_index
     serialize_index_binary vector_to_array vector_float_to_array merge_into check_compatible_for_merge
     get_invlist_range set_invlist_range copy_array_to_vector
-    search_with_parameters range_search_with_parameters
+    search_with_parameters range_search_with_parameters search_centroid search_and_return_centroids
     """
     )
     | gpus.FUNCTIONS
 )
+
+# They give an index that is the caller's own, and no part of another.
+NEW_BY = gpus.MOVING | _words("index_factory index_binary_factory clone_index clone_binary_index")
 
 
 @cache
@@ -146,12 +162,10 @@ def value_class(name: str) -> type:
 
 def method_of(thing: Any, name: str) -> Callable[..., Any]:
     """The bound method ``name`` of ``thing``."""
-    if name in pointing.METHODS and hasattr(type(thing), name):
-        return partial(pointing.METHODS[name], thing)
-    is_wrapped = not name.endswith("_c") and hasattr(type(thing), f"{name}_c")
-    is_plain = name in _PLAIN or isinstance(thing, _PLAIN_OF.get(name, ()))
-    is_plain = is_plain or (name in gpus.METHODS and gpus.is_on(thing))
-    if name.startswith("_") or not (is_wrapped or is_plain):
+    with_arrays = pointing.method_of(thing, name)
+    if with_arrays is not None:
+        return with_arrays
+    if name.startswith("_") or not is_offered(type(thing), name):
         kind = type(thing).__name__
         if hasattr(type(thing), name) and not name.startswith("_"):
             raise Refused(
@@ -161,6 +175,13 @@ def method_of(thing: Any, name: str) -> Callable[..., Any]:
         raise AttributeError(f"{kind!r} object has no attribute {name!r}")
     found: Callable[..., Any] = getattr(thing, name)
     return found
+
+
+def is_offered(the_class: type, name: str) -> bool:
+    """Whether FAISS's own method of that name is called from afar, with numbers, arrays and objects."""
+    is_wrapped = not name.endswith("_c") and hasattr(the_class, f"{name}_c")
+    is_plain = name in _PLAIN or issubclass(the_class, _PLAIN_OF.get(name, ()))
+    return is_wrapped or is_plain or (name in gpus.METHODS and issubclass(the_class, gpus.ON_GPU))
 
 
 def field_of(thing: Any, name: str) -> Any:

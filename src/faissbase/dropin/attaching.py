@@ -12,6 +12,7 @@ import faiss
 
 from faissbase.dropin.parts import downcast, parts
 from faissbase.dropin.refusals import Refused
+from faissbase.dropin.stacking import is_plain
 
 # The field that says whether FAISS frees a part with the index.
 _OWNED_BY = {
@@ -74,10 +75,10 @@ def replace_invlists(index: Any, *args: Any, **kwargs: Any) -> list[Any]:
     if lists is not None and not isinstance(lists, faiss.InvertedLists):
         index.replace_invlists(*args, **kwargs)  # FAISS says what it wants
     lists = None if lists is None else faiss.downcast_InvertedLists(lists)
-    if type(lists) is not faiss.ArrayInvertedLists or isinstance(index, faiss.IndexIVFFastScan):
+    if lists is None or not is_plain(lists) or isinstance(index, faiss.IndexIVFFastScan):
         raise Refused(
-            f"{_kind(index)}.replace_invlists takes ArrayInvertedLists, in an index without FastScan, on a "
-            f"server, got {_kind(lists)}: fetch the index with .to_local()"
+            f"{_kind(index)}.replace_invlists takes ArrayInvertedLists, or what is made of such, in an index "
+            f"without FastScan, on a server, got {_kind(lists)}: fetch the index with .to_local()"
         )
     if int(lists.this) == int(index.invlists.this):
         return []
@@ -92,7 +93,7 @@ def replace_invlists(index: Any, *args: Any, **kwargs: Any) -> list[Any]:
 
 
 def released(thing: Any, name: str) -> list[Any]:
-    """What FAISS would free with ``thing``, taken from it; frees itself when nobody has it any more."""
+    """What FAISS would free with ``thing``, taken from it; freed when nobody has what is given any more."""
     owned = _OWNED_BY[name]
     if not getattr(thing, owned):
         return []
@@ -100,9 +101,21 @@ def released(thing: Any, name: str) -> list[Any]:
     if isinstance(thing, faiss.IndexPreTransform):
         found += [thing.chain.at(i) for i in range(thing.chain.size())]
     setattr(thing, owned, False)
-    for each in found:
-        each.this.own(True)
-    return found
+    return [_Orphan(each) for each in found]
+
+
+class _Orphan:
+    """What FAISS has made and does not free any more: freed with this.
+
+    Not by SWIG's ``this.own(True)``, which counts its module down when the object goes: at nought, all
+    classes of FAISS's are lost.
+    """
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __del__(self) -> None:
+        type(self._thing).__swig_destroy__(self._thing)
 
 
 def owned_field(name: str) -> str | None:

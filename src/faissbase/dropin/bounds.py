@@ -28,7 +28,7 @@ _EFFORTS = ("efSearch", "efConstruction", "search_L")
 # Sizes of a factory string at which FAISS divides by zero, writes nowhere, or never ends.
 _BAD_FACTORY = re.compile(r"(HNSW|NSG)0*[01](?!\d)|(RQ|LSQ)(\d+x)*0+(?!\d)|PQ\d+x0+(?!\d)")
 _CHECKED = (faiss.IndexIVF, faiss.IndexIDMap, faiss.IndexBinaryIDMap, faiss.IndexBinaryIVF)
-_CHECKED_RANGES = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.IndexFlatCodes)
+_CHECKED_RANGES = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.IndexFlatCodes, faiss.IndexBinaryIDMap)
 # FAISS ends the process where a thread of its own throws.
 _WITHOUT_RANGES = (
     faiss.IndexRowwiseMinMaxBase,
@@ -47,6 +47,17 @@ _OPTIONAL = {
     "knn_gpu": 4,
     "pairwise_distance_gpu": 3,
 }
+# They reconstruct nothing, and say so themselves.
+_WITHOUT_POSITIONS = (
+    faiss.IndexRowwiseMinMaxBase,
+    faiss.IndexShards,
+    faiss.IndexSplitVectors,
+    faiss.IndexIVFIndependentQuantizer,
+    faiss.IndexBinaryFromFloat,
+    faiss.IndexBinaryHash,
+    faiss.IndexBinaryMultiHash,
+    faiss.IndexBinaryShards,
+)
 _WITH_PARAMETERS = "_with_parameters"
 _WHOLE = frozenset(("train", "add", "add_with_ids", "reset"))
 _LISTS = (faiss.IndexIVF, faiss.IndexBinaryIVF, faiss.InvertedLists)
@@ -172,7 +183,7 @@ def _innermost(index: Any) -> Any:
 
 
 def _position(thing: Any, key: Any, *_: Any, **__: Any) -> None:
-    if isinstance(_innermost(thing), _CHECKED) or not hasattr(thing, "ntotal"):
+    if isinstance(_innermost(thing), _CHECKED + _WITHOUT_POSITIONS) or not hasattr(thing, "ntotal"):
         return
     keys = np.atleast_1d(np.asarray(key)).astype(np.int64)
     is_inside = not keys.size or (keys.min() >= 0 and (keys.max() < thing.ntotal or _says_its_end(thing)))
@@ -182,8 +193,13 @@ def _position(thing: Any, key: Any, *_: Any, **__: Any) -> None:
 
 def _says_its_end(thing: Any) -> bool:
     """Whether FAISS itself refuses a position that is too large."""
-    if isinstance(thing, faiss.IndexHNSW | faiss.IndexNSG) and thing.storage is not None:
-        thing = faiss.downcast_index(thing.storage)
+    thing = _innermost(thing)
+    if isinstance(thing, faiss.IndexHNSW | faiss.IndexNSG | faiss.IndexNNDescent):
+        return thing.storage is not None and _says_its_end(faiss.downcast_index(thing.storage))
+    if isinstance(thing, faiss.IndexRefine):
+        return _says_its_end(faiss.downcast_index(thing.refine_index))
+    if isinstance(thing, faiss.IndexReplicas):
+        return thing.count() == 0 or _says_its_end(faiss.downcast_index(thing.at(0)))
     return isinstance(thing, faiss.IndexFlatCodes | faiss.IndexFastScan | faiss.IndexRandom)
 
 
@@ -195,18 +211,18 @@ def _range(thing: Any, n0: Any = 0, ni: Any = -1, x: Any = None) -> None:
         return
     n = thing.ntotal - n0 if ni == -1 else ni
     if n > 0:
-        if not 0 <= n0 <= n0 + n <= thing.ntotal:
+        if isinstance(inner, faiss.IndexIDMap):
+            _check_ids(inner, n0, n)
+        elif not 0 <= n0 <= n0 + n <= thing.ntotal:
             raise Refused(f"{_kind(thing)}: {n} from {n0} on are no positions from 0 to {thing.ntotal - 1}")
-        _check_ids(inner, n0, n)
         thing.reconstruct(n0)  # where it cannot, FAISS says so here, and not in a thread of its own
 
 
 def _check_ids(inner: Any, n0: int, n: int) -> None:
-    if isinstance(inner, faiss.IndexIDMap | faiss.IndexBinaryIDMap):
-        ids = faiss.vector_to_array(inner.id_map)
-        n_there = np.unique(ids[(ids >= n0) & (ids < n0 + n)]).size
-        if n_there != n:
-            raise Refused(f"{_kind(inner)}: of the ids {n0} to {n0 + n - 1} there are {n_there}")
+    ids = faiss.vector_to_array(inner.id_map)
+    n_there = np.unique(ids[(ids >= n0) & (ids < n0 + n)]).size
+    if n_there != n:
+        raise Refused(f"{_kind(inner)}: of the ids {n0} to {n0 + n - 1} there are {n_there}")
 
 
 def check_list(thing: Any, list_no: Any) -> None:
@@ -241,9 +257,9 @@ def _codes(thing: Any, codes: Any, *_: Any, **__: Any) -> None:
         return
 
 
-def _most(thing: Any, x: Any, k: Any, *_: Any, params: Any = None, **__: Any) -> None:
-    if type(k) is int and k > max(MOST_K, getattr(thing, "ntotal", 0)):
-        raise Refused(f"k of {k:,}: at most {MOST_K:,}, or as many as there are vectors, on a server")
+def _most(thing: Any, x: Any, k: Any, *_: Any, params: Any = None, **given: Any) -> None:
+    kind = np.int32 if isinstance(thing, faiss.IndexBinary) else np.float32
+    _check_most(thing, x, k, None if "D" in given else kind)
     if k > 0:  # FAISS says that it must be
         crashes.check_search(thing, k, params)
 
@@ -255,8 +271,16 @@ def _preassigned(thing: Any, x: Any, k: Any, Iq: Any, *_: Any, params: Any = Non
 
 
 def _assigned(thing: Any, x: Any, k: Any = 1, *_: Any, **__: Any) -> None:
-    _most(thing, x, k)
+    _check_most(thing, x, k, np.int64)
     crashes.check_search(thing, k, None)
+
+
+def _check_most(thing: Any, x: Any, k: Any, kind: type[np.generic] | None) -> None:
+    """Refuse to find more than memory is made for; ``kind``: of the numbers that FAISS makes room for."""
+    if isinstance(k, int | np.integer) and k > max(MOST_K, getattr(thing, "ntotal", 0)):
+        if kind is not None:
+            np.empty((len(x), k), kind)  # raises what FAISS's Python raises where there is no room
+        raise Refused(f"k of {k:,}: at most {MOST_K:,}, or as many as there are vectors, on a server")
 
 
 def _reconstructing(thing: Any, x: Any, k: Any, *_: Any, params: Any = None, **__: Any) -> None:
@@ -282,6 +306,12 @@ def _rows(thing: Any, x: Any, *_: Any, **__: Any) -> None:
         crashes.check_added(thing, len(x))
 
 
+def _order(thing: Any, order: Any) -> None:
+    order = np.ascontiguousarray(order, np.int64)
+    if order.shape == (thing.ntotal,) and not np.array_equal(np.sort(order), np.arange(thing.ntotal)):
+        raise Refused(f"permute_entries wants each of 0 to {thing.ntotal - 1} once")
+
+
 def _kind(thing: Any) -> str:
     return type(thing).__name__
 
@@ -305,4 +335,5 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "range_search": _within,
     **dict.fromkeys(("add", "add_with_ids"), _rows),
     "set_is_orthonormal": check_straight,
+    "permute_entries": _order,
 }

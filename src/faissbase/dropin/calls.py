@@ -16,7 +16,19 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import allowed, attaching, bounds, filling, frames, gpus, trials, values
+from faissbase.dropin import (
+    allowed,
+    apart,
+    attaching,
+    bounds,
+    filling,
+    frames,
+    gpus,
+    pointing,
+    stacking,
+    trials,
+    values,
+)
 from faissbase.dropin.allowed import Refused
 from faissbase.dropin.counters import counted
 from faissbase.dropin.faults import Gone, fault
@@ -25,15 +37,12 @@ from faissbase.dropin.graphs import GPU, Graph, Held, Session, Sessions, Step, l
 from faissbase.dropin.named import Named
 from faissbase.dropin.names import Names, NoRoom, check_there
 from faissbase.dropin.parts import parts
-from faissbase.dropin.places import memory_of
+from faissbase.dropin.places import Pointer, memory_of, read_field
 from faissbase.dropin.reading import Reader, written
 from faissbase.dropin.steps import as_steps, numbers, redo
 from faissbase.errors import AccessError, FaissbaseError
 
 _CHANGING_FUNCTIONS = frozenset(("merge_into", "set_invlist_range", "copy_array_to_vector"))
-_NEW_BY = (
-    frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index")) | gpus.MOVING
-)
 # FAISS's own clones of these use what their model has, and free it a second time.
 _SHARING = (
     faiss.IndexIVFSpectralHash,
@@ -75,7 +84,7 @@ class Rights:
     def check(self, op: str, name: str) -> None:
         if not _only_reads(op, name) and not self.may_write:
             raise AccessError(f"this key may not {op} {name}: it wants the scope 'write'")
-        is_new = op in ("make", "read", "save", "delete") or (op == "function" and name in _NEW_BY)
+        is_new = op in ("make", "read", "save", "delete") or (op == "function" and name in allowed.NEW_BY)
         if self.indexes is not None and is_new:
             raise AccessError(f"this key is good for some indexes alone, so it may not {op}")
 
@@ -87,7 +96,7 @@ class Rights:
 def _only_reads(op: str, name: str) -> bool:
     """Whether a call changes nothing, so that it may be done by any key, and twice."""
     if op == "function":
-        return name in allowed.FUNCTIONS - _CHANGING_FUNCTIONS - _NEW_BY
+        return name in allowed.FUNCTIONS - _CHANGING_FUNCTIONS - allowed.NEW_BY
     return op in _READ_OPS or (op == "call" and name in allowed.READING)
 
 
@@ -207,6 +216,8 @@ class Calls:
             def special(value: Any) -> Any:
                 if id(value) in outputs:
                     return {"output": outputs[id(value)]}
+                if isinstance(value, Pointer):
+                    return {"pointer": value.kind}
                 if isinstance(value, Held):
                     return {"object": [session.hold(value), type(value.thing).__name__]}
                 return None
@@ -243,10 +254,10 @@ class Calls:
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
             args = filling.placed(call.name, bounds.without_none(call.name, args))
-            held = Held(the_class(*args, **kwargs), keeps=tuple(call.things()))
-            apart = {each.graph.root() for each in call.held.values() if isinstance(each.thing, gpus.MADE)}
+            held = Held(stacking.made(the_class, args, kwargs), keeps=tuple(call.things()))
+            alone = {each.graph.root() for each in call.held.values() if isinstance(each.thing, gpus.MADE)}
             for graph in graphs:
-                if graph not in apart:
+                if graph not in alone:
                     held.graph.join(graph)
             if gpus.is_on(held.thing):
                 self._own(held, call.name)
@@ -285,6 +296,7 @@ class Calls:
                 _check_room(call, rights)
             if call.name == "replace_invlists":
                 return self._replaced(call, target)
+            _check_written(call, graphs)
             result = run()
             for graph in graphs[1:] if call.name not in allowed.MOVING else ():
                 graphs[0].join(graph)
@@ -295,7 +307,7 @@ class Calls:
     def _get(self, call: _Call, rights: Rights) -> Any:
         target = call.target()
         with self._unchanged(call):
-            found = allowed.field_of(target.thing, call.name)
+            found = read_field(target.thing, call.name, allowed.field_of)
             if call.name in allowed.OWNED:
                 found = target.graph.root().told.get((int(target.thing.this), call.name), found)
             return _part(target, ("get", call.name), found)
@@ -319,6 +331,7 @@ class Calls:
         """Give an index other inverted lists. Who owns them is told as asked for, and is nobody."""
         args, kwargs = call.given()
         allowed.method_of(target.thing, call.name)
+        _check_writable(target, args)
         with _rebuilt(call, target, "own_invlists") as kept:
             kept += attaching.replace_invlists(target.thing, *args, **kwargs)
         owner = (args[1:] or [kwargs.get("own", False)])[0]
@@ -339,6 +352,7 @@ class Calls:
                 args, kwargs = call.given()
                 args = bounds.without_none(call.name, args)
                 _check_apart(call)
+                _check_written(call, graphs)
                 if call.name == "copy_array_to_vector":
                     filling.check_filled(next(iter(call.held.values()), None), args[0])
                 return getattr(faiss, call.name)(*args, **kwargs)
@@ -352,7 +366,7 @@ class Calls:
                 args = bounds.without_none(call.name, args)
                 gpus.check_device(call.name, args, kwargs)
             result = _applied(call.name, args, kwargs)
-            if call.name in _NEW_BY or not call.held:
+            if call.name in allowed.NEW_BY or not call.held:
                 return Held(result) if _is_object(result) else result
             return _part(next(iter(call.held.values())), ("function", call.name), result)
 
@@ -531,7 +545,7 @@ def _applied(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         and any(isinstance(each, _SHARING) for each in parts(args[0]))
     ):
         return faiss.deserialize_index(faiss.serialize_index(args[0]))
-    return getattr(faiss, name)(*args, **kwargs)
+    return pointing.FUNCTIONS.get(name, getattr(faiss, name))(*args, **kwargs)
 
 
 def _trained(d: int, k: int, options: dict[str, Any], x: Any, weights: Any, first: Any) -> tuple[Any, ...]:
@@ -598,8 +612,26 @@ def _check_apart(call: _Call, *targets: Held) -> None:
         others = [call.held[each] for each in numbers([call.body.get("args"), call.body.get("kwargs")])]
         graphs = [each.graph.root() for each in (*targets, *dict.fromkeys(others))]
         twice = len(others) > len(set(others))
-        if twice or any(graph in graphs[:at] for at, graph in enumerate(graphs)):
+        is_near = any(graph in graphs[:at] for at, graph in enumerate(graphs))
+        things = [each.thing for each in (*targets, *dict.fromkeys(others))]
+        if twice or (is_near and not apart.are_apart(call.name, things)):
             raise Refused(f"{call.name}: an index cannot be given to itself, or twice to the same index")
+
+
+def _check_written(call: _Call, graphs: list[Graph]) -> None:
+    """Refuse to write into inverted lists that are made of others."""
+    things = [each.thing for each in call.held.values()]
+    is_near = any(graph.is_rebuilt for graph in graphs) or isinstance(things[0], faiss.InvertedLists)
+    if call.name in stacking.ENDING and is_near:
+        stacking.check_written(call.name, things)
+
+
+def _check_writable(target: Held, args: tuple[Any, ...]) -> None:
+    """Refuse to give an index that has a name lists that FAISS writes into no file."""
+    named = [each.held.thing for each in target.graph.root().named.values()]
+    is_named = any(int(each.this) == int(target.thing.this) for thing in named for each in parts(thing))
+    if is_named and args and stacking.is_read_only(args[0]):
+        raise Refused(f"FAISS writes no {type(args[0]).__name__} into a file, and this index has a name")
 
 
 def _found(session: Session, number: Any) -> Held:

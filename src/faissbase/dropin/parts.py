@@ -30,6 +30,17 @@ def parts(thing: Any) -> Iterator[Any]:
         yield from parts(inner)
 
 
+def holding(thing: Any) -> Iterator[Any]:
+    """``thing`` and every index within it that holds its vectors; not those that only say where they are."""
+    yield thing
+    for field in _fields(type(thing).__name__):
+        inner = getattr(thing, field) if field != "quantizer" else None
+        if inner is not None:
+            yield from holding(downcast(inner))
+    for inner in _several(thing):
+        yield from holding(inner)
+
+
 def searched(thing: Any, k: int, params: Any) -> Iterator[tuple[Any, int, Any]]:
     """What is searched in the course of a search of ``thing``: each index, its k and its parameters."""
     yield thing, k, params

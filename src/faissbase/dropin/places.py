@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import faiss
@@ -24,6 +27,33 @@ def numbers_of(kind: str) -> np.dtype[Any] | None:
     return _NUMBERS.get(
         kind.removeprefix("MaybeOwnedVector") if "Owned" in kind else kind.removesuffix("Vector")
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """A field of FAISS's that is a place in memory. Only its type in C++ is told."""
+
+    kind: str
+
+
+# By class and name: fields of which SWIG makes a copy that nobody can read, or free.
+_copied: dict[tuple[type, str], Pointer] = {}
+
+
+def read_field(thing: Any, name: str, read: Callable[[Any, str], Any]) -> Any:
+    """What ``read`` gives of a field; its type, as a `Pointer`, where it is a place in memory."""
+    known = _copied.get((type(thing), name))
+    if known is not None:
+        return known
+    found = read(thing, name)
+    if type(found).__name__ != "SwigPyObject":
+        return found
+    told = re.search(r"of type '(.+)' at", str(found))
+    pointer = Pointer(told[1] if told else "void *")
+    if found.own():
+        found.disown()  # it has no destructor, of which SWIG would tell
+        _copied[type(thing), name] = pointer
+    return pointer
 
 
 def memory_of(thing: Any, name: str, args: tuple[Any, ...], n_bytes: Any) -> Any:

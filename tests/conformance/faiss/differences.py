@@ -70,19 +70,10 @@ DIFFERS = [
         "a copy that FAISS makes is of no use: its methods refuse it",
     ),
     (
-        ".*",
-        "(reconstruct|direct map): .*",
+        "(Residual|LocalSearch)CoarseQuantizer|MultiIndexQuantizer2?|IndexBinary(Flat|HNSW|HNSWCagra|Replicas)|"
+        "BHNSW.*|BFlat",
+        "reconstruct: an id",
         "a position outside of the index is refused by the server where FAISS would give foreign memory",
-    ),
-    (
-        ".*",
-        "types: (methods|hasattr)",
-        "a field that is a raw pointer cannot be read: it is a place in the server's memory",
-    ),
-    (
-        "IndexBinary.*|B.*",
-        "search: search_and_reconstruct",
-        "it takes pointers: the server says so, where FAISS says that arguments are missing",
     ),
 ]
 # What a server refuses, with an error that says so, where FAISS ends the process or never comes back.
@@ -113,6 +104,11 @@ REFUSED = [
         "`search`, `sa_encode`, `sa_decode` of an additive `*FastScan`, an additive coarse quantizer or an "
         "`IndexLattice` that is not trained",
         "FAISS reads tables that are not there",
+    ),
+    (
+        "writing (`add`, `remove_ids`, `merge_from`) into inverted lists that are made of others "
+        "(`HStackInvertedLists`, `SliceInvertedLists` and their like)",
+        "threads of FAISS's throw",
     ),
     ("`range_search` of an `IndexHNSW*` without vectors", "FAISS starts at a vector that is not there"),
     ("`add` of no rows to an empty `*FastScan`", "FAISS divides by the number of rows"),

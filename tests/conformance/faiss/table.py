@@ -57,9 +57,11 @@ local vectors, and all other functions that are given arrays: they are FAISS's o
 
 ## Not on a server
 
-* Raw pointers and methods that take them: use `.to_local()`. `get_xb`, `get_ids`, `get_codes` and `data` of a
-  vector are read by `rev_swig_ptr` and `memcpy`, as copies; `train_c`, `add_c`, `add_with_ids_c`, `add_core`,
-  `search_c`, `range_search_c`, `range_search_preassigned_c` and `permute_invlists` take your own pointers.
+* Places in the server's memory: use `.to_local()`. `get_xb`, `get_ids`, `get_codes` and `data` of a vector
+  are read by `rev_swig_ptr` and `memcpy`, as copies. Methods of C++ that are given arrays by pointers take
+  those of your own process: those that FAISS's Python calls itself (`train_c`, `add_c`, `search_c` and more),
+  `add_core`, `compute_distance_subset`, `compute_residual`, `add_entries`, `update_entries`,
+  `permute_invlists`, `apply_noalloc` and `search_and_reconstruct` of bits.
 * Sizes (`d`, `ntotal`, `nlist`, `code_size`): they say how memory is laid out and can be read, not set; but
   for the `ntotal` of a flat index whose `codes` were filled.
 * A part that does not fit (a quantizer with another number of lists, inverted lists of other codes).

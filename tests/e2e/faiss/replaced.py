@@ -7,6 +7,7 @@ which has parts that stay here. Without GPUs, it has none of the names that only
 
 from __future__ import annotations
 
+import functools
 import runpy
 import sys
 from pathlib import Path
@@ -20,8 +21,12 @@ _OF_GPUS = ("bfKnn", "bfKnn_tiling", "INDICES_32_BIT", "INDICES_64_BIT", "INDICE
 _WORK = ("train", "add", "add_with_ids", "search", "range_search", "remove_ids")
 
 
-def _refuse(*_: Any, **__: Any) -> NoReturn:
-    raise AssertionError("this ran in the program's own process")
+def _refusing(method: Any) -> Any:
+    @functools.wraps(method)
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise AssertionError("this ran in the program's own process")
+
+    return refuse
 
 
 def main() -> None:
@@ -43,7 +48,7 @@ def _bind() -> None:
         if isinstance(found, type) and issubclass(found, faiss.Index | faiss.IndexBinary):
             for name in _WORK:
                 if name in vars(found):
-                    setattr(found, name, _refuse)
+                    setattr(found, name, _refusing(vars(found)[name]))
 
 
 def _forget_gpus() -> None:

@@ -130,7 +130,7 @@ def test_ids_that_change_later_are_seen_where_faiss_sees_them(
 
 _OF_HERE: list[Any] = [
     lambda proxy, index: proxy.Level1Quantizer(index, 4),
-    lambda proxy, index: proxy.InvertedListsPtrVector().push_back(index.invlists),
+    lambda proxy, index: proxy.VectorTransformVector().push_back(proxy.PCAMatrix(_D, 4)),
     lambda proxy, index: proxy.Cloner().clone_Index(index),
 ]
 

@@ -26,6 +26,10 @@ USERS = (
     ("datasets", "hf_datasets.py", 100),
     ("llama_index.vector_stores.faiss", "llama_index_store.py", 100),
     ("faiss_imputer", "imputer.py", 10),
+    ("torch", "torch_tensors.py", 20),
+    ("txtai", "txtai_store.py", 50),
+    ("haystack_integrations", "haystack_store.py", 20),
+    ("autofaiss", "autofaiss_build.py", 20),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,3 +134,12 @@ def test_fast_scan_has_no_lists_to_add_to(modules: tuple[Any, Any]) -> None:
     index = _ivf(modules[1], "PQ4x4fs", is_filled=False)
     with pytest.raises(modules[1].RemoteError, match="call add"):
         _tools(modules[1], "ivf_tools").add_preassigned(index, _XB[:2], np.array([0, 1]))
+
+
+def test_an_index_is_cut_into_files_of_this_machine(modules: tuple[Any, Any], tmp_path: Path) -> None:
+    found = []
+    for f in modules:
+        names = str(tmp_path / f"{f.__name__}.%d.index")
+        f.shard_ivf_index_centroids(_ivf(f), 2, names, lambda n, _: n % 2)
+        found.append([array for n in range(2) for array in f.read_index(names % n).search(_XQ, 3)])
+    assert all(map(np.array_equal, *found))
