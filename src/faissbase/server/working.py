@@ -7,6 +7,7 @@ it were alone, and under load each call answers many.
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 from collections import deque
@@ -20,6 +21,8 @@ from faissbase.server.operations import Call, Operation
 
 _MOST_TOGETHER = 64
 Answer: TypeAlias = tuple[int, Any]  # the status; bytes, or a `Download`
+Answered: TypeAlias = "tuple[Job, Answer | Exception]"
+Wake: TypeAlias = "queue.SimpleQueue[bool]"
 
 
 class Gone(FaissbaseError):
@@ -45,22 +48,67 @@ class Job:
     serve: Callable[[Operation, Call], Answer]
     is_gone: Callable[[], bool]
     future: asyncio.Future[Answer]
+    returns: _Returns
     is_decoded: bool = False
     likeness: Hashable = None
 
 
+class _Returns:
+    """Answers on their way from threads to the event loop that waits for them.
+
+    An eventfd wakes it, for whose write Python lets go of its lock. With ``call_soon_threadsafe`` the loop
+    wakes, waits for the lock, and wakes again: 19 µs where this takes 8.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._answers: deque[Answered] = deque()
+        self._is_told = False
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        loop.add_reader(self._fd, self._deliver)  # which keeps this as long as it runs
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+    def put(self, answers: list[Answered]) -> None:
+        """Hand answers over; nothing becomes of them where the loop has ended."""
+        self._answers.extend(answers)
+        if not self._is_told:
+            self._is_told = True
+            os.eventfd_write(self._fd, 1)
+
+    def _deliver(self) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._fd)
+        self._is_told = False  # before the answers are looked at: what comes after is told anew
+        while self._answers:
+            job, answer = self._answers.popleft()
+            if job.future.done():
+                continue
+            if isinstance(answer, Exception):
+                job.future.set_exception(answer)
+            else:
+                job.future.set_result(answer)
+
+
 class Workers:
-    """Some threads, and a line of jobs for each tenant."""
+    """Some threads, and a line of jobs for each tenant.
+
+    Of those that are idle, the one that has worked last is woken: what it needs is in its core's cache yet.
+    """
 
     def __init__(self, n_threads: int, name: str) -> None:
         self._lock = threading.Lock()
         self._lines: dict[str, deque[Job]] = {}
         self._turns: deque[str] = deque()  # tenants who have jobs in their lines, each once
-        self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._n_idle = 0
+        self._idle: list[Wake] = []
         self._is_closed = False
-        names = (f"faissbase-{name}-{i}" for i in range(n_threads))
-        self._threads = [threading.Thread(target=self._work, name=each, daemon=True) for each in names]
+        self._returns: _Returns | None = None
+        self._wakes: list[Wake] = [queue.SimpleQueue() for _ in range(n_threads)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(wake,), name=f"faissbase-{name}-{i}", daemon=True)
+            for i, wake in enumerate(self._wakes)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -72,8 +120,12 @@ class Workers:
         is_gone: Callable[[], bool],
     ) -> Answer:
         """The status and the encoded answer of a call, or its error."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._put(call.key.tenant, [Job(operation, call, serve, is_gone, future)])
+        loop = asyncio.get_running_loop()
+        returns = self._returns
+        if returns is None or returns.loop is not loop:
+            returns = self._returns = _Returns(loop)
+        future: asyncio.Future[Answer] = loop.create_future()
+        self._put(call.key.tenant, [Job(operation, call, serve, is_gone, future, returns)])
         return await future
 
     def _put(self, tenant: str, jobs: list[Job], *, first: bool = False) -> None:
@@ -86,15 +138,17 @@ class Workers:
                 line.extendleft(reversed(jobs))
             else:
                 line.extend(jobs)
-            if self._n_idle:
-                self._n_idle -= 1
-                self._wake.put(True)
+            if self._idle:
+                self._idle.pop().put(True)
 
-    def _next(self) -> tuple[str, list[Job]]:
-        """The tenant whose turn it is, and the jobs that may be run together; none where nobody waits."""
+    def _next(self, wake: Wake) -> tuple[str, list[Job]]:
+        """The tenant whose turn it is, and the jobs that may be run together; where nobody waits, none.
+
+        Then ``wake`` is told once somebody does.
+        """
         with self._lock:
             if not self._turns:
-                self._n_idle += 1
+                self._idle.append(wake)
                 return "", []
             tenant = self._turns.popleft()
             line = self._lines[tenant]
@@ -108,25 +162,26 @@ class Workers:
                 del self._lines[tenant]
         return tenant, taken
 
-    def _work(self) -> None:
+    def _work(self, wake: Wake) -> None:
         while True:
-            tenant, taken = self._next()
+            tenant, taken = self._next(wake)
             if not taken:
-                if self._is_closed or not self._wake.get():
+                if self._is_closed:
                     return
+                wake.get()
                 continue
             group, others = _alike(taken)
             if others:  # at the head of their line, for the next turn
                 self._put(tenant, others, first=True)
             if group:
-                _deliver_soon(_answers(group))
+                group[0].returns.put(_answers(group))
 
     def close(self) -> None:
         """Answer what waits, then end."""
         with self._lock:
             self._is_closed = True
-        for _ in self._threads:
-            self._wake.put(False)
+        for wake in self._wakes:
+            wake.put(True)
         for thread in self._threads:
             thread.join()
 
@@ -137,7 +192,7 @@ def _alike(taken: list[Job]) -> tuple[list[Job], list[Job]]:
     others: list[Job] = []
     for job in taken:
         if job.is_gone() or job.future.cancelled():
-            _deliver_soon([(job, Gone("the caller has left"))])
+            job.returns.put([(job, Gone("the caller has left"))])
         elif job.operation.together is None:
             group.append(job)
         elif _is_decoded(job):
@@ -154,13 +209,13 @@ def _is_decoded(job: Job) -> bool:
         job.operation.decode(job.call)
         job.likeness = job.operation.likeness(job.call)
     except Exception as error:  # noqa: BLE001  # it is the answer
-        _deliver_soon([(job, error)])
+        job.returns.put([(job, error)])
         return False
     job.is_decoded = True
     return True
 
 
-def _answers(group: list[Job]) -> list[tuple[Job, Answer | Exception]]:
+def _answers(group: list[Job]) -> list[Answered]:
     operation = group[0].operation
     if len(group) > 1 and operation.together is not None:
         try:
@@ -182,19 +237,3 @@ def _alone(job: Job) -> Answer | Exception:
         return job.serve(operation, job.call)
     except Exception as error:  # noqa: BLE001  # it is the answer
         return error
-
-
-def _deliver_soon(answers: list[tuple[Job, Answer | Exception]]) -> None:
-    """Hand answers to the event loop that waits for them, unless it has ended."""
-    with suppress(RuntimeError):
-        answers[0][0].future.get_loop().call_soon_threadsafe(_deliver, answers)
-
-
-def _deliver(answers: list[tuple[Job, Answer | Exception]]) -> None:
-    for job, answer in answers:
-        if job.future.done():
-            continue
-        if isinstance(answer, Exception):
-            job.future.set_exception(answer)
-        else:
-            job.future.set_result(answer)
