@@ -206,7 +206,7 @@ class Operation:
         if self._decoder is not None:
             packed, encoding, content_type = call.body
             raw = unpacked(packed, encoding, call.settings.max_body_bytes)
-            if self.read_arrow is not None and media_of(content_type) == ARROW:
+            if content_type != JSON and self.read_arrow is not None and media_of(content_type) == ARROW:
                 check_arrow()
                 call.body = self.read_arrow(call, raw)
                 return

@@ -190,24 +190,29 @@ def _alike(taken: list[Job]) -> tuple[list[Job], list[Job]]:
     """The jobs that are run now, as one, and the others. Those that cannot be run are answered here."""
     group: list[Job] = []
     others: list[Job] = []
+    is_lone = len(taken) == 1
     for job in taken:
         if job.is_gone() or job.future.cancelled():
             job.returns.put([(job, Gone("the caller has left"))])
         elif job.operation.together is None:
             group.append(job)
-        elif _is_decoded(job):
+        elif _is_decoded(job, is_lone=is_lone):
             fits = not group or (job.likeness is not None and job.likeness == group[0].likeness)
             (group if fits else others).append(job)
     return group, others
 
 
-def _is_decoded(job: Job) -> bool:
-    """Decode a job that may be run with others, unless that was done; False where it cannot be."""
+def _is_decoded(job: Job, *, is_lone: bool) -> bool:
+    """Decode a job that may be run with others, unless that was done; False where it cannot be.
+
+    What it has in common with others is not looked at where there are none.
+    """
     if job.is_decoded:
         return True
     try:
         job.operation.decode(job.call)
-        job.likeness = job.operation.likeness(job.call)
+        if not is_lone:
+            job.likeness = job.operation.likeness(job.call)
     except Exception as error:  # noqa: BLE001  # it is the answer
         job.returns.put([(job, error)])
         return False
