@@ -9,7 +9,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ from faissbase.server.protocol import EXCHANGE, Exchange
 from faissbase.server.quotas import QuotaExceeded
 from faissbase.server.routing import PREFIX, Router, query_of
 from faissbase.server.settings import Settings, is_own_name
+from faissbase.server.telling import LINES, Telling, fault_line, last_line
 from faissbase.server.tenants import Tenants
 from faissbase.server.working import Answer, Gone, Workers
 
@@ -235,7 +236,14 @@ class Server:
             if self.is_stopping:
                 raise UnavailableError("the server is stopping")
             call = self._call(op, key, path, query, raw, heads)
-            status, content = await self._answer(op, call, scope["path"], heads, exchange)
+            answering = self._answer(op, call, scope["path"], heads, exchange)
+            if op.tells and LINES in map(media_of, call.accept.split(",")):
+                sent = await self._answer_in_lines(call, answering, send, story)
+                if sent is None:
+                    return
+                status, content = sent
+            else:
+                status, content = await answering
         finally:
             self.metrics.n_waiting -= 1
             self._held.give_back(len(raw))
@@ -343,6 +351,36 @@ class Server:
         what = (op.path, path, sent)
         return await workers.serve(op, call, lambda op, call: self._answer_once(op, call, what), is_gone)
 
+    async def _answer_in_lines(
+        self, call: Call, answering: Coroutine[Any, Any, Answer], send: Send, story: _Story
+    ) -> Answer | None:
+        """Tell meanwhile how far the work is; what it gives, where there was nothing to tell.
+
+        So an error that comes before the work has begun has a status of its own.
+        """
+        call.tell = telling = Telling()
+        work = asyncio.ensure_future(answering)
+        try:
+            await telling.send_until(work, partial(_begin, send, story, 200, None, LINES, []), send)
+        finally:
+            work.cancel()  # unless it has ended
+        if not telling.has_begun:
+            return work.result()
+        line = self._last_line(work, story)
+        story.bytes_out = telling.n_bytes + len(line)
+        await send({"type": "http.response.body", "body": line})
+        return None
+
+    def _last_line(self, work: asyncio.Future[Answer], story: _Story) -> bytes:
+        try:
+            return last_line(*work.result())
+        except Exception as error:  # noqa: BLE001  # it is the answer
+            ours = as_ours(error)
+            story.status = status_of(ours)
+            if story.status == 500:
+                LOGGER.error("%s", error, exc_info=error, extra={"facts": {"request_id": story.request_id}})
+            return fault_line(story.status, body_of(ours, story.request_id, self._tenants.tidy))
+
     def _answer_once(self, op: Operation, call: Call, what: tuple[str, ...]) -> Answer:
         raw = b"" if call.body is None else call.body[0]
         known = self._answered.begin(call.key.id, what, str(call.query).encode() + b"\n" + raw)
@@ -416,17 +454,17 @@ async def _begin(
     send: Send,
     story: _Story,
     status: int,
-    n_bytes: int,
+    n_bytes: int | None,
     media: str | None,
     more: list[tuple[bytes, bytes]],
 ) -> None:
-    """The head of an answer, with the headers that every answer has."""
+    """The head of an answer, with the headers that every answer has; ``n_bytes`` None is not known yet."""
     headers = [(b"x-request-id", story.request_id.encode()), *SECURITY, *more]
     if media is not None:
         headers.append((b"content-type", media.encode()))
-    if status != 204:
+    if status != 204 and n_bytes is not None:
         headers.append((b"content-length", str(n_bytes).encode()))
-    story.status, story.bytes_out = status, n_bytes
+    story.status, story.bytes_out = status, n_bytes or 0
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
