@@ -244,6 +244,14 @@ class Optimize(Body):
     wait: bool = True
 
 
+class Told(msgspec.Struct):
+    """How far long work is: its phase, how much of that is done, and of how much."""
+
+    phase: str
+    done: int
+    total: int
+
+
 class MeasureRecall(Body):
     """How long recent questions are asked again."""
 
@@ -313,3 +321,12 @@ class Fault(msgspec.Struct):
 
 class FaultBody(msgspec.Struct):
     error: Fault
+
+
+class ToldLine(msgspec.Struct, omit_defaults=True):
+    """A line that tells how far the work is; the last has the status, and the answer or what went wrong."""
+
+    progress: Told | None = None
+    status: int | None = None
+    answer: dict[str, Any] | None = None
+    error: Fault | None = None

@@ -387,6 +387,8 @@ def test_the_asynchronous_twin_gives_the_same(
             assert list(many) == list(memory.search(data.vectors[:N], 5))
             assert await docs.export(tmp_path / "twin.jsonl") == N
             assert (await docs.load_file(tmp_path / "twin.jsonl")).n_rows == N == await docs.ntotal()
+            await docs.delete([f"r{i}" for i in range(N // 2)])
+            await docs.optimize(progress=lambda *each: told.append(each))
             await db.delete_collection("twin")
             with pytest.raises(faissbase.NotFoundError):
                 await db.get_collection("twin")
@@ -395,9 +397,11 @@ def test_the_asynchronous_twin_gives_the_same(
                 await db.backup(tmp_path / "twin.faissbase")
         return [[hit.id for hit in hits] for hits in found]
 
+    told: list[tuple[str, int, int]] = []
     memory = faissbase.connect(":memory:").create_collection("twin", D)
     memory.upsert([f"r{i}" for i in range(N)], data.vectors[:N])
     assert asyncio.run(run()) == memory.search(data.query_vectors[:40], 5).ids
+    assert told[-1] == ("compacting", N // 2, N // 2)
 
 
 def test_what_is_wrong_with_a_connection_is_told(server: tuple[str, str], tmp_path: Path) -> None:
@@ -423,3 +427,12 @@ def test_what_is_wrong_with_a_connection_is_told(server: tuple[str, str], tmp_pa
     closed.close()
     with pytest.raises(faissbase.NotReadyError, match="closed"):
         closed.list_collections()
+
+
+def test_optimize_tells_how_far_it_is(docs: Any) -> None:
+    told: list[tuple[str, int, int]] = []
+    docs.delete(where={"even": True})
+    docs.optimize(progress=lambda *each: told.append(each))
+    assert told
+    assert all("compacting" in phase and 0 <= done <= total for phase, done, total in told)
+    assert told[-1][1:] == (N // 2, N // 2)

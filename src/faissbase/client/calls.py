@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import numpy as np
 import orjson
-from tqdm import tqdm
 
 from faissbase.client.exchange import Exchange, Forms, NotTaken, Steps, segment
 from faissbase.collection import inputs
@@ -20,6 +19,7 @@ from faissbase.collection.care import OptimizeReport
 from faissbase.collection.planner import Plan, wanted_from
 from faissbase.collection.recall import Band, RecallReport
 from faissbase.collection.stats import Stats
+from faissbase.collection.telling import Told, told
 from faissbase.collection.transfer import bar_of
 from faissbase.errors import ConflictError, InvalidInputError
 from faissbase.filters.tree import Everything, parse
@@ -426,10 +426,17 @@ def train(facts: Facts, xt: Any) -> Steps[None]:
     yield Exchange("POST", f"{facts.path}/train", body, is_long=True)
 
 
-def optimize(facts: Facts, wait: bool, progress: bool) -> Steps[OptimizeReport | ShardedOptimizeReport]:
-    with tqdm(total=1, desc=f"optimize {facts.name}", disable=not progress) as bar:
-        answer = yield Exchange("POST", f"{facts.path}/optimize", {"wait": bool(wait)}, is_long=True)
-        bar.update(1)
+def optimize(
+    facts: Facts, wait: bool, progress: bool | Told
+) -> Steps[OptimizeReport | ShardedOptimizeReport]:
+    with told(progress, "vectors") as tell:
+        answer = yield Exchange(
+            "POST",
+            f"{facts.path}/optimize",
+            {"wait": bool(wait)},
+            is_long=True,
+            told=tell if progress else None,
+        )
     if "shards_after" in answer:
         return ShardedOptimizeReport(**answer)
     return OptimizeReport(**answer)

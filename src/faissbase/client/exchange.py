@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import orjson
 
+from faissbase.collection.telling import Told
 from faissbase.errors import (
     AccessError,
     FaissbaseError,
@@ -28,6 +29,7 @@ T = TypeVar("T")
 Steps = Generator["Exchange", Any, T]
 
 ARROW = "application/vnd.apache.arrow.stream"
+LINES = "application/x-ndjson"
 TRIES = 4
 TIMEOUT_S = 60.0
 FILE_TIMEOUT_S = 3600.0  # a file is made before any of it comes
@@ -44,7 +46,7 @@ class Exchange:
 
     What is not travels with a key by which the server knows it again. A ``body`` of bytes is an Arrow stream.
     ``is_long``: the work may take an hour. It goes on there where no answer has come, so that asking again
-    would only do it twice.
+    would only do it twice. ``told`` is told meanwhile how far it is, by servers that do so.
     """
 
     method: str
@@ -52,12 +54,15 @@ class Exchange:
     body: Any = None
     is_safe: bool = True
     is_long: bool = False
+    told: Told | None = None
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def headers(self) -> dict[str, str]:
         found = {} if self.is_safe else {"idempotency-key": self.key}
         if isinstance(self.body, bytes):
             found |= {"content-type": ARROW, "accept": ARROW}
+        if self.told is not None:
+            found["accept"] = f"{LINES}, application/json"
         return found
 
     def content(self) -> bytes | None:
@@ -65,6 +70,27 @@ class Exchange:
         if self.body is None or isinstance(self.body, bytes):
             return self.body
         return orjson.dumps(self.body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+@dataclass(slots=True)
+class Heard:
+    """An answer as it arrives, line by line: what it tells meanwhile, then its status and its content.
+
+    Where it ends without them, it reads as one of nobody's.
+    """
+
+    told: Told
+    status: int = 502
+    content: bytes = b""
+
+    def hear(self, line: str) -> None:
+        found = orjson.loads(line)
+        progress = found.get("progress")
+        if progress is not None:
+            self.told(progress["phase"], progress["done"], progress["total"])
+            return
+        self.status = found["status"]
+        self.content = orjson.dumps({"error": found["error"]} if "error" in found else found["answer"])
 
 
 class NotTaken(InvalidInputError):

@@ -15,8 +15,10 @@ from httpx import USE_CLIENT_DEFAULT
 from faissbase.client import calls, files
 from faissbase.client.calls import Facts
 from faissbase.client.exchange import (
+    LINES,
     Exchange,
     Forms,
+    Heard,
     NotTaken,
     Steps,
     T,
@@ -29,6 +31,7 @@ from faissbase.collection.answers import Explanation
 from faissbase.collection.care import OptimizeReport
 from faissbase.collection.recall import RecallReport
 from faissbase.collection.stats import Stats
+from faissbase.collection.telling import Told
 from faissbase.collection.transfer import LoadReport, Source
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
@@ -64,18 +67,9 @@ class Connection:
     def _answer(self, exchange: Exchange) -> Any:
         tried, content, told = 0, exchange.content(), b""
         while True:
-            status, retry_after, failure = None, None, None
-            timeout = self._long if exchange.is_long else USE_CLIENT_DEFAULT
+            status, media, retry_after, failure = None, None, None, None
             try:
-                response = self._http.request(
-                    exchange.method,
-                    exchange.path,
-                    content=content,
-                    headers=exchange.headers(),
-                    timeout=timeout,
-                )
-                status, retry_after = response.status_code, response.headers.get("retry-after")
-                told = response.content
+                status, media, retry_after, told = self._asked(exchange, content)
             except httpx.HTTPError as error:
                 failure = error
             except RuntimeError as error:  # httpx, once it is closed
@@ -85,9 +79,26 @@ class Connection:
                 break
             time.sleep(wait_s(tried, retry_after=retry_after, chance=self._chance))
             tried += 1
-        if failure is not None:
+        if status is None:
             raise UnavailableError(f"{self.url} does not answer: {failure}") from failure
-        return answer_of(response.status_code, told, response.headers.get("content-type"))
+        return answer_of(status, told, media)
+
+    def _asked(self, exchange: Exchange, content: bytes | None) -> tuple[int, str | None, str | None, bytes]:
+        """Status, media type, when to try again, and content of the answer to a request."""
+        with self._http.stream(
+            exchange.method,
+            exchange.path,
+            content=content,
+            headers=exchange.headers(),
+            timeout=self._long if exchange.is_long else USE_CLIENT_DEFAULT,
+        ) as response:
+            media, retry_after = response.headers.get("content-type"), response.headers.get("retry-after")
+            if exchange.told is None or media != LINES:
+                return response.status_code, media, retry_after, response.read()
+            heard = Heard(exchange.told)
+            for line in response.iter_lines():
+                heard.hear(line)
+            return heard.status, None, None, heard.content
 
     def backup(self, exchange: Exchange, path: Path) -> None:
         """Write the backup that answers a request to ``path``, whole or not at all."""
@@ -372,11 +383,12 @@ class RemoteCollection(OpenHere):
         return self._connection.run(files.export(self._facts, Path(path), where, progress=progress))
 
     def optimize(
-        self, *, wait: bool = True, progress: bool = False
+        self, *, wait: bool = True, progress: bool | Told = False
     ) -> OptimizeReport | ShardedOptimizeReport:
         """Compact, and build the index to the end; with ``wait=False`` in the background, there.
 
-        The bar of ``progress`` moves at the end: what is done meanwhile is not told.
+        ``progress`` shows a bar, or is called with the phase of the work, how much of it is done, and of how
+        much; the server tells twice a second.
         """
         return self._connection.run(calls.optimize(self._facts, wait, progress))
 

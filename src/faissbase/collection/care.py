@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from faissbase.ann.flat import MAX_THREADS
 from faissbase.ann.spec import EXACT_TYPES, Spec
-from faissbase.collection.building import Building, Measuring, Progress, is_due, never, no_progress
+from faissbase.collection.building import Building, Measuring, Progress, is_due, never
 from faissbase.collection.optimizer import compact
 from faissbase.collection.store import Snapshot, Store
+from faissbase.collection.telling import Told, told
 from faissbase.collection.writer import Alone, Writer
 from faissbase.storage.records import WriteTransaction
 from faissbase.types import Float32
@@ -55,6 +53,7 @@ class Care:
         self._store = store
         self._writer = writer
         self._memory_bytes = memory_bytes
+        self._n_built = 0  # how far the builder of the background is, for who waits for it
 
     def is_due(self, snapshot: Snapshot) -> bool:
         """Whether `maintain` would find something to do."""
@@ -66,18 +65,21 @@ class Care:
         if _is_mostly_dead(self._store.snapshot()):
             self._compact()
         building = self._building(max(1, MAX_THREADS // 2))
-        is_done = building.run(is_final=False, progress=no_progress, should_stop=stop.is_set)
+        is_done = building.run(is_final=False, progress=self._note_built, should_stop=stop.is_set)
         if is_done and self._store.tuning.wants_filters:
             is_done = building.measure_filters(stop.is_set)
         return is_done or stop.is_set()
 
-    def optimize(self, *, progress: bool) -> OptimizeReport:
+    def optimize(self, *, progress: bool | Told) -> OptimizeReport:
         """Compact where it is worth it and build to the end; interrupted, it goes on where it was."""
         before = self._store.snapshot()
         dead = before.view.n - before.n_alive
-        if dead and (not before.segments or dead >= _DEAD_SHARE_ASKED * before.view.n):
-            self._compact()
-        self._build_to_the_end(progress)
+        with told(progress, "vectors") as tell:
+            if dead and (not before.segments or dead >= _DEAD_SHARE_ASKED * before.view.n):
+                tell("compacting", 0, before.n_alive)
+                self._compact()
+                tell("compacting", before.n_alive, before.n_alive)
+            self._build_to_the_end(tell)
         return self.report(before)
 
     def finish(
@@ -124,31 +126,34 @@ class Care:
 
         self._writer.run(Alone(keep))
 
-    def _build_to_the_end(self, progress: bool) -> None:
-        snapshot = self._store.snapshot()
+    def _build_to_the_end(self, tell: Told) -> None:
         building = self._building(MAX_THREADS)
-        with tqdm(
-            total=snapshot.view.n,
-            initial=snapshot.n_indexed,
-            unit=" vectors",
-            unit_scale=True,
-            desc="building the index",
-            disable=not progress,
-            delay=0.5,
-        ) as bar:
-            # What is written meanwhile is left to the next time, or a writer could keep this for ever.
-            n = snapshot.view.n
-            while not building.run(is_final=True, progress=_moving(bar), should_stop=never, upto=n):
-                time.sleep(_LEASE_POLL_S)
-            while self._store.tuning.wants_filters and not building.measure_filters(never):
-                time.sleep(_LEASE_POLL_S)
+        # What is written meanwhile is left to the next time, or a writer could keep this for ever.
+        n = self._store.snapshot().view.n
+
+        def moved(n_done: int) -> None:
+            tell("building the index", min(n_done, n), n)
+
+        while not building.run(is_final=True, progress=moved, should_stop=never, upto=n):
+            moved(max(self._n_built, self._store.snapshot().n_indexed))  # by somebody else
+            time.sleep(_LEASE_POLL_S)
+        while self._store.tuning.wants_filters and not building.measure_filters(never):
+            tell("measuring filters", 0, n)
+            time.sleep(_LEASE_POLL_S)
         self._store.settle()
+        n_indexed = self._store.snapshot().n_indexed
+        if n_indexed:
+            moved(n_indexed)
+
+    def _note_built(self, n_done: int) -> None:
+        self._n_built = n_done
 
     def _building(self, threads: int) -> Building:
         return Building(self._store, self._writer, memory_bytes=self._memory_bytes, threads=threads)
 
     def _compact(self) -> None:
         self._writer.run(Alone(lambda transaction, state, _: compact(self._store, transaction, state)))
+        self._n_built = 0
         self._store.remove_other_generations()
 
 
@@ -156,10 +161,3 @@ def _is_mostly_dead(snapshot: Snapshot) -> bool:
     n = snapshot.view.n
     dead = n - snapshot.n_alive
     return bool(dead > _DEAD_SHARE_OWN * n and dead * snapshot.view.d >= _WORTH_NUMBERS)
-
-
-def _moving(bar: tqdm) -> Callable[[int], None]:  # type: ignore[type-arg]  # not generic at run time
-    def progress(n_done: int) -> None:
-        bar.update(n_done - bar.n)
-
-    return progress

@@ -25,6 +25,7 @@ from faissbase.collection.recall import RecallReport, measured_recall
 from faissbase.collection.selection import Selector
 from faissbase.collection.stats import Stats, stats_of
 from faissbase.collection.store import Config, Snapshot, Store
+from faissbase.collection.telling import Told
 from faissbase.collection.transfer import LoadReport
 from faissbase.collection.writer import Alone, Delete, Put, Writer
 from faissbase.errors import AccessError, ConflictError, InvalidInputError, NotReadyError, UnavailableError
@@ -547,7 +548,7 @@ class LocalCollection(OpenHere):
         filter, target = parse(where), Path(path)
         return self._pinned(lambda moment: transfer.export(moment, target, filter, progress=progress))
 
-    def optimize(self, *, wait: bool = True, progress: bool = False) -> OptimizeReport:
+    def optimize(self, *, wait: bool = True, progress: bool | Told = False) -> OptimizeReport:
         """Drop deleted and replaced records from the files and build the index to the end.
 
         Searches go on meanwhile; writers wait while files are rewritten, which is done where a tenth of the
@@ -557,8 +558,9 @@ class LocalCollection(OpenHere):
         ----------
         wait : bool
             False leaves it to the background and returns at once.
-        progress : bool
-            Show a progress bar.
+        progress : bool or callable
+            Show a progress bar; or what is called meanwhile with the phase of the work, how much of it is
+            done, and of how much.
         """
         parts = self._writable()
         if not wait:

@@ -67,8 +67,19 @@ _TAKEN = "SELECT uuid FROM collections WHERE tenant = ? AND name = ? AND NOT is_
 class Catalog:
     """The collections of a folder. Thread-safe; several processes may use one folder."""
 
-    def __init__(self, root: Path, *, read_only: bool, told: dict[str, dict[str, Any]] | None = None) -> None:
-        """Open the catalog of ``root``. ``told`` is what an older one has told, should it have to be made."""
+    def __init__(
+        self,
+        root: Path,
+        *,
+        read_only: bool,
+        told: dict[str, dict[str, Any]] | None = None,
+        tenant: str | None = None,
+    ) -> None:
+        """Open the catalog of ``root``.
+
+        ``told`` is what an older one has told, should it have to be made. Creations that were interrupted are
+        looked for among all folders, of which each is listed, or those of ``tenant`` alone.
+        """
         self.root = root
         self._path = root / FILE_NAME
         self._lock = threading.Lock()
@@ -86,7 +97,7 @@ class Catalog:
         self._placed: tuple[tuple[int, ...], dict[str, str]] | None = None
         self._check_pages()
         if not read_only:
-            self._finish_interrupted()
+            self._finish_interrupted(tenant)
 
     def _check_pages(self) -> None:
         """It is small: check that its pages belong together, which their checksums do not say."""
@@ -343,18 +354,19 @@ class Catalog:
             if _has_placements(connection):
                 connection.execute("DELETE FROM placements WHERE uuid = ?", (uuid_text,))
 
-    def _finish_interrupted(self) -> None:
+    def _finish_interrupted(self, of_tenant: str | None) -> None:
         """Finish deletions and moves, and undo creations, that a crash cut short."""
         self._finish_moves()
         with self._use() as connection:
             deleting = connection.execute("SELECT tenant, uuid FROM collections WHERE is_deleting").fetchall()
         for tenant, uuid_text in deleting:
             self._remove(tenant, uuid_text)
-        if not any(map(_is_unfinished, self.root.glob("*/*"))):
+        folders = f"{of_tenant or '*'}/*"
+        if not any(map(_is_unfinished, self.root.glob(folders))):
             return
         with self._writing() as connection:
             known = {row[0] for row in connection.execute("SELECT uuid FROM collections")}
-            for folder in filter(_is_unfinished, self.root.glob("*/*")):
+            for folder in filter(_is_unfinished, self.root.glob(folders)):
                 with suppress(OSError):  # the next connect tries again
                     if folder.name in known:
                         (folder / _UNFINISHED).unlink(missing_ok=True)

@@ -175,7 +175,9 @@ class Database(OpenHere):
         self._bounds = bounds
         self._places = places
         self._background = Background()
-        self._catalog = Catalog(root, read_only=read_only)
+        # A server opens one for each tenant: what others have left is seen to when it starts.
+        sought = None if tenant == DEFAULT_TENANT else tenant
+        self._catalog = Catalog(root, read_only=read_only, tenant=sought)
         self._lock = threading.Lock()
         self._collections: dict[str, LocalCollection] = {}
         self._is_closed = False

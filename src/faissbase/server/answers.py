@@ -25,6 +25,19 @@ def new_id() -> str:
     return f"{_RUN}{next(_numbers):016x}"
 
 
+def head(status: int, media: str | None, n_bytes: int, request_id: str) -> bytes:
+    """The head of a whole answer as it goes over the wire, but for what its connection adds and its end."""
+    known = _heads.get((status, media))
+    if known is None:  # as many as there are routes, at most
+        headers = SECURITY if media is None else (*SECURITY, (b"content-type", media.encode()))
+        known = _heads[status, media] = _status_line(status) + _lines(headers)
+    length = b"" if status == HTTPStatus.NO_CONTENT else b"content-length: %d\r\n" % n_bytes
+    return b"%bx-request-id: %b\r\n%b" % (known, request_id.encode(), length)
+
+
+_heads: dict[tuple[int, str | None], bytes] = {}
+
+
 def refusal(status: int, error: FaissbaseError, request_id: str) -> bytes:
     """An answer as it goes over the wire, after which the connection ends."""
     body = body_of(error, request_id, lambda text: text)
@@ -35,12 +48,11 @@ def refusal(status: int, error: FaissbaseError, request_id: str) -> bytes:
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     )
-    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (
-        status,
-        HTTPStatus(status).phrase.encode(),
-        _lines(headers),
-        body,
-    )
+    return b"%s%s\r\n%s" % (_status_line(status), _lines(headers), body)
+
+
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %s\r\n" % (status, HTTPStatus(status).phrase.encode())
 
 
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

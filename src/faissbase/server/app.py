@@ -9,7 +9,7 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from faissbase.ann.cores import cores
 from faissbase.dropin.frames import MEDIA, PATH
 from faissbase.errors import AlreadyExistsError, InvalidInputError, UnavailableError
 from faissbase.server import access, backups, dropin, indexes, logs, pages, searches, vectors, watching
-from faissbase.server.answers import SECURITY, new_id
+from faissbase.server.answers import SECURITY, head, new_id
 from faissbase.server.bodies import JSON, Held, media_of, read_body
 from faissbase.server.downloads import CONTENT_TYPE as TAR
 from faissbase.server.downloads import Download
@@ -32,9 +32,11 @@ from faissbase.server.limits import Answered, Rates, TooMany, checked_key
 from faissbase.server.logs import LOGGER
 from faissbase.server.metrics import CONTENT_TYPE, Metrics
 from faissbase.server.operations import Call, Operation
+from faissbase.server.protocol import EXCHANGE, Exchange
 from faissbase.server.quotas import QuotaExceeded
 from faissbase.server.routing import PREFIX, Router, query_of
 from faissbase.server.settings import Settings, is_own_name
+from faissbase.server.telling import LINES, Telling, fault_line, last_line
 from faissbase.server.tenants import Tenants
 from faissbase.server.working import Answer, Gone, Workers
 
@@ -110,6 +112,7 @@ class Server:
         heads: Heads = dict(scope["headers"])
         story = _Story(_request_id(heads), time.perf_counter())
         scope[STORY] = story
+        exchange = scope.get("state", {}).pop(EXCHANGE, None)  # it leads to the scope: none is to lead to it
         self._dropin.runs_in(asyncio.get_running_loop())
         self.metrics.n_in_flight += 1
         try:
@@ -124,7 +127,7 @@ class Server:
                 if scope["path"] == PATH:
                     await self._serve_faiss(scope, heads, receive, send, story)
                 else:
-                    await self._serve(scope, heads, receive, send, story)
+                    await self._serve(scope, heads, receive, send, story, exchange)
         except asyncio.CancelledError:  # the time for stopping is over
             await self._fail(UnavailableError("the server is stopping"), send, story)
         except Gone:
@@ -210,28 +213,47 @@ class Server:
         status = 503 if op.path.endswith("/ready") and not health.ready else 200
         await _send(send, story, status, msgspec.json.encode(health), JSON)
 
-    async def _serve(self, scope: Scope, heads: Heads, receive: Receive, send: Send, story: _Story) -> None:
+    async def _serve(
+        self,
+        scope: Scope,
+        heads: Heads,
+        receive: Receive,
+        send: Send,
+        story: _Story,
+        exchange: Exchange | None,
+    ) -> None:
         """Check what the key may do, read the body, run the operation in a thread."""
         op, path = self._router.find(scope["method"], scope["path"])
-        story.route, key, cycle = op.shown, story.key, scope.get("state", {}).get("cycle")
+        story.route, key = op.shown, story.key
         assert key is not None
         key.require(op.scope)
         if op.is_about_data:
             self._tenants.require_folder(is_fresh=op.together is None)  # a search may be a moment late
         query = query_of(op, scope["query_string"])
-        raw = await self._body(op, heads, receive, is_there=cycle is not None and not cycle.more_body)
+        raw = await self._body(op, heads, receive, is_there=exchange is not None and exchange.is_whole)
         self.metrics.n_waiting += 1
         try:
             if self.is_stopping:
                 raise UnavailableError("the server is stopping")
             call = self._call(op, key, path, query, raw, heads)
-            status, content = await self._answer(op, call, scope["path"], heads, cycle)
+            answering = self._answer(op, call, scope["path"], heads, exchange)
+            if op.tells and LINES in map(media_of, call.accept.split(",")):
+                sent = await self._answer_in_lines(call, answering, send, story)
+                if sent is None:
+                    return
+                status, content = sent
+            else:
+                status, content = await answering
         finally:
             self.metrics.n_waiting -= 1
             self._held.give_back(len(raw))
         if isinstance(content, Download):
             await _begin(send, story, status, content.n_bytes, TAR, content.headers)
             await content.send(receive, send)
+            return
+        if exchange is not None and exchange.may_answer(send):
+            story.status, story.bytes_out = status, len(content)
+            exchange.answer(head(status, call.media, len(content), story.request_id), content)
             return
         await _send(send, story, status, content, call.media)
 
@@ -255,7 +277,8 @@ class Server:
         self, op: Operation, key: Key, path: dict[str, str], query: dict[str, Any], raw: bytes, heads: Heads
     ) -> Call:
         """All that an operation is handed."""
-        kinds = (heads.get(name, b"").decode("latin-1") for name in (b"content-encoding", b"content-type"))
+        encoding = heads.get(b"content-encoding", b"").decode("latin-1")
+        content_type = heads.get(b"content-type", b"").decode("latin-1")
         return Call(
             key,
             self._tenants,
@@ -264,7 +287,7 @@ class Server:
             self.metrics,
             path,
             query,
-            (raw, *kinds) if op.body is not None else None,
+            (raw, encoding, content_type) if op.body is not None else None,
             heads.get(b"accept", b"").decode("latin-1"),
             CONTENT_TYPE if op.answer is bytes else JSON if op.answer is not None else None,
             self._dropin,
@@ -314,9 +337,11 @@ class Server:
             return None
         return self._tenants.usage(key.tenant).room_bytes(self.settings, n_bytes)
 
-    async def _answer(self, op: Operation, call: Call, path: str, heads: Heads, cycle: Any) -> Answer:
+    async def _answer(
+        self, op: Operation, call: Call, path: str, heads: Heads, exchange: Exchange | None
+    ) -> Answer:
         """What an operation gives, or has given, where it came before with the same ``Idempotency-Key``."""
-        is_gone = _is_here if cycle is None else lambda: bool(cycle.disconnected)
+        is_gone = _is_here if exchange is None else exchange.is_gone
         if op.together is not None:
             return await self._searching.serve(op, call, _answer_of, is_gone)
         sent = checked_key(heads.get(b"idempotency-key"))
@@ -325,6 +350,36 @@ class Server:
             return await workers.serve(op, call, _answer_of, is_gone)
         what = (op.path, path, sent)
         return await workers.serve(op, call, lambda op, call: self._answer_once(op, call, what), is_gone)
+
+    async def _answer_in_lines(
+        self, call: Call, answering: Coroutine[Any, Any, Answer], send: Send, story: _Story
+    ) -> Answer | None:
+        """Tell meanwhile how far the work is; what it gives, where there was nothing to tell.
+
+        So an error that comes before the work has begun has a status of its own.
+        """
+        call.tell = telling = Telling()
+        work = asyncio.ensure_future(answering)
+        try:
+            await telling.send_until(work, partial(_begin, send, story, 200, None, LINES, []), send)
+        finally:
+            work.cancel()  # unless it has ended
+        if not telling.has_begun:
+            return work.result()
+        line = self._last_line(work, story)
+        story.bytes_out = telling.n_bytes + len(line)
+        await send({"type": "http.response.body", "body": line})
+        return None
+
+    def _last_line(self, work: asyncio.Future[Answer], story: _Story) -> bytes:
+        try:
+            return last_line(*work.result())
+        except Exception as error:  # noqa: BLE001  # it is the answer
+            ours = as_ours(error)
+            story.status = status_of(ours)
+            if story.status == 500:
+                LOGGER.error("%s", error, exc_info=error, extra={"facts": {"request_id": story.request_id}})
+            return fault_line(story.status, body_of(ours, story.request_id, self._tenants.tidy))
 
     def _answer_once(self, op: Operation, call: Call, what: tuple[str, ...]) -> Answer:
         raw = b"" if call.body is None else call.body[0]
@@ -399,31 +454,37 @@ async def _begin(
     send: Send,
     story: _Story,
     status: int,
-    n_bytes: int,
+    n_bytes: int | None,
     media: str | None,
     more: list[tuple[bytes, bytes]],
 ) -> None:
-    """The head of an answer, with the headers that every answer has."""
+    """The head of an answer, with the headers that every answer has; ``n_bytes`` None is not known yet."""
     headers = [(b"x-request-id", story.request_id.encode()), *SECURITY, *more]
     if media is not None:
         headers.append((b"content-type", media.encode()))
-    if status != 204:
+    if status != 204 and n_bytes is not None:
         headers.append((b"content-length", str(n_bytes).encode()))
-    story.status, story.bytes_out = status, n_bytes
+    story.status, story.bytes_out = status, n_bytes or 0
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 def _sent_key(scope: Scope) -> str | None:
     """The key in the request's head; where two differ, one that nobody has."""
-    sent = set()
+    found: str | None = None
     for name, value in scope["headers"]:
         if name == b"x-api-key":
-            sent.add(value.decode("latin-1").strip())
+            text = value.decode("latin-1")
         elif name == b"authorization":
             kind, _, text = value.decode("latin-1").partition(" ")
-            if kind.lower() == "bearer":
-                sent.add(text.strip())
-    return sent.pop() if len(sent) == 1 else "" if sent else None
+            if kind.lower() != "bearer":
+                continue
+        else:
+            continue
+        sent = text.strip()
+        if found is not None and sent != found:
+            return ""
+        found = sent
+    return found
 
 
 def _is_of_this_machine(host: bytes) -> bool:
@@ -436,8 +497,8 @@ def _is_of_this_machine(host: bytes) -> bool:
 
 def _request_id(heads: Heads) -> str:
     """The caller's own id, where it is a short plain word, else a new one."""
-    sent = heads.get(b"x-request-id", b"")
-    return sent.decode() if _ID.match(sent) else new_id()
+    sent = heads.get(b"x-request-id")
+    return new_id() if sent is None or not _ID.match(sent) else sent.decode()
 
 
 OPERATIONS: tuple[Operation, ...] = (

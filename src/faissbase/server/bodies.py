@@ -103,8 +103,10 @@ async def _read(receive: Receive, pieces: list[bytes], held: Held, most_bytes: i
 
 def unpacked(packed: bytes, encoding: str, most_bytes: int) -> bytes:
     """A body without its encoding; `WrongMedia` where that is none of gzip and zstd, `TooLarge` beyond."""
+    if not encoding or not packed:
+        return packed
     wanted = encoding.strip().lower()
-    if wanted in ("", "identity") or not packed:
+    if wanted in ("", "identity"):
         return packed
     try:
         if wanted == "gzip":
@@ -165,7 +167,7 @@ def decoded(body: bytes, content_type: str, decoder: msgspec.json.Decoder[Any], 
     AccessError
         It names another tenant.
     """
-    kind = media_of(content_type)
+    kind = JSON if content_type == JSON else media_of(content_type)
     if body and kind not in ("", JSON):
         raise WrongMedia(f"send the header content-type: {JSON}, got {kind[:_SHOWN]!r}")
     try:

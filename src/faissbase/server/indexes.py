@@ -125,7 +125,7 @@ def train(call: Call) -> Ntotal:
 
 
 def optimize(call: Call) -> dict[str, Any]:
-    return asdict(call.collection().optimize(wait=call.body.wait))
+    return asdict(call.collection().optimize(wait=call.body.wait, progress=call.tell or False))
 
 
 def stats(call: Call) -> dict[str, Any]:
@@ -185,6 +185,7 @@ OPERATIONS = (
         dict,
         Optimize,
         is_long=True,
+        tells=True,
     ),
     Operation(("GET",), f"{_INDEX}/stats", "read", "Sizes and debts", stats, dict),
     Operation(

@@ -20,6 +20,8 @@ from faissbase.errors import AccessError, InvalidInputError, NotFoundError
 from faissbase.storage.keys import KeyFile, KeyRow
 
 SCOPES = ("read", "write", "admin")
+# What a key has that may do what needs a scope: ``write`` includes ``read``, ``admin`` includes both.
+_ENOUGH = {scope: frozenset(SCOPES[i:]) for i, scope in enumerate(SCOPES)}
 _PREFIX = "fb"
 _ID_BYTES = 6
 _SECRET_BYTES = 32
@@ -60,8 +62,8 @@ class Key:
         return "active" if self.is_good_at(now_s) else "expired"
 
     def require(self, scope: str) -> None:
-        """Refuse what the key has no scope for. ``write`` includes ``read``, ``admin`` includes both."""
-        if not self.scopes & set(SCOPES[SCOPES.index(scope) :]):
+        """Refuse what the key has no scope for."""
+        if self.scopes.isdisjoint(_ENOUGH[scope]):
             has = ", ".join(sorted(self.scopes))
             raise AccessError(f"this needs a key with the scope {scope!r}; this key has: {has}")
 

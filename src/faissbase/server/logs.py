@@ -13,43 +13,62 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 import orjson
 
 LOGGER = logging.getLogger("faissbase.server")
 _MOST_LINES = 20_000
 _EVERY_S = 0.05
+_AT_ONCE = 16
 _LAST_S = 2.0
 
 
-def _as_json(record: logging.LogRecord) -> str:
-    line: dict[str, Any] = {
-        "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
-        "level": record.levelname.lower(),
-        "message": record.getMessage(),
-        **getattr(record, "facts", {}),
-    }
-    if record.exc_info:
-        line["traceback"] = logging.Formatter().formatException(record.exc_info)
+_Kept: TypeAlias = "logging.LogRecord | tuple[float, dict[str, Any]]"
+
+
+def _json_line(created: float, level: str, message: str, facts: dict[str, Any]) -> str:
+    when = datetime.fromtimestamp(created, timezone.utc).isoformat(timespec="milliseconds")
+    line = {"time": when, "level": level, "message": message, **facts}
     return orjson.dumps(line, default=str).decode()
 
 
+def _text_line(created: float, level: str, message: str, facts: dict[str, Any]) -> str:
+    when = datetime.fromtimestamp(created).strftime("%H:%M:%S")
+    shown = " ".join(f"{name}={value}" for name, value in facts.items())
+    return f"{when} {level:7} {message} {shown}".rstrip()
+
+
+def _as_json(record: logging.LogRecord) -> str:
+    facts = getattr(record, "facts", {})
+    if record.exc_info:
+        facts = {**facts, "traceback": logging.Formatter().formatException(record.exc_info)}
+    return _json_line(record.created, record.levelname.lower(), record.getMessage(), facts)
+
+
 def _as_text(record: logging.LogRecord) -> str:
-    when = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-    facts = " ".join(f"{name}={value}" for name, value in getattr(record, "facts", {}).items())
-    line = f"{when} {record.levelname.lower():7} {record.getMessage()} {facts}".rstrip()
+    facts = getattr(record, "facts", {})
+    line = _text_line(record.created, record.levelname.lower(), record.getMessage(), facts)
     return f"{line}\n{logging.Formatter().formatException(record.exc_info)}" if record.exc_info else line
 
 
 class Lines(logging.Handler):
-    """Keeps records until its thread has written them."""
+    """Keeps records until its thread has written them.
 
-    def __init__(self, stream: TextIO, shape: Callable[[logging.LogRecord], str]) -> None:
+    ``shape`` makes a line of a record, ``line`` one of a request: its time, level, message and facts.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        shape: Callable[[logging.LogRecord], str],
+        line: Callable[[float, str, str, dict[str, Any]], str] = _json_line,
+    ) -> None:
         super().__init__()
         self._stream = stream
         self._shape = shape
-        self._records: deque[logging.LogRecord | tuple[float, dict[str, Any]]] = deque()
+        self._line = line
+        self._records: deque[_Kept] = deque()
         self._n_lost = 0
         self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._write_all, name="faissbase-log", daemon=True)
@@ -75,23 +94,30 @@ class Lines(logging.Handler):
         self._write()
 
     def _write(self) -> None:
-        records = [_record(self._records.popleft()) for _ in range(len(self._records))]
+        lines: list[str] = []
+        for i in range(len(self._records)):
+            lines.append(self._shaped(self._records.popleft()))
+            if i % _AT_ONCE == _AT_ONCE - 1:
+                time.sleep(0)  # requests that wait for Python's lock go first
         if self._n_lost:
             lost, self._n_lost = self._n_lost, 0
-            records.append(logging.makeLogRecord({"levelname": "WARNING", "msg": f"{lost} lines lost"}))
-        if records:
+            lines.append(self._shaped(_record("WARNING", f"{lost} lines lost")))
+        if lines:
             try:
-                self._stream.write("".join(f"{self._shaped(record)}\n" for record in records))
+                self._stream.write("\n".join([*lines, ""]))
                 self._stream.flush()
             except (OSError, ValueError):  # nobody reads any more
-                self._n_lost += len(records)
+                self._n_lost += len(lines)
 
-    def _shaped(self, record: logging.LogRecord) -> str:
+    def _shaped(self, kept: _Kept) -> str:
         try:
-            return self._shape(record)
+            if isinstance(kept, logging.LogRecord):
+                return self._shape(kept)
+            created, facts = kept
+            return self._line(created, "info", "request", facts)
         except Exception as error:  # noqa: BLE001  # one line that cannot be written must not end the others
-            told = {"levelname": "ERROR", "msg": f"a line of {record.name} cannot be written: {error!r}"}
-            return self._shape(logging.makeLogRecord(told))
+            name = kept.name if isinstance(kept, logging.LogRecord) else LOGGER.name
+            return self._shape(_record("ERROR", f"a line of {name} cannot be written: {error!r}"))
 
     def close(self) -> None:
         """Write what is left; not for long, where nobody reads."""
@@ -100,11 +126,8 @@ class Lines(logging.Handler):
         super().close()
 
 
-def _record(told: logging.LogRecord | tuple[float, dict[str, Any]]) -> logging.LogRecord:
-    if isinstance(told, logging.LogRecord):
-        return told
-    created, facts = told
-    return logging.makeLogRecord({"created": created, "levelname": "INFO", "msg": "request", "facts": facts})
+def _record(level: str, message: str) -> logging.LogRecord:
+    return logging.makeLogRecord({"levelname": level, "msg": message})
 
 
 def request(facts: dict[str, Any]) -> None:
@@ -115,7 +138,7 @@ def request(facts: dict[str, Any]) -> None:
 def begin(log_format: str) -> Lines:
     """Send the server's lines, and those of what it is made of, to stderr; close it at the end."""
     is_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
-    lines = Lines(sys.stderr, _as_text if is_text else _as_json)
+    lines = Lines(sys.stderr, _as_text, _text_line) if is_text else Lines(sys.stderr, _as_json, _json_line)
     # What every line would find out for nothing: it is not shown.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None

@@ -12,7 +12,8 @@ from faissbase.server.bodies import ARROW
 from faissbase.server.downloads import CONTENT_TYPE as TAR
 from faissbase.server.downloads import Download
 from faissbase.server.operations import Operation
-from faissbase.wire import FaultBody
+from faissbase.server.telling import LINES
+from faissbase.wire import FaultBody, ToldLine
 
 _REF = "#/components/schemas/{name}"
 _METADATA = {"RecordIn": ["object", "null"], "HitOut": ["object"]}
@@ -40,6 +41,7 @@ def document(operations: Sequence[Operation], open_paths: Sequence[Operation]) -
     types = [
         each for op in everything for each in (op.body, *_answers(op)) if each not in (None, dict, *_FILES)
     ]
+    types.append(ToldLine)
     schemas, components = msgspec.json.schema_components([*types, FaultBody], ref_template=_REF)
     for name, kinds in _METADATA.items():  # raw JSON to msgspec, which does not look into it
         components[name]["properties"]["metadata"] = {"type": kinds}
@@ -92,6 +94,8 @@ def _entry(op: Operation, schema_of: dict[int, Any], fault: Any, *, is_open: boo
         schemas = [schema_of.get(id(each), other) for each in _answers(op)]
         schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
         answers[str(op.status)]["content"] = {kind: {"schema": schema}}
+        if op.tells:
+            answers[str(op.status)]["content"][LINES] = {"schema": schema_of[id(ToldLine)]}
     for status, about in _FAULTS.items():
         answers[status] = {"description": about, "content": {"application/json": {"schema": fault}}}
     entry: dict[str, Any] = {"summary": op.summary, "parameters": in_path + in_query, "responses": answers}

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faissbase.collection.bounds import TooLarge
+from faissbase.collection.telling import Told
 from faissbase.dropin.facts import FOLDER, is_named
 from faissbase.errors import ConflictError, InvalidInputError, NotFoundError, NotReadyError
 from faissbase.server.bodies import ARROW, JSON, check_arrow, decoded, media_of, unpacked
@@ -72,6 +73,7 @@ class Call:
     media: str | None = JSON
     faiss: DropIn | None = None
     used: ServedCollection | None = None
+    tell: Told | None = None
 
     def collection(self) -> ServedCollection:
         """The index that the path names.
@@ -169,6 +171,8 @@ class Operation:
         Parameters of the query string, and what they are about.
     is_long : bool
         It may take seconds, so it must not hold up searches.
+    tells : bool
+        It calls ``Call.tell`` meanwhile, where that is set: for an answer in lines.
     is_about_data : bool
         It is refused while the data folder is not where it was.
     read_arrow : callable, optional
@@ -187,6 +191,7 @@ class Operation:
     status: int = 200
     query: Mapping[str, str] = field(default_factory=dict)
     is_long: bool = False
+    tells: bool = False
     is_about_data: bool = True
     read_arrow: Callable[[Any, bytes], Any] | None = None
     likeness: Callable[[Any], Hashable] = _alike_to_none
@@ -206,7 +211,7 @@ class Operation:
         if self._decoder is not None:
             packed, encoding, content_type = call.body
             raw = unpacked(packed, encoding, call.settings.max_body_bytes)
-            if self.read_arrow is not None and media_of(content_type) == ARROW:
+            if content_type != JSON and self.read_arrow is not None and media_of(content_type) == ARROW:
                 check_arrow()
                 call.body = self.read_arrow(call, raw)
                 return

@@ -6,7 +6,8 @@ import asyncio
 import sys
 
 from httptools import HttpParserCallbackError
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from faissbase.collection.bounds import TooLarge
 from faissbase.errors import FaissbaseError
@@ -18,6 +19,8 @@ _HEAD_BYTES = 64 << 10
 _HEAD_S = 20.0
 _READER_S = 60.0  # the kernel's own buffer may hold megabytes: progress is seen seldom
 _MOST_CONNECTIONS = 2000
+EXCHANGE = "exchange"
+"""Where an ASGI scope's state has the `Exchange`, for who takes it out."""
 
 
 def _too_long() -> TooLarge:
@@ -52,6 +55,45 @@ class _OneWrite:
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
+
+
+class Exchange:
+    """A request and its answer as their connection knows them, which is more than ASGI tells."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the request's body has arrived."""
+        return not self._cycle.more_body
+
+    def is_gone(self) -> bool:
+        """Whether whoever asked has left."""
+        return self._cycle.disconnected
+
+    def may_answer(self, send: Send) -> bool:
+        """Whether `answer` does what ``send`` would: it is the connection's own, and need not wait."""
+        cycle = self._cycle
+        is_asked_whole = cycle.scope["method"] != "HEAD" and not cycle.response_started
+        return is_asked_whole and send == cycle.send and not cycle.flow.write_paused
+
+    def answer(self, head: bytes, content: bytes) -> None:
+        """Send a whole answer, its head without the end: what two messages to `send` do, with less ado."""
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        cycle.waiting_for_100_continue = False
+        lines = [head, *(b"%b: %b\r\n" % each for each in cycle.default_headers)]
+        lines.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
+        cycle.response_started = cycle.response_complete = True
+        cycle.transport.write(b"".join([*lines, content]))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
 
 
 class Protocol(HttpToolsProtocol):
@@ -141,7 +183,7 @@ class Protocol(HttpToolsProtocol):
         self._end_timer()
         super().on_headers_complete()
         self.cycle.transport = self._one_write  # type: ignore[assignment]
-        self.scope["state"]["cycle"] = self.cycle  # it knows whether the caller is still there
+        self.scope["state"][EXCHANGE] = Exchange(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import struct
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ from faissbase.wire import (
 
 _MOST_HITS = 200_000
 _DECODER = msgspec.json.Decoder(Search)
+_Raw = msgspec.Raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +47,16 @@ class _Answer:
 
     def __init__(self, call: Call, collection: ServedCollection) -> None:
         self._collection = collection
-        self._bounds = Bounds(answer_bytes=call.settings.max_answer_bytes)
+        self._most_bytes = call.settings.max_answer_bytes
         self._n_bytes = 0
 
     def hits(self, hits: Sequence[Hit], include: Sequence[str]) -> list[HitOut]:
         """Hits with what of their records is included; `TooLarge` before more is read than may be sent."""
         self.count(hits, include)
-        out = [HitOut(hit.id, hit.score, hit.distance) for hit in hits]
         if "metadata" in include:
-            for each, hit in zip(out, hits, strict=True):
-                each.metadata = msgspec.Raw(hit.metadata_json)
+            out = [HitOut(hit.id, hit.score, hit.distance, _Raw(hit.metadata_json)) for hit in hits]
+        else:
+            out = [HitOut(hit.id, hit.score, hit.distance) for hit in hits]
         if "document" in include:
             for each, hit in zip(out, hits, strict=True):
                 each.document = hit.document
@@ -70,13 +72,14 @@ class _Answer:
         """Take note of hits that are to be sent."""
         n_bytes = RECORD_BYTES * len(hits)
         if "metadata" in include:
-            n_bytes += sum(len(hit.metadata_json) for hit in hits)
+            n_bytes += sum([len(hit.metadata_json) for hit in hits])
         if "document" in include:
-            n_bytes += sum(len(hit.document or "") for hit in hits)
+            n_bytes += sum([len(hit.document or "") for hit in hits])
         if "vector" in include:
             n_bytes += NUMBER_BYTES * self._collection.dimension * len(hits)
         self._n_bytes += n_bytes
-        self._bounds.check_answer(self._n_bytes)
+        if self._n_bytes > self._most_bytes:
+            Bounds(answer_bytes=self._most_bytes).check_answer(self._n_bytes)
 
 
 def search(call: Call) -> Results | ManyResults | bytes:
@@ -168,7 +171,7 @@ def search_together(calls: list[Call]) -> list[Results]:
         return [named.search_one(call, call.path["index"]) for call in calls]
     first.check_k(body.k)
     rows = [call.body.vector for call in calls]
-    queries = _as_float32(matrix(rows, collection.dimension, lambda _: "vector"))
+    queries = _rows(rows, collection.dimension, lambda _: "vector")
     with one_thread_a_batch():
         found = collection.search(queries, body.k, body.filter, **_knobs(first, body))
     return [Results(_Answer(first, collection).hits(hits, body.include)) for hits in found]
@@ -176,18 +179,29 @@ def search_together(calls: list[Call]) -> list[Results]:
 
 def _queries(call: Call, collection: ServedCollection, body: Search) -> Any:
     """``float32[d]`` for one vector, else ``float32[nq, d]``."""
-    rows = body.vectors if body.vector is None else [body.vector]
-    assert rows is not None
-    call.check_many(len(rows), "vectors")
-    _check_hits(len(rows), body.k)
-    names = (lambda _: "vector") if body.vector is not None else (lambda i: f"vectors[{i}]")
-    found = _as_float32(matrix(rows, collection.dimension, names))
-    return found if body.vector is None else found[0]
+    if body.vectors is None:
+        assert body.vector is not None
+        _check_hits(1, body.k)
+        return _rows([body.vector], collection.dimension, lambda _: "vector")[0]
+    call.check_many(len(body.vectors), "vectors")
+    _check_hits(len(body.vectors), body.k)
+    return _rows(body.vectors, collection.dimension, lambda i: f"vectors[{i}]")
 
 
 def _check_hits(nq: int, k: int) -> None:
     if nq * k > _MOST_HITS:
         raise TooLarge(f"{nq:,} vectors of k={k:,} ask for more than {_MOST_HITS:,} hits")
+
+
+def _rows(rows: Sequence[Sequence[float]], dimension: int, names: Callable[[int], str]) -> Float32:
+    """`matrix` in single precision."""
+    try:
+        if all(len(row) == dimension for row in rows):
+            packed = b"".join([struct.pack(f"{dimension}f", *row) for row in rows])
+            return np.frombuffer(packed, np.float32).reshape(len(rows), dimension)
+    except OverflowError:
+        pass
+    return _as_float32(matrix(rows, dimension, names))
 
 
 def _as_float32(rows: Any) -> Float32:

@@ -22,6 +22,7 @@ from faissbase.collection.frozen import FrozenCollection
 from faissbase.collection.planner import wanted_from
 from faissbase.collection.recall import RecallReport
 from faissbase.collection.store import Config
+from faissbase.collection.telling import Told
 from faissbase.collection.transfer import LoadReport, Source, bar_of
 from faissbase.errors import AccessError, InvalidInputError, NotFoundError, NotReadyError
 from faissbase.filters.tree import Everything, parse
@@ -512,7 +513,7 @@ class ShardedCollection(OpenHere):
         with self._now() as (manifest, group):
             return export(group, manifest, Path(path), where, progress=progress)
 
-    def optimize(self, *, wait: bool = True, progress: bool = False) -> ShardedOptimizeReport:
+    def optimize(self, *, wait: bool = True, progress: bool | Told = False) -> ShardedOptimizeReport:
         """Merge small shards, and those of which a tenth is replaced or deleted, into fewer.
 
         Searches and writes go on meanwhile. Interrupted, the dataset is as it was before the merge that was
@@ -522,8 +523,9 @@ class ShardedCollection(OpenHere):
         ----------
         wait : bool
             False leaves it to the background and returns at once.
-        progress : bool
-            Show a progress bar.
+        progress : bool or callable
+            Show a progress bar; or what is called meanwhile with the phase of the work, how much of it is
+            done, and of how much.
 
         Raises
         ------

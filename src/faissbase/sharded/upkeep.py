@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
-from tqdm import tqdm
-
+from faissbase.collection.telling import Told, told
 from faissbase.errors import ConflictError, FaissbaseError, NotReadyError
 from faissbase.sharded.changes import Changes
 from faissbase.sharded.compaction import ON_DEMAND, ON_WRITE, Merged, Merger, Policy, Stopped, alive_bytes
@@ -43,14 +43,15 @@ class Upkeep:
         with suppress(FaissbaseError, Stopped):
             self._merge(manifest, inputs)
 
-    def optimize(self, manifest: Manifest, *, progress: bool) -> list[Merged]:
+    def optimize(self, manifest: Manifest, *, progress: bool | Told) -> list[Merged]:
         """Merge until nothing is left to; what each merge did."""
         done: list[Merged] = []
         n_lost = 0
-        with tqdm(unit=" rows", unit_scale=True, desc=f"compact {self._name}", disable=not progress) as bar:
+        with told(progress, "rows") as tell:
             while inputs := self._merger.next(manifest, ON_DEMAND):
+                count = _counted(tell, len(done) + 1, sum(shard.n_alive for shard in inputs))
                 try:
-                    merged = self._merger.merge(manifest, inputs, bar.update, self._stop.is_set)
+                    merged = self._merger.merge(manifest, inputs, count, self._stop.is_set)
                 except Stopped as error:
                     raise NotReadyError(f"collection {self._name!r} was closed meanwhile") from error
                 except ConflictError:  # others were faster: what is left to do now?
@@ -102,3 +103,15 @@ class Upkeep:
             thread = self._thread
         if thread is not None:
             thread.join()
+
+
+def _counted(tell: Told, number: int, total: int) -> Callable[[int], None]:
+    """What is called with the rows of each piece of a merge."""
+    done = 0
+
+    def count(n_rows: int) -> None:
+        nonlocal done
+        done += n_rows
+        tell(f"compacting, merge {number}", done, total)
+
+    return count

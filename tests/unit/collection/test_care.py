@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import faissbase
+from faissbase.collection import telling
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.store import vectors_path
 from faissbase.storage import sqlite
@@ -82,6 +83,29 @@ def _all(docs: LocalCollection) -> list[faissbase.Record]:
 def test_optimize_without_dead_slots_changes_nothing(docs: LocalCollection) -> None:
     assert docs.optimize().reclaimed_bytes == 0
     assert docs.stats().generation == 0
+
+
+def test_optimize_tells_how_far_it_is(db: faissbase.Database, docs: LocalCollection) -> None:
+    told: list[tuple[str, int, int]] = []
+    docs.delete([f"r{i}" for i in range(0, N, 2)])
+    docs.optimize(progress=lambda *each: told.append(each))
+    assert told == [("compacting", 0, N // 2), ("compacting", N // 2, N // 2)]
+    graph = db.create_collection("graph", D, index_type="HNSW")
+    graph.upsert([f"r{i}" for i in range(N)], VECTORS)
+    told.clear()
+    graph.optimize(progress=lambda *each: told.append(each))
+    assert told[-1] == ("building the index", N, N)
+
+
+def test_optimize_shows_its_phases_in_a_bar(
+    docs: LocalCollection, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "_SHOWN_AFTER_S", 0.0)
+    docs.delete([f"r{i}" for i in range(0, N, 2)])
+    docs.optimize(progress=True)
+    assert f"compacting: 100%|██████████| {N // 2}/{N // 2}" in capsys.readouterr().err
+    docs.optimize(progress=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_optimize_is_seen_by_another_connection(db: faissbase.Database, docs: LocalCollection) -> None:

@@ -13,6 +13,7 @@ import pytest
 import faissbase
 from faissbase.collection.store import Config
 from faissbase.database.catalog import make_folder
+from faissbase.database.database import Database
 from faissbase.storage import sqlite
 
 
@@ -93,6 +94,20 @@ def test_a_creation_cut_short_is_undone_at_the_next_open(root: Path) -> None:
         assert db.list_collections() == ["a", "b"]
         assert folders(root) == before
         db.create_collection("late", 5)
+
+
+def test_creations_cut_short_are_undone_by_their_tenant_or_by_who_opens_the_folder(root: Path) -> None:
+    def left(tenant: str) -> Path:
+        folder = root / tenant / ("e" * 32)
+        folder.mkdir(parents=True)
+        (folder / "unfinished").touch()
+        return folder
+
+    mine, theirs = left("mine"), left("theirs")
+    Database(root, read_only=False, durability="full", tenant="mine").close()
+    assert (mine.exists(), theirs.exists()) == (False, True)
+    faissbase.connect(root).close()
+    assert not theirs.exists()
 
 
 def test_a_creation_cut_short_after_its_commit_stands(root: Path) -> None:

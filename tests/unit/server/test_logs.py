@@ -45,14 +45,23 @@ def test_a_line_that_cannot_be_written_does_not_end_the_others(capsys: pytest.Ca
     lines = logs.Lines(sys.stderr, logs._as_json)
     for message, given in (("\ud800", ()), ("%d", ("no number",)), ("fine", ())):
         lines.handle(logging.makeLogRecord({"msg": message, "args": given, "levelname": "INFO"}))
+    lines.tell({"route": "\ud800"})
+    lines.tell({"route": "/"})
     lines.close()
     told = [orjson.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [line["level"] for line in told] == ["error", "error", "info"]
+    assert [line["level"] for line in told] == ["error", "error", "info", "error", "info"]
     assert told[2]["message"] == "fine"
+
+
+def test_a_request_and_a_record_are_told_alike() -> None:
+    told, record = (orjson.loads(line) for line in _said("json")[:2])
+    assert list(told) == list(record)
+    assert (told["level"], told["message"]) == (record["level"], record["message"])
 
 
 def test_lines_are_text_for_a_terminal() -> None:
     lines = _said("text")
+    assert lines[0].endswith("info    request n=0")
     assert lines[1].endswith("info    request n=1")
     assert lines[-1].startswith("ZeroDivisionError")
 

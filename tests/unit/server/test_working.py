@@ -136,3 +136,44 @@ def test_many_threads_answer_everybody() -> None:
         assert asyncio.run(ask_all()) == [b'{"n":%d}' % n for n in range(3000)]
     finally:
         workers.close()
+
+
+def test_of_idle_threads_the_one_that_worked_last_is_woken() -> None:
+    workers = Workers(3, "test")
+    operation = Operation(
+        ("GET",), "/", "read", "", lambda call: {"thread": threading.get_ident()}, dict
+    )  # fmt: skip
+
+    def idle() -> int:
+        return len(workers._idle)
+
+    async def ask() -> Answer:
+        while idle() < 3:
+            await asyncio.sleep(0)
+        call = cast("Any", Asked("t", 0))
+        return await workers.serve(operation, call, lambda op, call: (200, op.run(call)), lambda: False)
+
+    async def ask_all() -> list[Answer]:
+        return [await ask() for _ in range(20)]
+
+    try:
+        assert len({answer["thread"] for _, answer in asyncio.run(ask_all())}) == 1
+    finally:
+        workers.close()
+
+
+def test_one_event_loop_after_another_is_answered(scene: Scene) -> None:
+    scene.go.set()
+    for what in ("x", "y"):
+        assert asyncio.run(scene.ask("a", what)) == (200, b'{"what":"%s"}' % what.encode())
+
+
+def test_a_loop_that_has_ended_holds_up_nobody(scene: Scene) -> None:
+    async def ask_and_leave() -> None:
+        asked = asyncio.ensure_future(scene.ask("a", "wait"))
+        await asyncio.sleep(0)
+        asked.cancel()
+
+    asyncio.run(ask_and_leave())
+    scene.go.set()
+    assert asyncio.run(scene.ask("a", "x"))[0] == 200

@@ -44,12 +44,15 @@ export class Fault extends Error {
 /** No answer came, or one that is none of this server's. */
 export class Unreachable extends Error {}
 
+const LINES = "application/x-ndjson";
+
 /**
  * What the server answers, and how long that took.
  *
  * `index` and `key` are names for the path, `body` is JSON text as it is sent, or a value that becomes it.
+ * `told` is called meanwhile with how far the work is, by routes that tell.
  */
-export async function call(route, { index, key, query, body, signal } = {}) {
+export async function call(route, { index, key, query, body, signal, told } = {}) {
   const [method, path] = ROUTES[route];
   const named = path
     .replace("{index}", encodeURIComponent(index ?? ""))
@@ -59,8 +62,12 @@ export async function call(route, { index, key, query, body, signal } = {}) {
     if (value !== undefined && value !== null) url.searchParams.set(name, value);
   }
   const began = performance.now();
-  const { response, content: text } = await answer(url, request(method, body, signal), textOf);
+  const options = request(method, body, signal);
+  if (told) options.headers.Accept = `${LINES}, application/json`;
+  const take = (response) => (isLines(response) ? lastOf(response, told) : response.text());
+  const { response, content: text } = await answer(url, options, take);
   const ms = performance.now() - began;
+  if (isLines(response)) return { data: answerOf(text), ms, text };
   if (response.ok) return { data: read(response, text), ms, text };
   throw refusal(response, text, signal);
 }
@@ -79,7 +86,33 @@ export async function download(route, { signal, begun }) {
   return { blob: content, name: name ?? "download" };
 }
 
-const textOf = (response) => response.text();
+const isLines = (response) => (response.headers.get("content-type") ?? "").startsWith(LINES);
+
+/** The last line of an answer; what is told by those before goes to `told`. */
+async function lastOf(response, told) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let last = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return last;
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      const { progress } = JSON.parse(line);
+      if (progress) told(progress);
+      else last = line;
+    }
+  }
+}
+
+/** What the last line has: the answer, or the error that it tells. */
+function answerOf(line) {
+  if (line === "") throw new Unreachable(`${SERVER} has not told the end of it`);
+  const { status, error, answer: found } = parse(line);
+  if (error) throw new Fault(status, error);
+  return found;
+}
 
 function request(method, body, signal) {
   const headers = {};

@@ -176,6 +176,12 @@ function listed(found) {
     : null;
 }
 
+/** How far work is; read aloud at its end alone. */
+function progress(text, done, total) {
+  const far = el("progress", { max: Math.max(1, total), value: done, "aria-label": text });
+  return el("p", { class: "muted", "aria-live": "off" }, `${text}, ${count(done)} of ${count(total)} `, far);
+}
+
 function remover(index) {
   return button("Delete this index", () => askDelete(index, () => (location.hash = "#/")), {
     class: "bad quiet",
@@ -187,7 +193,12 @@ function careOf(context, index, draw) {
   const act = (text, route, tell) => {
     const run = async () => {
       place.replaceChildren(el("p", { class: "muted" }, `${text}: running, which may take long…`));
-      const { data } = await call(route, { index: index.name, body: {}, signal: context.signal });
+      const { data } = await call(route, {
+        index: index.name,
+        body: {},
+        signal: context.signal,
+        told: ({ phase, done, total }) => place.replaceChildren(progress(`${text}: ${phase}`, done, total)),
+      });
       place.replaceChildren(tell(data));
       await draw();
     };
