@@ -14,6 +14,7 @@ import apsw
 PACKAGES = (
     "faissbase",
     "faiss-cpu",
+    "faiss-gpu",
     "numpy",
     "apsw",
     "orjson",

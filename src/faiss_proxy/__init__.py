@@ -17,6 +17,7 @@ import faiss as _faiss
 
 from faiss_proxy import classes as _classes
 from faiss_proxy import functions as _functions
+from faiss_proxy import gpus as _gpus
 from faiss_proxy import guarded as _guarded
 from faiss_proxy import settings as _settings
 from faiss_proxy import several as _several
@@ -43,7 +44,7 @@ def __getattr__(name: str) -> Any:
     """A class or function of FAISS's, in its place; anything else as FAISS has it."""
     found = getattr(_faiss, name, _MISSING)
     if found is _MISSING:
-        raise AttributeError(_functions.why_missing(name))
+        return _gpus.named(name)
     if isinstance(found, types.FunctionType) and not name.startswith("_"):
         found = _functions.placed(name, found)
     elif isinstance(found, type) and found.__module__.startswith("faiss"):

@@ -20,7 +20,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_proxy import pointers, pointing, values
+from faiss_proxy import pointers, pointing, standins, values
 from faiss_proxy.connection import Connection, RemoteError, Transfer, show_progress
 from faiss_proxy.settings import active
 from faissbase.dropin import frames
@@ -41,6 +41,8 @@ _FILLED: dict[str, dict[str, int | None]] = {
     "assign": {"labels": 2},
     "sa_encode": {"codes": 1},
     "sa_decode": {"x": 1},
+    "knn_gpu": {"D": 4, "I": 5},
+    "pairwise_distance_gpu": {"D": 3},
 }
 _NOT_PICKLED = "cannot pickle 'swig_runtime_data5.SwigPyObject' object"
 _OWNED_BY = ("make", "read", "copy", "open")  # other objects are parts of one that there was
@@ -201,7 +203,10 @@ class Remote:
         return found
 
     def to_local(self) -> Any:
-        """A copy of the object in this process, of FAISS's own class."""
+        """A copy of the object in this process, of FAISS's own class; of one on a GPU, as it is off it."""
+        off = standins.off(self)
+        if off is not None:
+            return _function(self._handle.connection, off, (self,), {}).to_local()
         data = self.fetch()
         if isinstance(self, faiss_index()):
             return faiss.deserialize_index(data)
@@ -400,7 +405,7 @@ def _called(
 ) -> Any:
     arrays: list[frames.Array] = []
     filled: list[frames.Array] = []
-    if op == "call" and name in _FILLED:
+    if op != "make" and name in _FILLED:
         args, kwargs = _with_filled(name, args, kwargs)
     encode = _Encoder(connection, arrays, filled)
     body = {"op": op, "name": name, "args": encode(list(args)), "kwargs": encode(kwargs)}
@@ -410,7 +415,14 @@ def _called(
 
 
 def _function(connection: Connection, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    args = tuple(map(_listed, args))
+    kwargs = {key: _listed(value) for key, value in kwargs.items()}
     return _called(connection, "function", name, None, args, kwargs)
+
+
+def _listed(argument: Any) -> Any:
+    """A range as the numbers in it, as which FAISS takes the GPUs that it is given."""
+    return list(argument) if isinstance(argument, range) else argument
 
 
 def _with_filled(
@@ -524,7 +536,7 @@ def _overwritten(ours: frames.Array, theirs: frames.Array) -> frames.Array:
 
 def wrapped(connection: Connection, number: int, name: str, *, is_own: bool = True) -> Any:
     """An object on a server, as an object of the class of that name; not ``is_own``: a part of another."""
-    the_class = proxy(getattr(faiss, name))
+    the_class = proxy(getattr(faiss, name, None) or standins.local(connection, name))
     made = the_class.__new__(the_class)
     object.__setattr__(made, "_handle", _Handle(connection, number))
     if not is_own:

@@ -118,6 +118,7 @@ class Connection:
         self._owner = self._process = os.getpid()
         self._lock = threading.Lock()
         self._hello: dict[str, Any] | None = None
+        self._gpus: dict[str, Any] | None = None
         self._dropped: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.n_held = 0
         self.n_threads: int | None = None
@@ -133,7 +134,7 @@ class Connection:
             with self._lock:
                 if self._hello is None:
                     answer, arrays = self._asked({"op": "hello"}, [])
-                    found = frames.decode(answer["result"], arrays, lambda *it: it)
+                    found = _plain(answer["result"], arrays)
                     if self._tenant not in (None, found["tenant"]):
                         raise errors.AccessError(
                             f"the key is of tenant {found['tenant']!r}, tenant_id is {self._tenant!r}"
@@ -141,6 +142,12 @@ class Connection:
                     self._hello = found
                     self._look_after(float(found["lease_s"]))
         return self._hello
+
+    def gpus(self) -> dict[str, Any]:
+        """What the server's FAISS has for GPUs, asked once: its classes, functions and constants."""
+        if self._gpus is None:
+            self._gpus = self.call({"op": "gpus"}, [], _plain, is_safe=True)
+        return self._gpus
 
     def call(
         self,
@@ -299,7 +306,7 @@ class Connection:
         (``n_held_by_tenant``).
         """
         answer, arrays = self._asked({"op": "touch", "drop": dropped}, [])
-        found: dict[str, int] = frames.decode(answer["result"], arrays, lambda *it: it)
+        found: dict[str, int] = _plain(answer["result"], arrays)
         return found
 
     @property
@@ -331,6 +338,10 @@ def _keep(itself: weakref.ref[Connection], dropped: queue.SimpleQueue[int], peri
             with suppress(errors.FaissbaseError, RuntimeError):  # whoever calls next is told
                 connection.touch(numbers)
         del connection
+
+
+def _plain(tree: Any, arrays: list[frames.Array]) -> Any:
+    return frames.decode(tree, arrays, lambda *it: it)
 
 
 def _end(itself: weakref.ref[Connection]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faiss_proxy import classes, pointers, pointing
+from faiss_proxy import classes, gpus, pointers, pointing
 from faiss_proxy.classes import Remote
 from faiss_proxy.connection import Connection, RemoteError
 from faiss_proxy.pointers import Memory
@@ -52,8 +52,8 @@ def placed(name: str, local: Callable[..., Any]) -> Callable[..., Any]:
 def _on_server(name: str, connection: Connection, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if name in _WRITING:
         return _written(name, args, kwargs)
-    if "gpu" in name:
-        raise RemoteError(_no_gpu(name, connection))
+    if "gpu" in name and name not in connection.gpus()["functions"]:
+        raise RemoteError(gpus.why_missing(connection, name))
     if name in _COPYING:
         here = (each.to_local() if isinstance(each, Remote) else each for each in args)
         return getattr(faiss, name)(*here, **kwargs)
@@ -79,6 +79,8 @@ def _configured(
         return _read(name, local, connection, args, kwargs)
     if name in _UNPACKING and args and isinstance(args[0], np.ndarray) and args[0].dtype == np.uint8:
         return classes.read(connection, args[0], _UNPACKING[name])
+    if name == "get_num_gpus":
+        return connection.facts()["n_gpus"]
     if name == "omp_set_num_threads":
         connection.n_threads = args[0] if args and type(args[0]) is int else connection.n_threads
     if name == "swig_ptr" and args and isinstance(args[0], np.ndarray):
@@ -92,20 +94,6 @@ def _of_memory(name: str, args: tuple[Any, ...]) -> Any:
             f"faiss.{name} cannot take a place in the server's memory: fetch the index with .to_local()"
         )
     return pointers.read(name, *args)
-
-
-def _no_gpu(name: str, connection: Connection) -> str:
-    n = connection.facts()["n_gpus"]
-    has = f"has {n} GPUs, and no way to use them from afar yet" if n else "has no GPU, or a FAISS without it"
-    return f"faiss.{name}: the server at {connection.url} {has}"
-
-
-def why_missing(name: str) -> str:
-    """Why FAISS has no such name: it may be one of a FAISS for GPUs, which the server may be asked about."""
-    connection = active()
-    if connection is not None and "gpu" in name.lower():
-        return _no_gpu(name, connection)
-    return f"module 'faiss' has no attribute {name!r}"
 
 
 def _written(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

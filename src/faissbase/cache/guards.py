@@ -29,6 +29,11 @@ _OPPOSED_ROLES: dict[str, set[str]] = {
 _DOES_AND_IS_DONE = {frozenset({""}), frozenset({"by"})}
 _NEAR_LENGTH = 5
 _SENTENCE = 2
+# Words of a frame that make another question of the same sentence.
+_EXCHANGED = frozenset(
+    map(frozenset, (("and", "or"), ("all", "some"), ("every", "some"), ("can", "must"), ("may", "must"),
+                    ("http", "https")))
+)  # fmt: skip
 _AGREEING = tuple(
     map(frozenset, (("a", "an"), ("is", "are"), ("was", "were"), ("do", "does"), ("has", "have")))
 )
@@ -130,7 +135,7 @@ def _denied(words: Words) -> dict[tuple[str, str], str]:
 
 
 def _operators(pair: _Pair) -> str | None:
-    """Signs that compare or calculate, emoji where both have some; "and" for "or" in one sentence."""
+    """Signs that compare or calculate, emoji where both have some; "and" for "or" and such."""
     a, b = pair.a.operators, pair.b.operators
     if a != b:
         return _sides(a, b)
@@ -144,7 +149,7 @@ def _operators(pair: _Pair) -> str | None:
     if len(tokens[0]) != len(tokens[1]):
         return None
     differing = [both for both in zip(*tokens, strict=True) if both[0] != both[1]]
-    if differing and all(set(both) == {"and", "or"} for both in differing):
+    if differing and all(frozenset(both) in _EXCHANGED for both in differing):
         return " | ".join(differing[0])
     return None
 
@@ -186,9 +191,10 @@ def _roles(pair: _Pair) -> str | None:
     """A word once after "from" and once after "to", or a name once after "by" and once not."""
     roles_a, roles_b = _roles_of(pair.a), _roles_of(pair.b)
     for word, one in roles_a.items():
-        for other in roles_b.get(word, ()):
-            if one.isdisjoint(roles_b[word]) and not one.isdisjoint(_OPPOSED_ROLES.get(other, ())):
-                return f"{' '.join(sorted(one))} {word} | {other} {word}"
+        other = roles_b.get(word, one)
+        for role in sorted(other - one):
+            if opposed := (one - other) & _OPPOSED_ROLES.get(role, set()):
+                return f"{' '.join(sorted(opposed))} {word} | {role} {word}"
     done = {word.stem for word in (*pair.a.content, *pair.b.content) if word.is_name}
     joined = {word.stem for word in (*pair.a.content, *pair.b.content) if word.link == "joined"}
     for word in sorted((done - joined) & roles_a.keys() & roles_b.keys()):

@@ -15,6 +15,8 @@ when where why how hows is whats while out up off over own much many more most
 """
 #: Words of the frame of a question; which of them are used says little about what is asked.
 FRAME = frozenset(_FRAME.split())
+#: Those that are a town or a person where they are capitalised within a sentence.
+ALSO_NAMES = frozenset({"nice", "will"})
 
 _NEGATORS = """
 not no never without none nobody nothing nowhere neither nor cannot cant dont doesnt didnt isnt arent wasnt

@@ -12,7 +12,7 @@ from typing import Any
 
 import faiss
 
-from faissbase.dropin import pointing
+from faissbase.dropin import gpus, pointing
 from faissbase.dropin.bounds import check_effort
 from faissbase.dropin.filling import has_all
 from faissbase.dropin.frames import Opaque
@@ -31,6 +31,7 @@ MADE = (
     faiss.InvertedLists,
     faiss.Clustering,  # it is given an index to train
     faiss.Clustering1D,
+    *gpus.MADE,
 )
 _VALUES = (faiss.SearchParameters, faiss.IDSelector, faiss.ClusteringParameters, faiss.ParameterSpace)
 # Why they are not made from afar, and what is used instead.
@@ -73,8 +74,9 @@ _PLAIN_OF = {
     "get": (faiss.DirectMap,),
     "no": (faiss.DirectMap,),
 }
-READING = _words(
-    """
+READING = (
+    _words(
+        """
     search range_search search_and_reconstruct search_and_return_codes search_preassigned
     range_search_preassigned reconstruct reconstruct_n reconstruct_batch assign sa_encode sa_decode
     sa_code_size check_compatible_for_merge get_list_size list_size imbalance_factor size at count
@@ -84,6 +86,8 @@ READING = _words(
     train_encoder_num_vectors fast_scan_code_size memory_per_point check_ids_sorted lookup_table_is_3d
     get_numeric_type coarse_code_size
     """
+    )
+    | gpus.READING
 )
 # Fields that steer a search or a training, and lead to nothing outside FAISS's arrays at any value.
 _TUNED = _words(
@@ -111,8 +115,9 @@ _TUNED = _words(
 # They may be set to what they are: another value would lead past the ends of arrays.
 _KEPT = frozenset(("is_trained", "d", "ntotal"))
 OWNED = frozenset(("own_fields", "own_invlists", "own_refine_index", "own_indices"))
-FUNCTIONS = _words(
-    """
+FUNCTIONS = (
+    _words(
+        """
     index_factory index_binary_factory reverse_index_factory downcast_index downcast_IndexBinary
     downcast_VectorTransform downcast_InvertedLists downcast_Quantizer downcast_AdditiveQuantizer
     extract_index_ivf try_extract_index_ivf clone_index clone_binary_index serialize_index
@@ -120,16 +125,22 @@ FUNCTIONS = _words(
     get_invlist_range set_invlist_range copy_array_to_vector
     search_with_parameters range_search_with_parameters search_centroid search_and_return_centroids
     """
+    )
+    | gpus.FUNCTIONS
 )
 
 # They give an index that is the caller's own, and no part of another.
-NEW_BY = frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index"))
+NEW_BY = (
+    frozenset(("index_factory", "index_binary_factory", "clone_index", "clone_binary_index")) | gpus.MOVING
+)
 
 
 @cache
 def _class(name: str, of: tuple[type, ...]) -> type | None:
     found = getattr(faiss, name, None)
     if not isinstance(found, type) or not issubclass(found, of) or name in _NEVER_MADE:
+        return None
+    if issubclass(found, faiss.Cloner):  # it keeps a pointer to what it is made of
         return None
     return found if found.__module__.startswith("faiss") and not name.startswith("_") else None
 
@@ -156,7 +167,8 @@ def method_of(thing: Any, name: str) -> Callable[..., Any]:
     with_arrays = pointing.method_of(thing, name)
     if with_arrays is not None:
         return with_arrays
-    if name.startswith("_") or not is_offered(type(thing), name):
+    is_on_gpu = name in gpus.METHODS and gpus.is_on(thing)
+    if name.startswith("_") or not (is_on_gpu or is_offered(type(thing), name)):
         kind = type(thing).__name__
         if hasattr(type(thing), name) and not name.startswith("_"):
             raise Refused(
@@ -199,7 +211,8 @@ def set_field(thing: Any, name: str, value: Any, *, is_alone: bool = True) -> No
         return  # whoever is referred to is kept alive by references, and never freed by its holder
     if type(value) is type(before) and isinstance(value, bool | int | float | str) and value == before:
         return
-    if name not in _TUNED or not isinstance(before, bool | int | float | str):
+    is_tuned = name in _TUNED or isinstance(thing, gpus.SETTINGS)
+    if not is_tuned or not isinstance(before, bool | int | float | str):
         raise Refused(
             f"{type(thing).__name__}.{name} cannot be set on a server, for it says how memory is laid out: "
             "fetch the index with .to_local(), change it and send it back"

@@ -14,7 +14,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from faissbase.dropin import crashes, frames
+from faissbase.dropin import crashes, frames, gpus
 from faissbase.dropin.filling import check_straight
 from faissbase.dropin.parts import parts
 from faissbase.dropin.refusals import Refused as Refused
@@ -37,7 +37,16 @@ _WITHOUT_RANGES = (
     faiss.IndexIVFIndependentQuantizer,
 )
 # From which argument on there may be none.
-_OPTIONAL = {"IndexIVFIndependentQuantizer": 2}
+_OPTIONAL = {
+    "IndexIVFIndependentQuantizer": 2,
+    "index_cpu_to_gpu": 3,
+    "index_binary_cpu_to_gpu": 3,
+    "index_cpu_to_gpu_multiple_py": 2,
+    "index_cpu_to_all_gpus": 1,
+    "index_cpu_to_gpus_list": 1,
+    "knn_gpu": 4,
+    "pairwise_distance_gpu": 3,
+}
 # They reconstruct nothing, and say so themselves.
 _WITHOUT_POSITIONS = (
     faiss.IndexRowwiseMinMaxBase,
@@ -70,8 +79,9 @@ def check_made(name: str, args: Sequence[Any]) -> None:
         sizes = numbers[:1] if "ScalarQuantizer" in name else numbers  # a kind of codes may be 0
         if sizes and min(sizes) <= 0:
             raise Refused(f"{name} wants sizes of 1 or more, got {min(sizes)}")
-    if args and type(args[0]) is int and args[0] < 0:
-        raise Refused(f"{name} of dimension {args[0]}")
+    size = args[1:2] if name.startswith("GpuIndex") else args[:1]
+    if size and type(size[0]) is int and size[0] < 0:
+        raise Refused(f"{name} of dimension {size[0]}")
 
 
 def without_none(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -150,7 +160,7 @@ def check_call(
             check(thing, *args, **kwargs)
         except (TypeError, ValueError, OverflowError, AttributeError, LookupError):
             return  # FAISS says what is wrong with it
-        if check in (_most, _assigned, _position, _reconstructing):
+        if check in (_most, _preassigned, _assigned, _position, _reconstructing):
             crashes.check_refining(thing, version)
 
 
@@ -254,6 +264,12 @@ def _most(thing: Any, x: Any, k: Any, *_: Any, params: Any = None, **given: Any)
         crashes.check_search(thing, k, params)
 
 
+def _preassigned(thing: Any, x: Any, k: Any, Iq: Any, *_: Any, params: Any = None, **__: Any) -> None:
+    """The names are FAISS's."""
+    _most(thing, x, k, params=params)
+    gpus.check_lists(thing, Iq)
+
+
 def _assigned(thing: Any, x: Any, k: Any = 1, *_: Any, **__: Any) -> None:
     _check_most(thing, x, k, np.int64)
     crashes.check_search(thing, k, None)
@@ -312,7 +328,8 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "sa_encode": _encoded,
     "sa_decode": _decoded,
     "add_sa_codes": _decoded,
-    **dict.fromkeys(("search", "search_and_return_codes", "search_preassigned"), _most),
+    **dict.fromkeys(("search", "search_and_return_codes"), _most),
+    "search_preassigned": _preassigned,
     "assign": _assigned,
     "search_and_reconstruct": _reconstructing,
     "range_search": _within,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from faissbase.dropin import (
     bounds,
     filling,
     frames,
+    gpus,
     pointing,
     stacking,
     trials,
@@ -32,7 +33,7 @@ from faissbase.dropin.allowed import Refused
 from faissbase.dropin.counters import counted
 from faissbase.dropin.faults import Gone, fault
 from faissbase.dropin.gathering import Searches
-from faissbase.dropin.graphs import Graph, Held, Session, Sessions, Step, locked
+from faissbase.dropin.graphs import GPU, Graph, Held, Session, Sessions, Step, locked
 from faissbase.dropin.named import Named
 from faissbase.dropin.names import Names, NoRoom, check_there
 from faissbase.dropin.parts import parts
@@ -50,7 +51,7 @@ _SHARING = (
 )
 _SPACE_METHODS = frozenset(("set_index_parameter", "set_index_parameters", "initialize"))
 _READ_OPS = frozenset(
-    ("hello", "get", "fetch", "memory", "open", "list", "touch", "end", "count", "find", "stats")
+    ("hello", "gpus", "get", "fetch", "memory", "open", "list", "touch", "end", "count", "find", "stats")
 )
 _UNCHANGED = object()
 _GROWING = ("add", "merge_")
@@ -150,13 +151,15 @@ class _Call:
 class Calls:
     """All that is alive of one tenant. ``folder`` is where named indexes are."""
 
-    def __init__(self, folder: Path, lease_s: float, reader: Reader) -> None:
+    def __init__(self, folder: Path, lease_s: float, reader: Reader, gpu_bytes: int = 0) -> None:
         self.sessions = Sessions(lease_s)
         self.names = Names(folder, redo)
         self._folder = folder
         self._reader = reader
+        self._gpus = gpus.Gpus(gpu_bytes)
         self._ops: dict[str, Callable[[_Call, Rights], Any]] = {
             "hello": self._hello,
+            "gpus": lambda call, _: gpus.told(),
             "make": self._make,
             "call": self._method,
             "get": self._get,
@@ -245,14 +248,26 @@ class Calls:
 
     def _make(self, call: _Call, rights: Rights) -> Any:
         the_class = allowed.made_class(call.name)
+        if issubclass(the_class, gpus.ON_GPU):
+            self._gpus.check_room(call.name, None, (), is_new=True)
         with self._changed(call, is_noted=False) as graphs:
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
             args = filling.placed(call.name, bounds.without_none(call.name, args))
             held = Held(stacking.made(the_class, args, kwargs), keeps=tuple(call.things()))
+            alone = {each.graph.root() for each in call.held.values() if isinstance(each.thing, gpus.MADE)}
             for graph in graphs:
-                held.graph.join(graph)
+                if graph not in alone:
+                    held.graph.join(graph)
+            if gpus.is_on(held.thing):
+                self._own(held, call.name)
         return held
+
+    def _own(self, held: Held, name: str) -> None:
+        """Take charge of what is on a GPU now; `Refused` where it has taken more than there may be."""
+        held.graph.root().is_on_gpu = True
+        held.keeps = (self._gpus.owned(held.thing), *held.keeps)
+        self._gpus.check_room(name, held.thing, (), is_new=True)
 
     def _method(self, call: _Call, rights: Rights) -> Any:
         target = call.target()
@@ -264,6 +279,8 @@ class Calls:
                 args = bounds.without_none(call.name, args)
             bounds.check_call(target.thing, call.name, args, kwargs, target.graph.root().version)
             _check_apart(call, target)
+            if target.graph.root().is_on_gpu:
+                self._gpus.check_room(call.name, target.thing, (*args, *kwargs.values()), is_new=False)
             plain = not kwargs and all(type(each) in _MADE_OF_PLAIN for each in args)
             if call.name == "search":
                 return _searched(target, method, args, kwargs)
@@ -339,14 +356,38 @@ class Calls:
                 if call.name == "copy_array_to_vector":
                     filling.check_filled(next(iter(call.held.values()), None), args[0])
                 return getattr(faiss, call.name)(*args, **kwargs)
+        if call.name in gpus.MOVING:
+            return self._moved(call)
         with self._unchanged(call):
             args, kwargs = call.given()
             bounds.check_made(call.name, args)
             bounds.check_function(call.name, args, kwargs)
+            if call.name in gpus.FUNCTIONS:
+                args = bounds.without_none(call.name, args)
+                gpus.check_device(call.name, args, kwargs)
             result = _applied(call.name, args, kwargs)
             if call.name in allowed.NEW_BY or not call.held:
                 return Held(result) if _is_object(result) else result
             return _part(next(iter(call.held.values())), ("function", call.name), result)
+
+    def _moved(self, call: _Call) -> Any:
+        """A copy of an index on a GPU, or of one on a GPU in memory."""
+        with self._changed(call, is_noted=False):
+            args, kwargs = call.given()
+            args, is_new = bounds.without_none(call.name, args), call.name in gpus.TO_GPU
+            if is_new:
+                self._gpus.check_room(call.name, None, (*args, *kwargs.values()), is_new=True)
+            result, keeps = self._gpus.moved(call.name, args, kwargs)
+            held = Held(result, keeps=keeps)
+            if is_new:
+                for each in call.held.values():
+                    is_shared = gpus.shares(result, each.thing)
+                    if is_shared:
+                        each.graph.root().join(held.graph)
+                    if is_shared or isinstance(each.thing, gpus.MADE):
+                        held.keeps += (each.thing, *each.keeps)
+                self._own(held, call.name)
+        return held
 
     def _value(self, call: _Call, rights: Rights) -> Any:
         """A method of an object that travels by value, given one that is here."""
@@ -386,6 +427,10 @@ class Calls:
             raise Refused("a call that gives an index a name must be short")
         if not isinstance(held.thing, faiss.Index | faiss.IndexBinary):
             raise Refused(f"a {type(held.thing).__name__} can have no name, an index can")
+        if held.graph.root().is_on_gpu:
+            raise Refused(
+                f"a {type(held.thing).__name__} is on a GPU, and in no file: save what index_gpu_to_cpu gives"
+            )
         with locked([held], alone=True):
             self.names.save(call.name, held, rights.room_bytes)
 
@@ -505,8 +550,10 @@ def _applied(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _trained(d: int, k: int, options: dict[str, Any], x: Any, weights: Any, first: Any) -> tuple[Any, ...]:
     """Centroids, objectives and statistics of a k-means as `faiss.Kmeans` does it."""
-    clustering = faiss.Kmeans(d, k, **options)
-    clustering.train(x, weights, first)
+    with GPU if options.get("gpu") else nullcontext():
+        clustering = faiss.Kmeans(d, k, **options)
+        clustering.train(x, weights, first)
+        del clustering.index
     return clustering.centroids, clustering.obj, clustering.iteration_stats
 
 

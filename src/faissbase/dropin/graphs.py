@@ -26,6 +26,7 @@ _REMEMBERED = 64
 _NUMBER_SHIFT = 128 - 52  # what JSON takes anywhere, with room to count on
 Step = tuple[Any, ...]
 _versions = count()
+GPU = threading.RLock()  # FAISS's calls that lead to a GPU run one at a time; taken after the graphs' locks
 
 
 class Graph:
@@ -38,6 +39,7 @@ class Graph:
         self.kept: list[Any] = []  # what was made a part of something, for FAISS does not keep it
         self.is_single = True  # whether no other index shares its memory
         self.is_rebuilt = False  # whether parts have taken the place of others
+        self.is_on_gpu = False  # whether calls lead to a GPU
         self.told: dict[tuple[int, str], Any] = {}  # fields of objects that were set for their readers alone
         self.change()
 
@@ -49,6 +51,8 @@ class Graph:
         graph = self
         while graph.joined is not None:
             graph = graph.joined
+        if graph is not self:
+            self.joined = graph  # the way is short next time
         return graph
 
     def join(self, other: Graph) -> None:
@@ -61,6 +65,7 @@ class Graph:
             root.kept += other_root.kept
             root.told |= other_root.told
             root.is_rebuilt = root.is_rebuilt or other_root.is_rebuilt
+            root.is_on_gpu = root.is_on_gpu or other_root.is_on_gpu
             root.change()
 
 
@@ -103,6 +108,8 @@ def locked(held: Iterable[Held], *, alone: bool) -> Iterator[list[Graph]]:
                 graph.lock.take(alone=alone)
                 stack.callback(graph.lock.give_back, alone=alone)
             if {each.graph.root() for each in wanted} == set(graphs):
+                if any(graph.is_on_gpu for graph in graphs):
+                    stack.enter_context(GPU)
                 yield graphs
                 return
 

@@ -3,7 +3,7 @@
 Whoever has started it sends it connections over one socket and ends it by closing that. On a connection: what
 the caller may do and how long the frame is, as JSON after its length, a frame with what is asked, and back
 the length of the answer, how many objects are held, whether the connection goes on, and the answer's frame.
-Run as ``python -m faissbase.dropin.worker FD FOLDER LEASE_S MEMORY_BYTES``.
+Run as ``python -m faissbase.dropin.worker FD FOLDER LEASE_S MEMORY_BYTES GPU_BYTES``.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def _lock(folder: Path) -> FolderLock:
     return lock
 
 
-def main(control_fd: int, folder: Path, lease_s: float, memory_bytes: int) -> None:
+def main(control_fd: int, folder: Path, lease_s: float, memory_bytes: int, gpu_bytes: int) -> None:
     """Serve until the other end of ``control_fd`` is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -228,7 +228,7 @@ def main(control_fd: int, folder: Path, lease_s: float, memory_bytes: int) -> No
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = _lock(folder)
     _limit(memory_bytes)
-    calls = Calls(folder, lease_s, reader)
+    calls = Calls(folder, lease_s, reader, gpu_bytes)
     worker = Worker(calls)
     threading.Thread(target=_look, args=(calls,), daemon=True).start()
     with socket.socket(fileno=control_fd) as control:
@@ -257,4 +257,4 @@ def _look(calls: Calls) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5]))

@@ -108,7 +108,8 @@ class _Line:
 class _Worker:
     """The process of one tenant, and the connections to it that nobody uses just now."""
 
-    def __init__(self, tenant: str, folder: Path, lease_s: float, memory_bytes: int) -> None:
+    def __init__(self, tenant: str, folder: Path, limits: Sequence[float]) -> None:
+        """``limits``: what the process takes after the folder, in its order."""
         self.tenant = tenant
         self.used_s = time.monotonic()
         self.n_held = 0
@@ -119,7 +120,7 @@ class _Worker:
         with other:
             command = [sys.executable, "-m", "faissbase.dropin.worker", str(other.fileno()), str(folder)]
             self._process = subprocess.Popen(
-                [*command, str(lease_s), str(memory_bytes)],
+                [*command, *map(str, limits)],
                 pass_fds=(other.fileno(),),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -213,7 +214,8 @@ class DropIn:
         self._is_watched = False
         self._loop: asyncio.AbstractEventLoop | None = None
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        self._memory_bytes = settings.faiss_memory_bytes or pages // 2
+        memory_bytes = settings.faiss_memory_bytes or pages // 2
+        self._limits = (settings.faiss_lease_s, memory_bytes, settings.faiss_gpu_bytes)
 
     async def serve(self, key: Key, announced: str, receive: Receive, begin: Begin, send: Send) -> None:
         """Hand a call to the tenant's process, and its answer back; ``begin`` sends the answer's head.
@@ -333,8 +335,7 @@ class DropIn:
                 if found is not None:
                     found.begin_to_end()
                 folder = self._folder / tenant / FOLDER
-                lease_s = self._settings.faiss_lease_s
-                found = self._workers[tenant] = _Worker(tenant, folder, lease_s, self._memory_bytes)
+                found = self._workers[tenant] = _Worker(tenant, folder, self._limits)
         if not self._is_watched:
             self._is_watched = True
             asyncio.get_running_loop().call_later(_IDLE_S / 4, self._end_idle)

@@ -62,6 +62,7 @@ class Settings:
     max_tenant_bytes: int = _setting(0, "most bytes of the files of one tenant; 0 is no limit")
     max_faiss_bytes: int = _setting(8 << 30, "longest body of a call by the drop-in client for FAISS")
     faiss_memory_bytes: int = _setting(0, "bytes for one tenant's FAISS objects; 0 is half of the machine's")
+    faiss_gpu_bytes: int = _setting(0, "bytes of GPU memory for one tenant's FAISS objects; 0: as there is")
     faiss_lease_s: float = _setting(900.0, "seconds that FAISS objects without a name outlive their client")
     body_timeout_s: float = _setting(30.0, "seconds that a body may take to arrive")
     shutdown_timeout_s: float = _setting(30.0, "seconds that running requests have when the server stops")
@@ -113,6 +114,7 @@ _LEAST = {
     "max_body_bytes": 1024,
     "max_faiss_bytes": 1024,
     "faiss_memory_bytes": 0,
+    "faiss_gpu_bytes": 0,
     "faiss_lease_s": 1,
     "max_vectors": 1,
     "max_k": 1,

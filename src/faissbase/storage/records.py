@@ -20,6 +20,7 @@ import numpy as np
 from faissbase.errors import ConflictError, CorruptionError, NotReadyError
 from faissbase.storage import sqlite
 from faissbase.storage.commits import CommitCounter
+from faissbase.storage.signs import sought, spaced
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.types import Row, Slots
 
@@ -190,8 +191,14 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def match_expression(text: str) -> str:
-    """An FTS5 expression that finds documents with any word of ``text``; empty where it has no word."""
-    return " OR ".join(f'"{word}"' for word in re.findall(r"\w+", text))
+    """An FTS5 expression that finds documents with any word of ``text``; empty where it has no word.
+
+    Words without spaces between them, as in Chinese, count whole, too: so they stand in older indexes.
+    """
+    words = re.findall(r"\w+", text)
+    if not text.isascii():
+        words = list(dict.fromkeys((*words, *sought(text))))
+    return " OR ".join(f'"{word}"' for word in words)
 
 
 def _state_of(generation: Any, next_slot: Any, last_seq: Any, deleted: Any, segments: Any) -> State:
@@ -351,7 +358,8 @@ class WriteTransaction(ReadTransaction):
         self._connection.executemany("INSERT INTO records VALUES(?, ?, ?, ?, ?, ?)", rows)
 
     def index_documents(self, documents: Iterable[tuple[int, str]]) -> None:
-        self._connection.executemany("INSERT INTO documents(rowid, document) VALUES(?, ?)", documents)
+        rows = ((slot, spaced(document)) for slot, document in documents)
+        self._connection.executemany("INSERT INTO documents(rowid, document) VALUES(?, ?)", rows)
 
     def touch(self) -> None:
         """Have something to commit, whose sync covers every commit before it; an equal value would not do."""
@@ -433,8 +441,8 @@ class WriteTransaction(ReadTransaction):
     def reindex_documents(self) -> None:
         """Make the full-text index anew from the stored documents."""
         self._all("INSERT INTO documents(documents) VALUES('delete-all')")
-        self._all(
-            "INSERT INTO documents(rowid, document) SELECT slot, document FROM records WHERE document NOTNULL"
+        self.index_documents(
+            _stream(self._connection, "SELECT slot, document FROM records WHERE document NOTNULL")
         )
 
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.e2e.server.running import PATIENCE_S, Running
@@ -42,11 +42,11 @@ def with_faiss(program: str, *words: str, cwd: Path) -> subprocess.CompletedProc
 
 
 def with_proxy(
-    program: str, *words: str, cwd: Path, url: str, is_mixed: bool = False
+    program: str, *words: str, cwd: Path, url: str, is_mixed: bool = False, flags: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """The same program with ``sys.modules["faiss"]`` replaced."""
-    flags = ["--mixed"] if is_mixed else []
-    command = [HERE / "replaced.py", *flags, HERE / "programs" / program, *words]
+    """The same program with ``sys.modules["faiss"]`` replaced; ``flags`` are those of ``replaced.py``."""
+    mixed = ["--mixed"] if is_mixed else []
+    command = [HERE / "replaced.py", *mixed, *flags, HERE / "programs" / program, *words]
     return run(*command, cwd=cwd, FAISS_PROXY_API_URL=url)
 
 

@@ -382,7 +382,8 @@ def _all_rows(records: Records) -> list[StoredRow]:
         ('say "red" AND NOT fox*', '"say" OR "red" OR "AND" OR "NOT" OR "fox"'),
         ("document:fox NEAR(a, 2)", '"document" OR "fox" OR "NEAR" OR "a" OR "2"'),
         ("größe_1", '"größe_1"'),
-        ("日本 語", '"日本" OR "語"'),
+        ("日本 語", '"日本" OR "語" OR "日 本"'),
+        ("FAISS向量库", '"FAISS向量库" OR "FAISS" OR "向 量" OR "量 库"'),
     ],
 )
 def test_any_text_is_a_search_for_its_words(text: str, expression: str) -> None:
@@ -404,6 +405,42 @@ def test_hostile_text_is_searched_and_never_an_error(records: Records, text: str
     assert found in ([], [0])
     has_fox = "fox" in match_expression(text).replace('"', " ").split()
     assert found == [0] or not has_fox
+
+
+@pytest.mark.parametrize(
+    ("document", "text", "other"),
+    [
+        ("向量数据库支持全文搜索", "数据库", "数学"),
+        ("ベクトルデータベースは速い", "データ", "デパート"),
+        ("東京タワーへ行きました", "東", "西"),
+        ("서울에서 부산까지", "서울", "대구"),
+        ("ฐานข้อมูลเวกเตอร์", "ข้อมูล", "ช้าง"),
+        ("ມື້ນີ້ອາກາດດີ", "ອາກາດ", "ຫມາ"),
+        ("ទិន្នន័យវ៉ិចទ័រ", "ទិន្នន័យ", "ឆ្កែ"),
+        ("FAISSは検索ライブラリ", "faiss", "chroma"),
+    ],
+)
+def test_a_word_is_found_within_a_text_without_spaces(
+    records: Records, document: str, text: str, other: str
+) -> None:
+    _commit(records, [0], document)
+    _commit(records, [1], "a red fox")
+    for _ in range(2):
+        with records.read_transaction() as transaction:
+            assert [slot for slot, _ in transaction.text_ranking(text)] == [0]
+            assert [slot for slot, _ in transaction.text_ranking(document)] == [0]
+            assert list(transaction.text_ranking(other)) == []
+        with records.write_transaction() as transaction:
+            transaction.reindex_documents()
+
+
+def test_an_index_of_whole_runs_of_signs_is_searched_too(records: Records) -> None:
+    _commit(records, [0], "向量数据库")
+    with records.write_transaction() as transaction:
+        transaction._all("INSERT INTO documents(documents) VALUES('delete-all')")
+        transaction._all("INSERT INTO documents(rowid, document) VALUES(0, '向量数据库')")
+    with records.read_transaction() as transaction:
+        assert [slot for slot, _ in transaction.text_ranking("向量数据库")] == [0]
 
 
 def test_any_word_matches_and_more_of_them_rank_higher(records: Records) -> None:
