@@ -23,6 +23,7 @@ MEDIA = "application/vnd.faissbase.faiss"
 _LENGTH = struct.Struct("<I")
 MOST_HEAD_BYTES = 64 << 20
 _KINDS = "biufc"
+_LETTER_BYTES = 4  # of NumPy's texts
 _CELLS = "UO"  # texts, objects: NumPy may make numbers of them
 _MOST_INT, _LEAST_INT = 2**64, -(2**63)
 _MOST_DIMENSIONS = 8
@@ -96,7 +97,8 @@ def _encode_numbers(value: Any, arrays: list[Array]) -> Any:
         return {"array": len(arrays) - 1}
     if isinstance(value, np.ndarray) and value.dtype.kind in _CELLS and value.ndim <= _MOST_DIMENSIONS:
         cells = [encode(each, arrays) for each in value.reshape(-1).tolist()]
-        return {"cells": [value.dtype.kind, list(value.shape), cells]}
+        width = value.dtype.itemsize // _LETTER_BYTES if value.dtype.kind == "U" else 0
+        return {"cells": [value.dtype.kind, list(value.shape), cells, width]}
     return {"opaque": type(value).__name__}
 
 
@@ -134,10 +136,12 @@ def _scalar(content: Any, *_: Any) -> Any:
 
 
 def _cells(content: Any, arrays: Sequence[Array], special: Callable[[str, Any], Any]) -> Array:
-    kind, shape, cells = content
+    kind, shape, cells, width = (*content, 0)[:4]  # journals of before tell no width
     found = np.empty(len(cells), object)
     found[:] = [decode(each, arrays, special) for each in cells]
-    return (found if kind == "O" else found.astype("U")).reshape(_shape(shape))
+    if type(width) is not int or not 0 <= width * _LETTER_BYTES * max(1, len(cells)) <= MOST_HEAD_BYTES:
+        raise FrameError(f"{len(cells):,} texts of {width!r:.40} letters")
+    return (found if kind == "O" else found.astype(f"U{width}")).reshape(_shape(shape))
 
 
 def _opaque(name: Any, *_: Any) -> Any:

@@ -31,7 +31,7 @@ NAMES = [
 ]
 # What a server says where it does not do what FAISS does: each is a deliberate difference.
 REFUSALS = re.compile(
-    "cannot be set|says how memory is laid out|takes or gives memory|place in the server's memory|"
+    "cannot be set|says how memory is laid out|takes or gives memory|in the server's memory|"
     "is no position|are no positions|ends FAISS's process|does not end|at most|of the ids|"
     "reading it ended|cannot be sent|runs in this process|there are lists|given to itself|not trained|"
     "is in IDSelectorRange|keeps its refining codes|rows or more|1 or more|wants more rows|without vectors|"

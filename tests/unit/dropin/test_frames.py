@@ -155,3 +155,23 @@ def test_what_is_no_frame_is_refused(data: bytes) -> None:
 def test_what_no_value_looks_like_is_refused(body: Any) -> None:
     with pytest.raises(frames.FrameError):
         frames.decode(body, [np.zeros(3)], _special)
+
+
+@pytest.mark.parametrize("dtype", ["U1", "U3", "U32"])
+def test_texts_have_the_width_that_they_had(dtype: str) -> None:
+    """FAISS tells the type of an array that it does not take."""
+    for array in np.zeros((0, 3), dtype), np.array([["a", ""]], dtype):
+        found = _travelled(array)
+        assert (found.dtype, found.shape) == (array.dtype, array.shape)
+        assert np.array_equal(found, array)
+
+
+def test_texts_of_a_journal_that_tells_no_width_are_read() -> None:
+    found = frames.decode({"cells": ["U", [2], ["1.5", "2"]]}, [], _special)
+    assert found.tolist() == ["1.5", "2"]
+
+
+@pytest.mark.parametrize("width", [-1, 2**40, "3", None])
+def test_texts_of_a_width_that_is_none_are_refused(width: Any) -> None:
+    with pytest.raises(frames.FrameError):
+        frames.decode({"cells": ["U", [1], ["a"], width]}, [], _special)

@@ -78,6 +78,39 @@ def _settings(f: Any) -> Any:
     return index.cp.niter, index.cp.seed, index.quantizer.reconstruct_n(0, _NLIST)
 
 
+def _steered(f: Any) -> Any:
+    """Trainings by settings of their parts."""
+    lists = f.index_factory(_D, f"IVF{_NLIST},Flat")
+    lists.cp.init_method, lists.cp.early_stop_threshold = 1, 0.01
+    lists.train(_XB)
+    quantized = f.IndexPQ(_D, 4, 4)
+    quantized.do_polysemous_training = True
+    quantized.polysemous_training.n_iter, quantized.polysemous_training.n_redo = 50, 1
+    quantized.train(_XB)
+    turned = f.ITQTransform(_D, 8, True)
+    turned.itq.max_iter, turned.max_train_per_dim = 3, 5
+    turned.train(_XB)
+    searched = f.LocalSearchQuantizer(_D, 2, 4)
+    searched.train_iters, searched.icm_iters, searched.nperts = 2, 2, 1
+    searched.train(_XB)
+    line, bits = f.IndexFlat1D(), f.IndexBinaryFlat(32)
+    line.continuous_update = False
+    line.add(_XB[:, :1].copy())
+    found = [outcome(lambda: line.search(_XQ[:, :1].copy(), 2))]
+    line.update_permutation()
+    bits.add(_XB[:, :1].copy().view(np.uint8))
+    bits.use_heap = False
+    return [
+        *found,
+        line.search(_XQ[:, :1].copy(), 2),
+        bits.search(_XQ[:, :1].copy().view(np.uint8), 3),
+        lists.quantizer.reconstruct_n(0, _NLIST),
+        f.vector_to_array(quantized.pq.centroids),
+        turned.apply(_XQ),
+        f.vector_to_array(searched.codebooks),
+    ]
+
+
 def _other_inner(f: Any) -> Any:
     """Whatever an index is wrapped around is taken from another that holds as many."""
     mapped = f.IndexIDMap(f.IndexFlatL2(_D))
@@ -129,7 +162,8 @@ def _filled(f: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "program", [_new_lists, _shared_lists, _cluster_index, _settings, _other_inner, _same_quantizers, _filled]
+    "program",
+    [_new_lists, _shared_lists, _cluster_index, _settings, _steered, _other_inner, _same_quantizers, _filled],
 )
 def test_a_part_takes_the_place_of_another_as_with_faiss(modules: tuple[Any, Any], program: Any) -> None:
     here, there = (outcome(lambda f=f: program(f)) for f in modules)  # type: ignore[misc]
