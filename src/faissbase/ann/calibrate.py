@@ -38,8 +38,10 @@ _ENOUGH_FILTERED = 0.99
 _WORTH = 0.9  # filtered searches are measured from the effort on that reaches this without a filter
 _MIX = 0.65  # how much of a strange query is its stored vector; the rest is another one
 _OUTWARD = 1.0  # an outward query lies so far beyond its stored vector, away from that one's tenth neighbour
-_MAIN_KIND = {"hnsw": "strange", "ivf": "outward", "codes": "outward"}  # the harder one, asked most
-_OTHER_PART = 4  # one query of the other kind for so many
+# Asked for each of ``n_queries``. Real ones may be as hard as outward ones: the width of their interval is
+# the margin, and stays. A wide one would only be added to that of strange ones (decision 7).
+_OUTWARD_PART = {"hnsw": 0.25, "ivf": 1.0, "codes": 1.0}
+_STRANGE_PART = {"hnsw": 1.0, "ivf": 4.0, "codes": 4.0}
 _NEAR_EFFORT = 64
 _TIMED_QUERIES = 16
 _TIMED_FILTERED = 12
@@ -106,8 +108,8 @@ def measure(  # noqa: PLR0913  # tests and builds each set some of them
     alive : bool[n], optional
         Rows that may serve as queries and as answers of filtered searches.
     n_queries : int
-        Queries made of stored vectors, of the kind that is harder for the family; a quarter as many of the
-        other kind are asked too.
+        Queries made of stored vectors: for a graph so many strange ones and a quarter as many pushed outward,
+        otherwise so many pushed outward and four times as many strange ones.
     seed : int
     queries : float32[nq, d], optional
         Real queries, asked instead.
@@ -124,7 +126,7 @@ def measure(  # noqa: PLR0913  # tests and builds each set some of them
     rows = np.arange(view.n) if alive is None else np.flatnonzero(alive[: view.n])
     if not len(rows):
         return Curve(k, ())
-    sets = list(_made_queries(segment, view, rows, n_queries, rng)) if queries is None else [queries]
+    sets = list(made_queries(segment, view, rows, n_queries, rng)) if queries is None else [queries]
     asked = _with_truth(view, k, sets)
     beside = _Beside(view)
     points, controls = _plain(segment, asked, k, beside, is_over, should_stop)
@@ -139,13 +141,16 @@ def measure(  # noqa: PLR0913  # tests and builds each set some of them
     return Curve(k, tuple(points), tuple(worst))
 
 
-def _made_queries(
+def made_queries(
     segment: Segment, view: FlatView, rows: npt.NDArray[np.int64], n_queries: int, rng: np.random.Generator
 ) -> Iterator[Float32]:
-    few = min(n_queries, max(_FILTERED_QUERIES, n_queries // _OTHER_PART))
-    is_strange = _MAIN_KIND[segment.family] == "strange"
-    yield outward_queries(view, rng.choice(rows, few if is_strange else n_queries), segment)
-    near, far = rng.choice(rows, (2, n_queries if is_strange else few))
+    """Outward queries, then strange ones, ``float32[nq, d]``, as many of each as `measure` says."""
+    least = min(n_queries, _FILTERED_QUERIES)
+    outward, strange = (
+        max(least, int(part[segment.family] * n_queries)) for part in (_OUTWARD_PART, _STRANGE_PART)
+    )
+    yield outward_queries(view, rng.choice(rows, outward), segment)
+    near, far = rng.choice(rows, (2, strange))
     yield strange_queries(view, near, far)
 
 
@@ -155,10 +160,11 @@ def strange_queries(view: FlatView, near: npt.NDArray[np.int64], far: npt.NDArra
 
 
 def outward_queries(view: FlatView, rows: npt.NDArray[np.int64], segment: Segment | None = None) -> Float32:
-    """Queries beyond ``rows``, each away from its tenth neighbour, ``float32[nq, d]``; a graph finds it."""
+    """Queries beyond ``rows``, each away from its tenth neighbour, ``float32[nq, d]``; an index finds it."""
     vectors, k = np.ascontiguousarray(view.vectors[rows]), min(view.n, K + 1)
-    if segment is not None and segment.family == "hnsw":
-        slots = segment.search(vectors, k, Knobs(_NEAR_EFFORT))[1]
+    if segment is not None:
+        rerank = 1 if segment.family == "hnsw" else segment.reranks[-1]
+        slots = segment.search(vectors, k, Knobs(_NEAR_EFFORT, rerank))[1]
         neighbours = slots - segment.first if slots.min() >= 0 else view.search(vectors, k)[1]
     else:
         neighbours = view.search(vectors, k)[1]

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from faissbase.ann.build import Builder
-from faissbase.ann.calibrate import Curve, Point, lower_bound, measure
+from faissbase.ann.calibrate import Curve, Point, lower_bound, made_queries, measure, outward_queries
 from faissbase.ann.flat import SCAN_NS, FlatView
 from faissbase.ann.segment import Knobs, Segment, open_segment
 from faissbase.ann.spec import resolve
@@ -63,6 +63,32 @@ def test_times_of_a_busy_machine_are_told_beside_those_of_an_exact_search(
     assert choice is not None
     assert choice.us_per_query == pytest.approx(1000.0)
     assert choice.usual_us == pytest.approx(SCAN_NS * N * D / 1000)
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory: pytest.TempPathFactory) -> Segment:
+    xb, path = _vectors()[FIRST:], tmp_path_factory.mktemp("lists") / "s"
+    spec = resolve("IVF32,SQ8", N, D, "l2")
+    builder = Builder(spec, "l2", xb, 0, threads=1)
+    builder.train()
+    builder.add(N)
+    builder.write(path)
+    return open_segment(path, spec, "l2", xb, 0, N)
+
+
+def test_lists_are_asked_more_strange_queries_than_outward_ones(segment: Segment, lists: Segment) -> None:
+    def asked(one: Segment) -> list[tuple[int, ...]]:
+        view, rng = FlatView(one.vectors, "l2"), np.random.default_rng(0)
+        return [queries.shape for queries in made_queries(one, view, np.arange(N), 400, rng)]
+
+    assert asked(lists) == [(400, D), (1600, D)]
+    assert asked(segment) == [(100, D), (400, D)]  # a graph
+
+
+def test_outward_queries_of_an_index_are_those_of_exact_search(lists: Segment) -> None:
+    view, rows = FlatView(lists.vectors, "l2"), np.arange(50)
+    exact, found = outward_queries(view, rows), outward_queries(view, rows, lists)
+    np.testing.assert_array_equal(exact, found)  # every list is entered: there are no more than 32
 
 
 def test_a_stop_ends_measuring(segment: Segment) -> None:
