@@ -1,14 +1,16 @@
-"""Stores for tests of shards: moto's S3 server in this process, Azurite where it is installed."""
+"""Stores for tests of shards: moto's S3 server in this process, and as Google's; Azurite where it is."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
+import json
 import logging
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +38,53 @@ def s3_server() -> Iterator[dict[str, Any]]:
         yield {"aws_endpoint": endpoint, "aws_region": region, **keys}
     finally:
         server.stop()
+
+
+class _AsGoogle:
+    """moto's S3 server, spoken to as Google's store is by its XML interface, which is S3's but for this.
+
+    Whoever asks shows a token, and an object is created once by the generation that it must have.
+    **Source**: XML API, request headers and preconditions (docs.cloud.google.com/storage).
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        environ["HTTP_AUTHORIZATION"] = "AWS4-HMAC-SHA256 Credential=x/20260101/us-east-1/s3/aws4_request"
+        assert not any(name.startswith("HTTP_X_AMZ") for name in environ)
+        if environ.pop("HTTP_X_GOOG_IF_GENERATION_MATCH", None) == "0":
+            environ["HTTP_IF_NONE_MATCH"] = "*"
+
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            kept = [(name, value) for name, value in headers if not name.lower().startswith("x-amz")]
+            return start_response(status, [*kept, ("x-goog-generation", "1")], *more)
+
+        return self._app(environ, start)
+
+
+@contextmanager
+def google_server() -> Iterator[dict[str, Any]]:
+    """A store that speaks Google's language, with an empty bucket `BUCKET`; the options that lead to it."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    app = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, _AsGoogle(app), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("PUT", f"/{BUCKET}", headers={"Authorization": "Bearer"})
+        assert connection.getresponse().status == 200
+        connection.close()
+        key = {"gcs_base_url": f"http://127.0.0.1:{server.port}", "disable_oauth": True}
+        key |= dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+        yield {"google_service_account_key": json.dumps(key)}
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 # The account of every Azurite, public.

@@ -1,4 +1,4 @@
-"""Every store passes one class: folder, memory, S3 (moto), Azure (Azurite), the faulty one without faults."""
+"""Every store passes one class: folder, memory, S3 (moto), Google's (moto, its words), Azure (Azurite), faulty."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.object_stores import BUCKET, azure_server, s3_server
+from tests.object_stores import BUCKET, azure_server, google_server, s3_server
 from tests.unit.sharded.faulty import FaultyBucket
 
 import faissbase
@@ -32,12 +32,18 @@ from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.failures import store_errors
 from faissbase.sharded.ranges import PIECE_BYTES
 
-STORES = ("file", "memory", "s3", "azure", "faulty")
+STORES = ("file", "memory", "s3", "google", "azure", "faulty")
 
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[dict[str, Any]]:
     with s3_server() as options:
+        yield options
+
+
+@pytest.fixture(scope="session")
+def google() -> Iterator[dict[str, Any]]:
+    with google_server() as options:
         yield options
 
 
@@ -54,6 +60,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str
     """The URL of an empty place in a store, and its options."""
     if request.param == "s3":
         return f"s3://{BUCKET}/{uuid.uuid4().hex}", request.getfixturevalue("s3")
+    if request.param == "google":
+        return f"gs://{BUCKET}/{uuid.uuid4().hex}", request.getfixturevalue("google")
     if request.param == "azure":
         return f"az://{BUCKET}/{uuid.uuid4().hex}", request.getfixturevalue("azure")
     if request.param == "memory":
