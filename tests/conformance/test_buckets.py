@@ -1,4 +1,4 @@
-"""Every store passes one class: folder, memory, S3 (moto), Google's (moto, its words), Azure (Azurite), faulty."""
+"""Every store passes one class: folder, memory, S3 and Google's (moto), Azure (Azurite), one without its faults."""
 
 from __future__ import annotations
 
