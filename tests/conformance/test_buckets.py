@@ -1,4 +1,4 @@
-"""Every store passes one class: folder, memory, S3 and Google's (moto), Azure (Azurite), one without its faults."""
+"""Every store passes one class: folder, memory, S3 and Google's (moto), Azure (Azurite), a faulty one."""
 
 from __future__ import annotations
 
