@@ -251,7 +251,11 @@ class Connection:
             content = response.read()
             self._give_back(connection, response)
             raise _fault_of(response, content, self.url)
-        answer = frames.read(_filler(response), _MOST_ANSWER_BYTES, transfer.allocate)
+        answer = frames.read(
+            _filler(response, show_progress(f"fetching from {self.url}")),
+            _MOST_ANSWER_BYTES,
+            transfer.allocate,
+        )
         response.read()
         self._give_back(connection, response)
         return answer
@@ -379,14 +383,20 @@ def _send(
                 sent(done, n_bytes)
 
 
-def _filler(response: answers.Body | http.client.HTTPResponse) -> frames.Fill:
+def _filler(
+    response: answers.Body | http.client.HTTPResponse, came: Callable[[int, int], None]
+) -> frames.Fill:
+    """Fills arrays from an answer; of long ones ``came`` is told how many of how many bytes are there."""
+
     def fill(target: memoryview) -> None:
         done = 0
         while done < target.nbytes:
-            n = response.readinto(target[done:])
+            n = response.readinto(target[done : done + _PIECE_BYTES])
             if not n:
                 raise ConnectionError("the answer was cut short")
             done += n
+            if target.nbytes > _PIECE_BYTES:
+                came(done, target.nbytes)
 
     return fill
 
@@ -441,12 +451,12 @@ def _error_of(fault: dict[str, Any]) -> Exception:
     return RemoteError(*args)
 
 
-def show_progress(what: str) -> Callable[[int, int], None]:
+def show_progress(what: str, clock: Callable[[], float] = time.monotonic) -> Callable[[int, int], None]:
     """Tells on a terminal how far a large transfer is."""
-    began, told = time.monotonic(), [0.0]
+    began, told = clock(), [0.0]
 
-    def sent(done: int, n_bytes: int) -> None:
-        now = time.monotonic()
+    def moved(done: int, n_bytes: int) -> None:
+        now = clock()
         if not sys.stderr.isatty() or now - began < 1.0 or (now - told[0] < 0.2 and done < n_bytes):
             return
         told[0] = now
@@ -459,4 +469,4 @@ def show_progress(what: str) -> Callable[[int, int], None]:
             flush=True,
         )
 
-    return sent
+    return moved

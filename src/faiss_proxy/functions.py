@@ -57,6 +57,8 @@ def _on_server(name: str, connection: Connection, args: tuple[Any, ...], kwargs:
     if name in _COPYING:
         here = (each.to_local() if isinstance(each, Remote) else each for each in args)
         return getattr(faiss, name)(*here, **kwargs)
+    if name == "knn":
+        return _knn(*args, **kwargs)
     if name in pointing.FUNCTIONS and pointing.takes(name, args):
 
         def called(name: str, *given: Any) -> Any:
@@ -64,6 +66,17 @@ def _on_server(name: str, connection: Connection, args: tuple[Any, ...], kwargs:
 
         return pointing.FUNCTIONS[name](called, *args, **kwargs)
     return classes._function(connection, name, args, kwargs)
+
+
+def _knn(xq: Any, xb: Any, k: int, metric: int = faiss.METRIC_L2, metric_arg: float = 0.0) -> Any:
+    """``faiss.knn`` among the vectors of a flat index on a server, which searches them where they are."""
+    is_flat = isinstance(xb, classes.proxy(faiss.IndexFlat))
+    if is_flat and (xb.metric_type, xb.metric_arg) == (metric, metric_arg):
+        return xb.search(xq, k)
+    raise RemoteError(
+        "faiss.knn searches vectors of this process, or a flat index on a server by the index's own metric: "
+        "call the index's search, or fetch it with .to_local()"
+    )
 
 
 def _configured(

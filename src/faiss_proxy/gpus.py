@@ -10,6 +10,7 @@ from faiss_proxy.classes import Remote
 from faiss_proxy.connection import Connection, RemoteError
 from faiss_proxy.settings import active
 from faiss_proxy.standins import local
+from faissbase.dropin.gpus import CONSTANTS
 
 # What takes or gives places in memory, and what does the same from afar.
 _INSTEAD = {
@@ -20,7 +21,6 @@ _INSTEAD = {
     "index_cpu_to_gpu_multiple": "index_cpu_to_gpu_multiple_py",
     "index_binary_cpu_to_gpu_multiple": "index_binary_cpu_to_gpu",
 }
-_CONSTANTS = ("INDICES_", "DistanceDataType_", "IndicesDataType_")
 
 
 def named(name: str) -> Any:
@@ -32,7 +32,7 @@ def named(name: str) -> Any:
         There is no such name; where it looks like one of a FAISS for GPUs, the text says of which server.
     """
     connection = active()
-    if connection is None or not ("gpu" in name.lower() or name.startswith(_CONSTANTS) or name in _INSTEAD):
+    if connection is None or not ("gpu" in name.lower() or name.startswith(CONSTANTS) or name in _INSTEAD):
         raise AttributeError(f"module 'faiss' has no attribute {name!r}")
     told = connection.gpus()
     if name in told["classes"]:

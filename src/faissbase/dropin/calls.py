@@ -39,6 +39,7 @@ from faissbase.dropin.names import Names, NoRoom, check_there
 from faissbase.dropin.parts import parts
 from faissbase.dropin.places import Pointer, memory_of, read_field
 from faissbase.dropin.reading import Reader, written
+from faissbase.dropin.sizes import size_of
 from faissbase.dropin.steps import as_steps, numbers, redo
 from faissbase.errors import AccessError, FaissbaseError
 
@@ -54,7 +55,7 @@ _READ_OPS = frozenset(
     ("hello", "gpus", "get", "fetch", "memory", "open", "list", "touch", "end", "count", "find", "stats")
 )
 _UNCHANGED = object()
-_GROWING = ("add", "merge_")
+_GROWING = ("add", "merge_", "copy_subset_to", "replace_invlists", "set_invlist_range")
 _RUN = uuid.uuid4().hex[:16]
 _MOST_SESSION = 64  # letters of its name
 _MADE_OF_PLAIN = (int, str, float, bool)
@@ -320,6 +321,8 @@ class Calls:
                 if call.name in attaching.COPIED:
                     attaching.copy_into(target.thing, call.name, value)
                     return
+                if target.graph.root().named:
+                    _check_room(call, rights)
                 with _rebuilt(call, target, attaching.owned_field(call.name)) as kept:
                     kept += attaching.attach(target.thing, call.name, value)
                 return
@@ -559,10 +562,11 @@ def _trained(d: int, k: int, options: dict[str, Any], x: Any, weights: Any, firs
 
 def _check_room(call: _Call, rights: Rights) -> None:
     """Refuse to let a named index grow beyond what its tenant may hold; what makes it smaller goes on."""
-    if rights.room_bytes is None or not call.name.startswith(_GROWING):
+    if rights.room_bytes is None or not (call.op == "set" or call.name.startswith(_GROWING)):
         return
-    others = (call.held[number] for number in numbers(call.body.get("args")))
-    n_bytes = sum(array.nbytes for array in call.arrays) + sum(map(_size_of, others))
+    n_bytes = sum(array.nbytes for array in call.arrays) + sum(size_of(each.thing) for each in _givers(call))
+    if call.name == "replace_invlists":
+        n_bytes -= size_of(getattr(call.target().thing, "invlists", None))
     if n_bytes > rights.room_bytes:
         raise NoRoom(
             f"this tenant may hold {max(0, rights.room_bytes):,} bytes more, and {call.name} brings "
@@ -570,12 +574,14 @@ def _check_room(call: _Call, rights: Rights) -> None:
         )
 
 
-def _size_of(held: Held) -> int:
-    """About how many bytes the vectors of an index take."""
-    try:
-        return int(held.thing.ntotal * held.thing.sa_code_size())
-    except (AttributeError, RuntimeError):
-        return 0
+def _givers(call: _Call) -> list[Held]:
+    """The objects whose vectors a call brings to another; that one itself, too, where it is told by name."""
+    if call.name == "copy_subset_to":
+        return [call.target()]
+    args, more = (list(numbers(call.body.get(each))) for each in ("args", "kwargs"))
+    if call.op == "function":
+        args = args[1:]
+    return [call.held[number] for number in (*args, *more, *numbers(call.body.get("value")))]
 
 
 def _searched(target: Held, method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

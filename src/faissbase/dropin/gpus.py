@@ -39,7 +39,7 @@ MADE = _RESOURCES + SETTINGS
 _TOLD = MADE + _INDEXES + _named("GpuParameterSpace")
 _BASES = _named("GpuResourcesProvider")
 _DEVICE_AT = {"knn_gpu": 7, "pairwise_distance_gpu": 5}
-_CONSTANTS = ("INDICES_", "DistanceDataType_", "IndicesDataType_")
+CONSTANTS = ("INDICES_", "DistanceDataType_", "IndicesDataType_")
 # Methods without a wrapper of FAISS's, whose arguments are numbers.
 METHODS = _words(
     """
@@ -81,7 +81,7 @@ def told() -> dict[str, Any]:
         "constants": {
             name: value
             for name, value in vars(faiss).items()
-            if _RESOURCES and name.startswith(_CONSTANTS) and type(value) is int
+            if _RESOURCES and name.startswith(CONSTANTS) and type(value) is int
         },
     }
 

@@ -108,7 +108,10 @@ def written(thing: Any, folder: Path) -> Array:
         tempfile.TemporaryDirectory(dir=folder, prefix=".out-") as name,
     ):
         path = str(Path(name) / "out")
-        kind.write(thing, path)
+        try:
+            kind.write(thing, path)
+        except RuntimeError as error:
+            raise RuntimeError(str(error).replace(path, "the file")) from None
         return np.memmap(path, np.uint8, "r")
 
 

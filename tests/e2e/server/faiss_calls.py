@@ -85,7 +85,7 @@ class Caller:
 
     def call(self, target: int, name: str, *args: Any) -> Any:
         arrays: list[frames.Array] = []
-        tree = [frames.encode(each, arrays, _special) for each in args]
+        tree = [frames.encode(each, arrays, special) for each in args]
         return self.ask("call", arrays, name=name, target=target, args=tree)
 
     def get(self, target: int, name: str) -> Any:
@@ -102,7 +102,7 @@ class Thing(int):
     """The number of an object, given as an argument."""
 
 
-def _special(value: Any) -> Any:
+def special(value: Any) -> Any:
     return {"object": int(value)} if type(value) is Thing else None
 
 

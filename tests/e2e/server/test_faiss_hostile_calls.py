@@ -173,6 +173,20 @@ def test_a_field_leads_nowhere_outside(
     assert world.worker() == worker
 
 
+@pytest.mark.parametrize("name", ["omp_set_num_threads", "omp_set_nested"])
+def test_a_switch_of_the_process_is_nobodys_to_call(caller: Caller, name: str) -> None:
+    with pytest.raises(Failed, match="runs in this process"):
+        caller.ask("function", name=name, args=[1])
+    with pytest.raises(Failed, match="cannot be made"):
+        caller.ask("make", name="SIMDConfig", args=[])
+
+
+def test_the_tenants_have_processes_of_their_own(world: World) -> None:
+    for key in ("write", "other"):
+        world.caller(key).factory("Flat")
+    assert world.worker("acme") != world.worker("other")
+
+
 def test_an_index_cannot_be_made_a_part_of_itself(world: World, caller: Caller) -> None:
     worker = None
     for name, attach in (("IndexShards", "add_shard"), ("IndexReplicas", "add_replica")):

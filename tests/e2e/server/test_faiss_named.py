@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.e2e.server.faiss_calls import Caller, Failed, Thing, framed, rows, unframed, worker_of
+from tests.e2e.server.faiss_calls import Caller, Failed, Thing, framed, rows, special, unframed, worker_of
 from tests.e2e.server.running import Running, done, made, new_key, refused
+
+from faissbase.dropin import frames
 
 
 @pytest.fixture
@@ -166,6 +168,48 @@ def test_a_named_index_grows_within_the_quota_of_its_tenant(folder: Path) -> Non
         body = {"name": "docs", "dimension": 8, "metric": "l2"}
         with running.client() as client:
             refused(client.post("/index", json=body | {"name": "one"}), 409, "already_exists")
+
+
+@pytest.mark.parametrize("way", ["copied", "replaced", "merged", "by keyword"])
+def test_a_named_index_takes_no_more_of_others_than_its_tenant_may_hold(folder: Path, way: str) -> None:
+    with Running(folder, "--max-tenant-bytes", 400_000) as running:
+        caller = Caller(running)
+        small, big = caller.factory("IVF4,Flat"), caller.factory("IVF4,Flat")
+        for index, n in ((small, 1_000), (big, 20_000)):
+            caller.call(index, "train", rows(1_000))
+            caller.call(index, "add", rows(n))
+        caller.ask("save", name="one", target=small)
+        with pytest.raises(AssertionError, match=r"quota_exceeded.*may hold"):
+            _given(caller, small, big, way)
+        stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        assert stored < 400_000
+
+
+def _given(caller: Caller, small: int, big: int, way: str) -> None:
+    """Give the index ``small`` what ``big`` has."""
+    lists = Thing(caller.get(big, "invlists"))
+    if way == "copied":
+        caller.call(big, "copy_subset_to", Thing(small), 0, 0, 20_000)
+    elif way == "replaced":
+        caller.call(small, "replace_invlists", lists)
+    elif way == "merged":
+        caller.call(caller.get(small, "invlists"), "merge_from", lists, 0)
+    else:
+        kwargs = frames.encode({"otherIndex": Thing(big), "add_id": 0}, [], special)
+        caller.ask("call", name="merge_from", target=small, kwargs=kwargs)
+
+
+def test_a_part_that_takes_the_place_of_another_counts_for_the_quota(folder: Path) -> None:
+    with Running(folder, "--max-tenant-bytes", 400_000) as running:
+        caller, n = Caller(running), 15_000
+        index, large = caller.factory("IDMap,SQ8"), caller.factory("Flat")
+        caller.call(index, "train", rows(1_000))
+        caller.call(index, "add_with_ids", rows(n), np.arange(n))
+        caller.call(large, "add", rows(n))
+        caller.ask("save", name="one", target=index)
+        with pytest.raises(AssertionError, match=r"quota_exceeded.*may hold"):
+            caller.set(index, "index", {"object": large})
+        assert caller.get(index, "ntotal") == n
 
 
 def test_a_named_index_of_bits_is_searched_by_bytes(running: Running) -> None:

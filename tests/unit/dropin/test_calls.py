@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,24 @@ def test_what_only_reads_is_done_again_and_its_answer_kept_for_nobody(calls: Cal
     _answer(calls, **whole)
     _answer(calls, **whole)
     assert list(calls.sessions.find("key s")._answers) == ["1"]
+
+
+def test_an_index_that_a_full_disk_has_no_room_for_is_not_fetched_and_no_path_is_told(
+    calls: Calls, tmp_path: Path
+) -> None:
+    number = _answer(calls, op="make", name="IndexFlatL2", args=[4])["result"]["object"][0]
+    rows = [np.zeros((5000, 4), np.float32)]
+    _answer(calls, rows, op="call", name="add", target=number, args=[{"array": 0}])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        body = {"op": "fetch", "session": "s", "target": number}
+        found = calls.answer(body, [], Rights("acme", "key", may_write=True))[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "the file" in found["error"]["args"][0]
+    assert str(tmp_path) not in str(found)
+    assert not list(tmp_path.glob(".out-*"))
 
 
 def test_an_error_of_numpys_travels_as_what_it_is_one_of_with_its_text() -> None:
