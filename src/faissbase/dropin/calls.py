@@ -342,7 +342,7 @@ class Calls:
 
     def _function(self, call: _Call, rights: Rights) -> Any:
         if call.name == "Kmeans":
-            return _trained(*call.given()[0])
+            return self._trained(*call.given()[0])
         if call.name not in allowed.FUNCTIONS:
             raise Refused(
                 f"faiss.{call.name} runs in this process, and the index is on the server: "
@@ -368,10 +368,22 @@ class Calls:
             if call.name in gpus.FUNCTIONS:
                 args = bounds.without_none(call.name, args)
                 gpus.check_device(call.name, args, kwargs)
+                self._gpus.check_room(call.name, None, (*args, *kwargs.values()), is_new=False)
             result = _applied(call.name, args, kwargs)
             if call.name in allowed.NEW_BY or not call.held:
                 return Held(result) if _is_object(result) else result
             return _part(next(iter(call.held.values())), ("function", call.name), result)
+
+    def _trained(
+        self, d: int, k: int, options: dict[str, Any], x: Any, weights: Any, first: Any
+    ) -> tuple[Any, ...]:
+        """Centroids, objectives and statistics of a k-means as `faiss.Kmeans` does it."""
+        with GPU if options.get("gpu") else nullcontext():
+            clustering, kept = self._gpus.kmeans(d, k, options)
+            clustering.train(x, weights, first)
+            clustering.index = None  # freed while nobody else is on a GPU
+            del kept
+        return clustering.centroids, clustering.obj, clustering.iteration_stats
 
     def _moved(self, call: _Call) -> Any:
         """A copy of an index on a GPU, or of one on a GPU in memory."""
@@ -549,15 +561,6 @@ def _applied(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     ):
         return faiss.deserialize_index(faiss.serialize_index(args[0]))
     return pointing.FUNCTIONS.get(name, getattr(faiss, name))(*args, **kwargs)
-
-
-def _trained(d: int, k: int, options: dict[str, Any], x: Any, weights: Any, first: Any) -> tuple[Any, ...]:
-    """Centroids, objectives and statistics of a k-means as `faiss.Kmeans` does it."""
-    with GPU if options.get("gpu") else nullcontext():
-        clustering = faiss.Kmeans(d, k, **options)
-        clustering.train(x, weights, first)
-        del clustering.index
-    return clustering.centroids, clustering.obj, clustering.iteration_stats
 
 
 def _check_room(call: _Call, rights: Rights) -> None:

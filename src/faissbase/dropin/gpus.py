@@ -170,6 +170,20 @@ class Gpus:
                 return self._to_several(*args, **kwargs)
             return getattr(faiss, name)(*args, **kwargs), ()
 
+    def kmeans(self, d: int, k: int, options: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
+        """A ``faiss.Kmeans`` whose index is on GPUs where ``options`` ask for them, and what is kept with it.
+
+        **Source**: ``Kmeans.__init__`` and ``set_index`` of FAISS: True, 1 and -1 are all GPUs.
+        """
+        gpu = options.get("gpu", False)
+        n_gpus = faiss.get_num_gpus() if gpu in (True, -1) else gpu
+        if not n_gpus or not _RESOURCES or "progressive_dim_steps" in options:
+            return faiss.Kmeans(d, k, **options), ()
+        self.check_room("Kmeans", None, (), is_new=True)
+        made = faiss.Kmeans(d, k, **{name: value for name, value in options.items() if name != "gpu"})
+        made.index, kept = self._to_all(made.index, ngpu=n_gpus)
+        return made, kept
+
     def _to_all(self, index: Any, co: Any = None, ngpu: int = -1) -> tuple[Any, tuple[Any, ...]]:
         return self._to_several(index, co, None, ngpu)
 

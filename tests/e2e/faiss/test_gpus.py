@@ -110,6 +110,11 @@ def test_a_tenant_takes_no_more_of_a_gpu_than_it_may(tmp_path: Path, rows: Any) 
             index.add(np.tile(rows, (1000, 1)))
         with pytest.raises(faiss_proxy.RemoteError, match="setTempMemory wants 1,099,511,627,776 bytes"):
             res.setTempMemory(1 << 40)
+        with pytest.raises(faiss_proxy.RemoteError, match="knn_gpu wants 256,"):
+            faiss_proxy.knn_gpu(res, rows[:1], np.tile(rows, (1000, 1)), 3)
+        assert faiss_proxy.knn_gpu(res, rows[:1], rows, 1)[1].tolist() == [[0]]
+        kmeans = faiss_proxy.Kmeans(D, 5, gpu=True, remote=True)
+        assert kmeans.train(rows) > 0
         flat, several = faiss_proxy.IndexFlatL2(D), list[Any]()
         with pytest.raises(faiss_proxy.RemoteError, match="wants some of the GPU's memory"):
             several.extend(faiss_proxy.index_cpu_to_all_gpus(flat) for _ in range(50))
