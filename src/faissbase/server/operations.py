@@ -180,7 +180,7 @@ class Operation:
     likeness, together : callable
         Calls of equal likeness, not None, may be run by one call of ``together``, which gives their answers.
     most_together : callable
-        How many like this one are worth running as one; None for as many as wait.
+        How many like this one are worth running as one; None for as many as wait. Asked where more than 8 do.
     """
 
     methods: tuple[str, ...]

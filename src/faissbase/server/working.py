@@ -21,6 +21,7 @@ from faissbase.errors import FaissbaseError
 from faissbase.server.operations import Call, Operation
 
 _MOST_TOGETHER = 64
+_FEW = 8  # where more wait it is asked how many are worth one call: asking takes time, too
 Answer: TypeAlias = tuple[int, Any]  # the status; bytes, or a `Download`
 Answered: TypeAlias = "tuple[Job, Answer | Exception]"
 Wake: TypeAlias = "queue.SimpleQueue[bool]"
@@ -182,8 +183,9 @@ class Workers:
                     return
                 wake.get()
                 continue
-            group, others, most = _alike(taken)
-            if len(taken) > 1:
+            are_many = len(taken) + (tenant in self._lines) > _FEW
+            group, others, most = _alike(taken, are_many=are_many)
+            if are_many:
                 self._remember(tenant, most)
             if others:  # at the head of their line, for the next turn
                 self._put(tenant, others, first=True)
@@ -206,10 +208,10 @@ class Workers:
             thread.join()
 
 
-def _alike(taken: list[Job]) -> tuple[list[Job], list[Job], int | None]:
+def _alike(taken: list[Job], *, are_many: bool) -> tuple[list[Job], list[Job], int | None]:
     """The jobs that are run now, as one, the others, and how many of their kind are worth one call.
 
-    Those that cannot be run are answered here.
+    That is asked where ``are_many``. Those that cannot be run are answered here.
     """
     group: list[Job] = []
     others: list[Job] = []
@@ -226,7 +228,7 @@ def _alike(taken: list[Job]) -> tuple[list[Job], list[Job], int | None]:
         elif _is_decoded(job, is_lone=is_lone):
             fits = not group or (job.likeness is not None and job.likeness == group[0].likeness)
             (group if fits else others).append(job)
-            if fits and not is_lone and len(group) == 1:
+            if fits and len(group) == 1 and are_many:
                 most = _most_together(group[0])
     return group, others, most
 
