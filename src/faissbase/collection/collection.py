@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from faissbase.collection import answers, changes, inputs, repair, transfer, verify
+from faissbase.collection import answers, changes, inputs, planner, repair, transfer, verify
 from faissbase.collection.answers import Explanation, Moment
 from faissbase.collection.asked import Asked
 from faissbase.collection.bounds import UNBOUNDED, Bounds
@@ -456,6 +456,23 @@ class LocalCollection(OpenHere):
         if parts is not None and parts.store.tuning.wants_filters and not self._read_only:
             self._on_work(self)
         return found
+
+    def is_by_graph(
+        self,
+        nq: int,
+        k: int,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        rerank: int | None = None,
+    ) -> bool:
+        """Whether so many queries without a filter would each walk a graph: together they gain little."""
+        snapshot, n_hits = self._newest(), inputs.check_k(k, nq)
+        if any(live.index.family != "hnsw" for live in snapshot.segments):
+            return False
+        wanted = wanted_from(recall, nprobe, ef_search, rerank)
+        return planner.choose(snapshot, nq, n_hits, snapshot.everything, wanted).path == "index"
 
     def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
         """Every matching record nearer than ``radius``: distance below it for l2 (squared), else above it.

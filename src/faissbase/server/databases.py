@@ -35,6 +35,16 @@ class ServedCollection(Collection, Protocol):
         ef_search: int | None = None,
         rerank: int | None = None,
     ) -> Any: ...
+    def is_by_graph(
+        self,
+        nq: int,
+        k: int,
+        *,
+        recall: float | None = None,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
+        rerank: int | None = None,
+    ) -> bool: ...
     def train(self, xt: Any = None) -> None: ...
     def optimize(self, *, wait: bool = True, progress: bool | Told = False) -> Any: ...
     def stats(self) -> Any: ...

@@ -179,6 +179,8 @@ class Operation:
         Makes what ``run`` takes as ``call.body`` of a body that came as an Arrow IPC stream.
     likeness, together : callable
         Calls of equal likeness, not None, may be run by one call of ``together``, which gives their answers.
+    most_together : callable
+        How many like this one are worth running as one; None for as many as wait. Asked where more than 8 do.
     """
 
     methods: tuple[str, ...]
@@ -196,6 +198,7 @@ class Operation:
     read_arrow: Callable[[Any, bytes], Any] | None = None
     likeness: Callable[[Any], Hashable] = _alike_to_none
     together: Callable[[list[Any]], list[Any]] | None = None
+    most_together: Callable[[Any], int | None] = _alike_to_none
 
     @cached_property
     def shown(self) -> str:

@@ -1,7 +1,8 @@
 """Threads that serve requests: the tenants in turn, and what waits and asks the same way in one call.
 
 Nobody waits for others to come: a thread that is free takes what is there. So a lone request is served as if
-it were alone, and under load each call answers many.
+it were alone, and under load each call answers many. Where many in one call gain little, few are taken: who
+asks, the event loop and the other threads would have nothing to do while all wait for the same call.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from faissbase.errors import FaissbaseError
 from faissbase.server.operations import Call, Operation
 
 _MOST_TOGETHER = 64
+_FEW = 8  # where more wait it is asked how many are worth one call: asking takes time, too
 Answer: TypeAlias = tuple[int, Any]  # the status; bytes, or a `Download`
 Answered: TypeAlias = "tuple[Job, Answer | Exception]"
 Wake: TypeAlias = "queue.SimpleQueue[bool]"
@@ -110,6 +112,7 @@ class Workers:
         self._lock = threading.Lock()
         self._lines: dict[str, deque[Job]] = {}
         self._turns: deque[str] = deque()  # tenants who have jobs in their lines, each once
+        self._most: dict[str, int] = {}  # that were worth one call when a tenant last asked, where few are
         self._idle: list[Wake] = []
         self._is_closed = False
         self._returns: _Returns | None = None
@@ -163,7 +166,8 @@ class Workers:
             line = self._lines[tenant]
             taken = [line.popleft()]
             if taken[0].operation.together is not None:
-                while line and len(taken) < _MOST_TOGETHER and line[0].operation.together is not None:
+                most = self._most.get(tenant, _MOST_TOGETHER)  # what is left is another thread's at once
+                while line and len(taken) < most and line[0].operation.together is not None:
                     taken.append(line.popleft())
             if line:
                 self._turns.append(tenant)
@@ -179,11 +183,20 @@ class Workers:
                     return
                 wake.get()
                 continue
-            group, others = _alike(taken)
+            are_many = len(taken) + (tenant in self._lines) > _FEW
+            group, others, most = _alike(taken, are_many=are_many)
+            if are_many:
+                self._remember(tenant, most)
             if others:  # at the head of their line, for the next turn
                 self._put(tenant, others, first=True)
             if group:
                 group[0].returns.put(_answers(group), goes_on=bool(self._turns))
+
+    def _remember(self, tenant: str, most: int | None) -> None:
+        if most is None:
+            self._most.pop(tenant, None)
+        elif self._most.get(tenant) != most:
+            self._most[tenant] = most
 
     def close(self) -> None:
         """Answer what waits, then end."""
@@ -195,12 +208,19 @@ class Workers:
             thread.join()
 
 
-def _alike(taken: list[Job]) -> tuple[list[Job], list[Job]]:
-    """The jobs that are run now, as one, and the others. Those that cannot be run are answered here."""
+def _alike(taken: list[Job], *, are_many: bool) -> tuple[list[Job], list[Job], int | None]:
+    """The jobs that are run now, as one, the others, and how many of their kind are worth one call.
+
+    That is asked where ``are_many``. Those that cannot be run are answered here.
+    """
     group: list[Job] = []
     others: list[Job] = []
     is_lone = len(taken) == 1
+    most: int | None = None
     for job in taken:
+        if most is not None and len(group) >= most:  # not decoded yet: another thread may be free for it
+            others.append(job)
+            continue
         if job.is_gone() or job.future.cancelled():
             job.returns.put([(job, Gone("the caller has left"))], goes_on=True)
         elif job.operation.together is None:
@@ -208,7 +228,16 @@ def _alike(taken: list[Job]) -> tuple[list[Job], list[Job]]:
         elif _is_decoded(job, is_lone=is_lone):
             fits = not group or (job.likeness is not None and job.likeness == group[0].likeness)
             (group if fits else others).append(job)
-    return group, others
+            if fits and len(group) == 1 and are_many:
+                most = _most_together(group[0])
+    return group, others, most
+
+
+def _most_together(job: Job) -> int | None:
+    try:
+        return job.operation.most_together(job.call)
+    except Exception:  # noqa: BLE001  # the call itself will tell
+        return None
 
 
 def _is_decoded(job: Job, *, is_lone: bool) -> bool:

@@ -281,6 +281,10 @@ class ShardedCollection(OpenHere):
                 return _flagged_hits(group.search_one(queries[0], n_hits, where, knobs), group)
             return _flagged(group.search_many(queries, n_hits, where, knobs), group)
 
+    def is_by_graph(self, nq: int, k: int, **knobs: Any) -> bool:
+        """Never: the shards are asked, at a cost of its own for each call."""
+        return False
+
     def range_search(self, xq: Any, radius: float, where: Where | None = None) -> Any:
         """Every matching record nearer than ``radius``; see `LocalCollection.range_search`."""
         return self.first_within(xq, radius, where, None)

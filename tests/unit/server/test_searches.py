@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from faissbase.database.database import Database, connect
@@ -14,7 +15,7 @@ from faissbase.server.databases import folder_databases
 from faissbase.server.keys import Key
 from faissbase.server.metrics import Metrics
 from faissbase.server.operations import Call
-from faissbase.server.searches import likeness, search, search_together
+from faissbase.server.searches import likeness, most_together, search, search_together
 from faissbase.server.settings import Settings
 from faissbase.server.tenants import Tenants
 from faissbase.wire import Search
@@ -91,6 +92,39 @@ def test_together_they_find_what_each_finds_alone(tenants: Tenants, asked: dict[
     calls = [call(tenants, vector=[i, 2.5], **asked) for i in range(9)]
     together = [msgspec.json.encode(answer) for answer in search_together(calls)]
     assert together == [msgspec.json.encode(search(each)) for each in calls]
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tenants]:
+    folder = tmp_path_factory.mktemp("indexed") / "data"
+    connect(folder).close()
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((20_000, 32)).astype(np.float32)
+    with Database(folder, read_only=False, durability="relaxed", tenant="acme") as db:
+        for name, kind in (("graph", "HNSW16,SQ8"), ("lists", "IVF64,Flat"), ("flat", "Flat")):
+            docs = db.create_collection(name, 32, "l2", kind)
+            docs.add([str(i) for i in range(len(vectors))], vectors)
+            docs.optimize()
+    found = Tenants(folder, folder_databases(folder))
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize(
+    ("index", "asked", "most"),
+    [
+        ("graph", {"ef_search": 16}, 8),
+        ("graph", {"ef_search": 16, "filter": {"n": 1}}, None),
+        ("graph", {"recall": 1.0}, None),
+        ("lists", {"nprobe": 2}, None),
+        ("flat", {}, None),
+    ],
+    ids=str,
+)
+def test_few_are_run_as_one_where_a_graph_answers_each(
+    indexed: Tenants, index: str, asked: dict[str, Any], most: int | None
+) -> None:
+    assert most_together(call(indexed, index, vector=[0.5] * 32, **asked)) == most
 
 
 @pytest.mark.parametrize("asked", [{"k": 0}, {"k": 10**9}, {"nprobe": 10**9}, {"filter": {"$x": 1}}], ids=str)

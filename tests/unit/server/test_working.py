@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -86,6 +87,21 @@ def test_what_is_alike_is_one_call_and_others_wait_for_their_tenants_next_turn(s
     answers = scene.all_of(*asked, together=True)
     assert scene.ran[1:] == [["a1", "a2"], ["a3"], ["b1", "b2"]]
     assert answers == [(200, b'{"what":"%s"}' % what.encode()) for _, what in asked]
+
+
+def test_no_more_are_taken_than_are_worth_it_and_the_rest_keeps_its_order(scene: Scene) -> None:
+    scene.together = replace(scene.together, most_together=lambda call: {"a": 2, "b": None}[call.what[0]])
+    asked = ["a1", "a2", "a3", "a4", "b1", "b2", "b3", "a5", "a6"]
+    answers = scene.all_of(*[("many", what) for what in asked], ("one", "o1"), together=True)
+    assert scene.ran[1:] == [["a1", "a2"], ["o1"], ["a3", "a4"], ["b1", "b2"], ["b3"], ["a5", "a6"]]
+    assert [status for status, _ in answers] == [200] * 10
+
+
+def test_where_it_cannot_be_told_how_many_are_worth_it_all_are_taken(scene: Scene) -> None:
+    scene.together = replace(scene.together, most_together=lambda _: 1 // 0)
+    asked = [f"a{i}" for i in range(9)]
+    scene.all_of(*[("many", what) for what in asked], together=True)
+    assert scene.ran[1:] == [asked]
 
 
 def test_one_that_is_wrong_fails_alone(scene: Scene) -> None:
