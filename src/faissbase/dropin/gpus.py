@@ -171,13 +171,16 @@ class Gpus:
             return getattr(faiss, name)(*args, **kwargs), ()
 
     def kmeans(self, d: int, k: int, options: dict[str, Any]) -> tuple[Any, tuple[Any, ...]]:
-        """A ``faiss.Kmeans`` whose index is on GPUs where ``options`` ask for them, and what is kept with it.
+        """A ``faiss.Kmeans``, on GPUs where ``options`` ask for them, and what is kept with it.
+
+        Where there is a limit, its resources are made here, so that their memory is counted.
 
         **Source**: ``Kmeans.__init__`` and ``set_index`` of FAISS: True, 1 and -1 are all GPUs.
         """
         gpu = options.get("gpu", False)
         n_gpus = faiss.get_num_gpus() if gpu in (True, -1) else gpu
-        if not n_gpus or not _RESOURCES or "progressive_dim_steps" in options:
+        is_counted = bool(self._most_bytes and n_gpus and _RESOURCES)
+        if not is_counted or "progressive_dim_steps" in options:
             return faiss.Kmeans(d, k, **options), ()
         self.check_room("Kmeans", None, (), is_new=True)
         made = faiss.Kmeans(d, k, **{name: value for name, value in options.items() if name != "gpu"})
