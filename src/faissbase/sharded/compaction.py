@@ -116,8 +116,15 @@ class Merger:
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._busy: set[str] = set()
+
+    def settled(self) -> bool:
+        """Wait for the merges that other threads of this process are at; whether there were any."""
+        with self._lock:
+            were_any = bool(self._busy)
+            self._lock.wait_for(lambda: not self._busy)
+            return were_any
 
     def next(self, manifest: Manifest, policy: Policy) -> tuple[Shard, ...]:
         """What `plan` says of the shards that no merge of this process is at."""
@@ -155,6 +162,7 @@ class Merger:
         finally:
             with self._lock:
                 self._busy -= names
+                self._lock.notify_all()
 
     def _replaced(self, newest: Manifest, inputs: list[Input], made: Shard) -> Manifest:
         """``newest`` with the new shard in the place of the inputs, and hidden in it what is now in them.

@@ -44,11 +44,14 @@ class Upkeep:
             self._merge(manifest, inputs)
 
     def optimize(self, manifest: Manifest, *, progress: bool | Told) -> list[Merged]:
-        """Merge until nothing is left to; what each merge did."""
+        """Merge until nothing is left to, by a thread of this process either; what each merge did."""
         done: list[Merged] = []
         n_lost = 0
         with told(progress, "rows") as tell:
-            while inputs := self._merger.next(manifest, ON_DEMAND):
+            while (inputs := self._merger.next(manifest, ON_DEMAND)) or self._merger.settled():
+                if not inputs:
+                    manifest = self._changes.newest()
+                    continue
                 count = _counted(tell, len(done) + 1, sum(shard.n_alive for shard in inputs))
                 try:
                     merged = self._merger.merge(manifest, inputs, count, self._stop.is_set)

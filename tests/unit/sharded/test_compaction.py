@@ -346,3 +346,28 @@ def test_records_are_rewritten_as_often_as_the_logarithm_of_their_number() -> No
             most_shards = max(most_shards, len(rows))
         assert rewritten / (4 * n) < most
         assert most_shards < 4 * 8
+
+
+def test_optimize_waits_for_what_another_thread_is_merging(docs: ShardedCollection) -> None:
+    ids = [f"m{i}" for i in range(200)]
+    docs.add(ids, np.random.default_rng(3).random((len(ids), docs.dimension), dtype=np.float32))
+    docs.delete(ids[::2])
+    is_merging, may_go_on = threading.Event(), threading.Event()
+
+    def hold(phase: str, done: int, total: int) -> None:
+        is_merging.set()
+        may_go_on.wait(30)
+
+    first = threading.Thread(target=lambda: docs.optimize(progress=hold))
+    reports: list[Any] = []
+    second = threading.Thread(target=lambda: reports.append(docs.optimize()))
+    first.start()
+    assert is_merging.wait(30)
+    second.start()
+    second.join(0.2)
+    assert not reports
+    may_go_on.set()
+    first.join(30)
+    second.join(30)
+    assert [report.slots_after for report in reports] == [docs.ntotal]
+    assert docs.stats().slots == docs.ntotal
