@@ -280,7 +280,7 @@ class Calls:
                 args = bounds.without_none(call.name, args)
             bounds.check_call(target.thing, call.name, args, kwargs, target.graph.root().version)
             _check_apart(call, target)
-            if target.graph.root().is_on_gpu:
+            if target.graph.root().is_on_gpu and call.name not in allowed.READING:
                 self._gpus.check_room(call.name, target.thing, (*args, *kwargs.values()), is_new=False)
             plain = not kwargs and all(type(each) in _MADE_OF_PLAIN for each in args)
             if call.name == "search":

@@ -118,6 +118,7 @@ def test_a_tenant_takes_no_more_of_a_gpu_than_it_may(tmp_path: Path, rows: Any) 
         flat, several = faiss_proxy.IndexFlatL2(D), list[Any]()
         with pytest.raises(faiss_proxy.RemoteError, match="wants some of the GPU's memory"):
             several.extend(faiss_proxy.index_cpu_to_all_gpus(flat) for _ in range(50))
+        assert index.search(rows[:1], 1)[1].tolist() == [[0]]  # there is no room left, and none is wanted
         del several
         assert index.ntotal == 1000
         assert index.search(rows[:1], 1)[1].tolist() == [[0]]
