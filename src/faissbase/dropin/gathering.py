@@ -6,12 +6,13 @@ query by itself, and below the size of a batch from which FAISS turns to BLAS.
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import faiss
 import numpy as np
+
+from faissbase.gathering import Gathering
 
 _MOST = 64
 _TOGETHER = (
@@ -28,14 +29,8 @@ _TOGETHER = (
 _QUANTIZERS = ("IndexFlat", "IndexFlatL2", "IndexFlatIP", "IndexHNSWFlat")
 
 
-class _Waiting:
-    """One search: its queries, and what became of it."""
-
-    def __init__(self, x: Any, k: int) -> None:
-        self.x, self.k = x, k
-        self.turn = threading.Event()
-        self.found: tuple[Any, Any] | None = None
-        self.error: Exception | None = None
+_Few: TypeAlias = tuple[Any, int]
+"""Queries, ``float32[nq, d]``, and k."""
 
 
 class Searches:
@@ -45,11 +40,9 @@ class Searches:
         self._index = index
         numbers = int(faiss.cvar.distance_compute_blas_threshold)
         self._most = min(_MOST, (numbers - 1) // max(1, index.d)) if _may_gather(index) else 0
-        self._free = at_once
-        self._lock = threading.Lock()
-        self._line: deque[_Waiting] = deque()
+        self._gathering: Gathering[_Few, tuple[Any, Any]] = Gathering(self._found, self._fits, at_once)
 
-    def few(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, int] | None:
+    def few(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Few | None:
         """The few queries and the k of a search that asks for nothing else; None for any other."""
         if not self._most or kwargs.keys() - {"x", "k"} or len(args) + len(kwargs) != 2:
             return None
@@ -61,62 +54,18 @@ class Searches:
 
     def search(self, x: Any, k: int) -> tuple[Any, Any]:
         """What ``index.search(x, k)`` gives."""
-        mine = _Waiting(x, k)
-        with self._lock:
-            is_free = self._free > 0
-            if is_free:
-                self._free -= 1
-            else:
-                self._line.append(mine)
-        if not is_free:
-            mine.turn.wait()
-        if mine.found is None and mine.error is None:
-            self._run(mine)
-        if mine.error is not None:
-            raise mine.error
-        assert mine.found is not None
-        return mine.found
+        return self._gathering.ask((x, k))
 
-    def _run(self, mine: _Waiting) -> None:
-        """Search for ``mine`` and for who waits and asks alike; then it is the next one's turn."""
-        group = [mine, *self._alike(mine)]
-        try:
-            _search(self._index, group)
-        finally:
-            for other in group[1:]:
-                other.turn.set()
-            with self._lock:
-                following = self._line.popleft() if self._line else None
-                self._free += following is None
-            if following is not None:
-                following.turn.set()
+    def _fits(self, taken: Sequence[_Few], other: _Few) -> bool:
+        return other[1] == taken[0][1] and sum(len(x) for x, _ in taken) + len(other[0]) <= self._most
 
-    def _alike(self, mine: _Waiting) -> list[_Waiting]:
-        room, taken = self._most - len(mine.x), list[_Waiting]()
-        with self._lock:
-            while self._line and self._line[0].k == mine.k and len(self._line[0].x) <= room:
-                taken.append(self._line.popleft())
-                room -= len(taken[-1].x)
-        return taken
-
-
-def _search(index: Any, group: list[_Waiting]) -> None:
-    if len(group) > 1:
-        try:
-            distances, labels = index.search(np.concatenate([each.x for each in group]), group[0].k)
-        except Exception:  # noqa: BLE001  # one of them may be at fault: each is asked alone
-            pass
-        else:
-            stops = np.cumsum([len(each.x) for each in group]).tolist()
-            for each, stop in zip(group, stops, strict=True):
-                part = slice(stop - len(each.x), stop)
-                each.found = distances[part], labels[part]
-            return
-    for each in group:
-        try:
-            each.found = index.search(each.x, each.k)
-        except Exception as error:  # noqa: BLE001  # it is the answer
-            each.error = error
+    def _found(self, group: Sequence[_Few]) -> list[tuple[Any, Any]]:
+        if len(group) == 1:
+            return [self._index.search(*group[0])]
+        distances, labels = self._index.search(np.concatenate([x for x, _ in group]), group[0][1])
+        stops = np.cumsum([len(x) for x, _ in group]).tolist()
+        parts = [slice(stop - len(x), stop) for (x, _), stop in zip(group, stops, strict=True)]
+        return [(distances[part], labels[part]) for part in parts]
 
 
 def _may_gather(index: Any) -> bool:

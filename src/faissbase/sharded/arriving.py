@@ -88,7 +88,7 @@ class ArrivingRows:
         if self.is_whole:
             return
         coming = self._coming()
-        if coming.done():
+        if coming.done() and not isinstance(coming.exception(), UnavailableError):
             coming.result()  # or what is wrong with it
             return
         wanted = np.unique(np.asarray(slots, np.int64))
@@ -179,10 +179,10 @@ class ArrivingRows:
         with closing(pieces(self._read, self._there_bytes, self._file.size_bytes, step)) as found:
             for start, piece in found:
                 self._check_open()
-                self._digest.update(piece)
                 with self._filling:
                     self._write(start, piece)
                     self._there_bytes = start + len(piece)
+                self._digest.update(piece)  # what could not be written comes again
         checksum = self._digest.hexdigest()
         if checksum != self._file.checksum:
             raise CorruptionError(

@@ -75,7 +75,7 @@ class Status:
         Shards that fewer workers hold than there are to be replicas, and how many do.
     replicas : int
     depth : float
-        Calls per worker.
+        Questions per worker that wait or are being answered.
     """
 
     workers: Mapping[str, str | None]

@@ -5,14 +5,16 @@ Merges what workers answer. Knows no transport: `fanout` asks, through routes th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from faissbase.collection.answers import Explanation
 from faissbase.collection.stats import Stats
 from faissbase.errors import ConflictError, FaissbaseError
+from faissbase.gathering import Gathering
 from faissbase.sharded import merging
 from faissbase.sharded.fanout import Fanout, Gathered, IsSound, Routes, Tally
 from faissbase.sharded.group import Knobs
@@ -21,6 +23,11 @@ from faissbase.sharded.merging import ShardHits
 from faissbase.types import Float32, Hit, Page, Record, SearchResult, Slots, VerifyReport, Where
 
 TIMEOUT_S = 30.0
+_AT_ONCE = 2  # calls for one vector each, k and knobs alike: one is answered while the next is made ready
+_MOST_TOGETHER = 64
+_PATIENCE_S = 0.05
+_MOST_KINDS = 16
+_Kind: TypeAlias = "Gathering[Float32, ShardHits]"
 
 
 class RoutedGroup:
@@ -55,13 +62,34 @@ class RoutedGroup:
         self._order = {name: i for i, name in enumerate(self.names)}
         self._allow_partial = allow_partial
         self._fanout = Fanout(manifest.name, manifest.version, routes, tally, timeout_s)
+        self._kinds: dict[Hashable, _Kind] = {}
 
     # ---- searching -------------------------------------------------------------------------------
 
     def search_one(self, query: Float32, k: int, where: Where | None, knobs: Knobs) -> list[Hit]:
         """The k nearest to ``float32[d]``."""
+        kind = None if where is not None else self._kind(k, knobs)
+        return self._one(query, k, where, knobs) if kind is None else kind.ask(query)
+
+    def _one(self, query: Float32, k: int, where: Where | None, knobs: Knobs) -> ShardHits:
         found = self._search("search_one", (query, k, where, knobs), _is_hits)
         return ShardHits(merging.nearest_hits(_values(found), k, self.metric), tuple(found.failed))
+
+    def _kind(self, k: int, knobs: Knobs) -> _Kind | None:
+        """Where searches for k hits with these knobs come together; None where there are many kinds."""
+        key = (k, *sorted(knobs.items()))
+        kind = self._kinds.get(key)
+        if kind is None and len(self._kinds) < _MOST_KINDS:
+            kind = self._kinds.setdefault(
+                key, Gathering(partial(self._together, k, knobs), _has_room, _AT_ONCE, _PATIENCE_S)
+            )
+        return kind
+
+    def _together(self, k: int, knobs: Knobs, queries: Sequence[Float32]) -> Sequence[ShardHits]:
+        if len(queries) == 1:
+            return [self._one(queries[0], k, None, knobs)]
+        found = self.search_many(np.stack(queries), k, None, knobs)
+        return [ShardHits(hits, merging.missing_in(found)) for hits in found]
 
     def search_many(self, queries: Float32, k: int, where: Where | None, knobs: Knobs) -> SearchResult:
         """The k nearest to each of ``float32[nq, d]``."""
@@ -167,6 +195,10 @@ class RoutedGroup:
         """What shards have told each by name, in the order of the manifest."""
         told = {name: value for part in found.parts for name, value in part.value.items()}
         return {name: told[name] for name in self.names if name in told}
+
+
+def _has_room(taken: Sequence[Float32], _: Float32) -> bool:
+    return len(taken) < _MOST_TOGETHER
 
 
 def _values(found: Gathered) -> list[Any]:

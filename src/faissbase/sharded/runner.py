@@ -8,6 +8,7 @@ replica.
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import threading
 import time
@@ -65,6 +66,7 @@ class _WorkerActor:
             node=ray_module().get_runtime_context().get_node_id(),
             now=time.monotonic,
             memory_budget=deployment.memory_budget,
+            cores=math.ceil(deployment.cpus_per_worker) or None,
         )
 
     def answer(self, call: bytes) -> bytes:

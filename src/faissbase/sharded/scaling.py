@@ -17,7 +17,7 @@ class Bounds:
     least, most : int
         Workers there are at any time.
     busy, idle : float
-        Calls under way or waiting, per worker: more than ``busy`` at ``looks_busy`` looks in a row adds
+        Questions under way or waiting, per worker: more than ``busy`` at ``looks_busy`` looks in a row adds
         workers, fewer than ``idle`` at ``looks_idle`` takes one away.
     """
 
@@ -41,7 +41,7 @@ def wanted_workers(n: int, depths: Sequence[float], bounds: Bounds) -> int:
     Parameters
     ----------
     depths : sequence of float
-        Calls per worker at each look since the number last changed, the latest last.
+        Questions per worker at each look since the number last changed, the latest last.
 
     Examples
     --------

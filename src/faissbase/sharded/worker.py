@@ -10,10 +10,12 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from faissbase.ann.cores import threads
 from faissbase.errors import FaissbaseError, InternalError, UnavailableError
 from faissbase.sharded.bucket import Bucket
 from faissbase.sharded.cache import Cache
@@ -37,8 +39,8 @@ METHODS = frozenset(
         "verify",
     }
 )
+_COMPUTING = frozenset({"search_one", "search_many", "within", "text_search", "matching", "count"})
 _FORGIVEN_S = 5.0
-_THREADS = 8
 
 Version = tuple[str, int]
 """Name of a dataset and number of one of its versions."""
@@ -90,7 +92,7 @@ class Health:
     pid : int
         Of its process there.
     depth : int
-        Calls that wait or are being answered.
+        Questions that wait or are being answered: a call may bring many.
     held : dict
         By dataset and version, the shards that are open.
     """
@@ -127,6 +129,8 @@ class ShardServer:
     now : callable
         Seconds of a clock that never goes back.
     memory_budget : int, optional
+    cores : int, optional
+        How many calls and shards are searched at once; what comes on top waits, for others may live here.
     """
 
     def __init__(
@@ -138,6 +142,7 @@ class ShardServer:
         node: str,
         now: Callable[[], float],
         memory_budget: int | None = None,
+        cores: int | None = None,
     ) -> None:
         self._bucket = bucket
         self._cache = cache
@@ -145,7 +150,9 @@ class ShardServer:
         self._node = node
         self._now = now
         self._memory_budget = memory_budget
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="faissbase-shards")
+        n_cores = cores or threads()
+        self._computing = threading.BoundedSemaphore(n_cores)
+        self._threads = ThreadPoolExecutor(n_cores, thread_name_prefix="faissbase-shards")
         self._lock = threading.Lock()
         self._opening: dict[str, threading.Lock] = {}
         self._groups: dict[Version, ShardGroup] = {}
@@ -155,15 +162,16 @@ class ShardServer:
 
     def answer(self, call: Call) -> Reply:
         """What the shards of a call say; errors of this library are part of the reply."""
+        n_questions = len(call.args[0]) if call.method == "search_many" else 1
         with self._lock:
-            self._depth += 1
+            self._depth += n_questions
         try:
             return self._answered(call)
         except FaissbaseError as error:
             return Reply(call.version, call.shards, error=error)
         finally:
             with self._lock:
-                self._depth -= 1
+                self._depth -= n_questions
 
     def _answered(self, call: Call) -> Reply:
         if call.method not in METHODS:
@@ -173,7 +181,8 @@ class ShardServer:
         if not here:
             raise next(iter(refused.values()))
         group = self._groups[call.dataset, call.version].part(here)
-        return Reply(call.version, here, getattr(group, call.method)(*call.args), refused)
+        with self._computing if call.method in _COMPUTING else nullcontext():
+            return Reply(call.version, here, getattr(group, call.method)(*call.args), refused)
 
     # ---- versions --------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ def _together(index: Any, jobs: list[_Job]) -> tuple[list[Any], list[int]]:
     assert slow.entered.wait(_PATIENCE_S)
     for n, thread in enumerate(threads[1:], 1):
         thread.start()
-        while len(searches._line) < n:
+        while len(searches._gathering._line) < n:
             thread.join(0.001)
     slow.go_on.set()
     for thread in threads:

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from faissbase.sharded.bucket import open_bucket
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.database import ShardedDatabase
 from faissbase.sharded.fanout import Tally
+from faissbase.sharded.group import ShardGroup
 from faissbase.sharded.router import RoutedGroup
-from faissbase.sharded.worker import Call, Reply, WorkerGoneError
+from faissbase.sharded.worker import Call, Reply, ShardServer, WorkerGoneError
 from faissbase.types import Record
 
 D, N_SHARDS, N = 16, 4, 60
@@ -105,6 +107,84 @@ def test_answers_are_those_of_one_process(local: ShardedCollection, tier: Tier) 
     assert set(far.explain(xq, 5).shards) == {shard.name for shard in tier.shards}
     assert far.stats().tombstones == 2
     assert far.verify().rows_checked == local.verify().rows_checked
+
+
+def test_searches_that_come_together_are_fewer_calls_with_the_same_answers(
+    local: ShardedCollection, tier: Tier
+) -> None:
+    far, xq = tier.collection(), vectors(96, 9)
+    far.search(xq[0], 7)
+    for worker in tier.workers.values():
+        worker.fault = lambda call: time.sleep(0.01)
+    n_before = tier.tally.n_calls
+    found: list[list[str]] = [[]] * len(xq)
+
+    def ask(i: int) -> None:
+        found[i] = [hit.id for hit in far.search(xq[i], 7 if i % 8 else 5)]
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(xq))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = local.search(xq, 7).ids
+    assert found == [ids if i % 8 else ids[:5] for i, ids in enumerate(expected)]
+    n_each = len(tier.workers)  # asked side by side
+    assert tier.tally.n_calls - n_before < len(xq) * n_each / 3
+
+
+def test_many_kinds_of_searches_are_asked_each_by_itself(local: ShardedCollection, tier: Tier) -> None:
+    far, q = tier.collection(), vectors(1, 9)[0]
+    for k in range(1, 40):
+        assert list(far.search(q, k)) == list(local.search(q, k))
+    group = far._current[1]
+    assert isinstance(group, RoutedGroup)
+    assert len(group._kinds) == 16
+
+
+def test_a_worker_computes_on_as_many_cores_as_it_was_given(
+    tmp_path: Path, local: ShardedCollection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, n_now, most = threading.Lock(), 0, dict.fromkeys(("search_one", "stats"), 0)
+
+    def counted(name: str) -> Callable[..., Any]:
+        whole = getattr(ShardGroup, name)
+
+        def run(*args: Any) -> Any:
+            nonlocal n_now
+            with lock:
+                n_now += 1
+                most[name] = max(most[name], n_now)
+            time.sleep(0.01)
+            try:
+                return whole(*args)
+            finally:
+                with lock:
+                    n_now -= 1
+
+        return run
+
+    server = ShardServer(
+        open_bucket((tmp_path / "bucket").as_uri()),
+        tmp_path / "two",
+        life="",
+        node="",
+        now=time.monotonic,
+        cores=2,
+    )
+    names = tuple(shard.name for shard in local._current[0].shards)
+    calls = {
+        "search_one": Call("docs", local.version, names, "search_one", (vectors(1, 9)[0], 5, None, {})),
+        "stats": Call("docs", local.version, names, "stats"),
+    }
+    for name, call in calls.items():
+        monkeypatch.setattr(ShardGroup, name, counted(name))
+        with ThreadPoolExecutor(8) as pool:
+            replies = list(pool.map(lambda _, call=call: server.answer(call), range(24)))
+        assert [reply.error for reply in replies] == [None] * 24
+    server.close()
+    assert most["search_one"] == 2
+    assert most["stats"] > 2  # it reads and waits: searches are not held up
 
 
 def scrolled(docs: ShardedCollection) -> list[str]:
