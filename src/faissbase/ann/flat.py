@@ -87,27 +87,38 @@ def threads_a_batch(n: int) -> Iterator[None]:
         _batches.threads = MAX_THREADS
 
 
+def own_thread() -> None:
+    """In the thread that calls this nobody else sets OpenMP's threads: they need not be asked for again.
+
+    A call of FAISS's, however small, lets go of Python's lock, and may wait for it as long as a search takes.
+    """
+    faiss.omp_set_num_threads(1)
+    _batches.set_to = 1
+
+
 _batches = threading.local()
 
 
 class threads_for:
     """One OpenMP thread for one query, all for more; the caller's own setting comes back after."""
 
-    __slots__ = ("_before", "_wanted")
+    __slots__ = ("_before", "_known", "_wanted")
 
     def __init__(self, nq: int) -> None:
         is_many = nq > 1 and os.getpid() == _PROCESS
-        self._wanted = getattr(_batches, "threads", MAX_THREADS) if is_many else 1
-        self._before = self._wanted
+        self._wanted: int = getattr(_batches, "threads", MAX_THREADS) if is_many else 1
 
     def __enter__(self) -> None:
-        self._before = faiss.omp_get_max_threads()
+        self._known: int | None = getattr(_batches, "set_to", None)
+        self._before = faiss.omp_get_max_threads() if self._known is None else self._known
         if self._before != self._wanted:
             faiss.omp_set_num_threads(self._wanted)
+        _batches.set_to = self._wanted
 
     def __exit__(self, *_: object) -> None:
         if self._before != self._wanted:
             faiss.omp_set_num_threads(self._before)
+        _batches.set_to = self._known
 
 
 def uses_blas(nq: int, d: int) -> bool:
@@ -137,7 +148,8 @@ def picked(distances: Float32, slots: Slots, order: Slots) -> Neighbours:
     if len(order) == 1:
         columns = order[0]
         return distances[0].take(columns)[None], slots[0].take(columns)[None]
-    return np.take_along_axis(distances, order, 1), np.take_along_axis(slots, order, 1)
+    places = order + np.arange(0, distances.size, distances.shape[1])[:, None]
+    return distances.take(places), slots.take(places)
 
 
 def _widened(k: int) -> int:

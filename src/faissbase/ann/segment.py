@@ -236,7 +236,7 @@ class Segment:
     def _search_many(self, queries: Float32, k: int, knobs: Knobs, selected: Selected | None) -> Neighbours:
         depth = knobs.depth(k, self.n)
         least = min(knobs.least, self.n) if selected is not None else 0
-        pieces = [self._nothing(0, k)]
+        pieces: list[Neighbours] = []
         step = self._rows_at_once(knobs.effort)
         for start in range(0, len(queries), step):
             piece = queries[start : start + step]
@@ -247,6 +247,10 @@ class Segment:
                 is_short = slots[:, least - 1] < 0
                 found[0][is_short], found[1][is_short] = self._nothing(1, k)
             pieces.append(found)
+        if len(pieces) == 1:
+            return pieces[0]
+        if not pieces:
+            return self._nothing(0, k)
         return np.concatenate([piece[0] for piece in pieces]), np.concatenate([piece[1] for piece in pieces])
 
     def _nothing(self, nq: int, k: int) -> Neighbours:

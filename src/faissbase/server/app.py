@@ -19,6 +19,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from faissbase.ann.cores import cores
+from faissbase.ann.flat import own_thread
 from faissbase.dropin.frames import MEDIA, PATH
 from faissbase.errors import AlreadyExistsError, InvalidInputError, UnavailableError
 from faissbase.server import access, backups, dropin, indexes, logs, pages, searches, vectors, watching
@@ -81,7 +82,7 @@ class Server:
         self._tell_line = tell
         self._keys = keys
         self._tenants = tenants
-        self._searching = Workers(max(_SEARCH_THREADS, cores()), "search")
+        self._searching = Workers(max(_SEARCH_THREADS, cores()), "search", own_thread)
         self._short = Workers(settings.threads, "request")
         self._long = Workers(_LONG_THREADS, "long")
         self._rates = Rates(settings.max_requests_per_s)

