@@ -62,9 +62,7 @@ class SignedBytes:
         shifted = x if self.shift is None else np.subtract(x, self.shift, out=out)
         numbers: Float32 = np.multiply(shifted, np.float32(self.scale), out=out)
         np.rint(numbers, out=numbers)
-        np.maximum(numbers, _LEAST, out=numbers)
-        np.minimum(numbers, _MOST, out=numbers)
-        return numbers
+        return numbers.clip(_LEAST, _MOST, out=numbers)
 
     def encode(self, x: Float32) -> npt.NDArray[np.uint8]:
         """The codes themselves, ``uint8[n, d]``: 128 more than the numbers."""

@@ -170,12 +170,17 @@ class Engine:
         return faiss.SearchParameters(**given)
 
     def search(self, queries: Float32, depth: int, effort: int, selected: Selected | None) -> Neighbours:
-        """Up to ``depth`` candidates of each query, nearest first by the index's own distances."""
+        """Up to ``depth`` candidates of each query, nearest first by the index's own distances.
+
+        ``queries`` are contiguous: FAISS's wrapper is left out, which lets go of Python's lock to ask for d.
+        """
         queries = self.prepared(queries)
         if selected is not None and not self.takes_selector:
             return self._search_and_drop(queries, depth, effort, selected)
-        parameters = self.parameters(effort, selected)
-        distances, labels = self.index.search(queries, depth, params=parameters)
+        distances = np.empty((len(queries), depth), np.float32)
+        labels = np.empty((len(queries), depth), np.int64)
+        places = (faiss.swig_ptr(queries), depth, faiss.swig_ptr(distances), faiss.swig_ptr(labels))
+        self.index.search_c(len(queries), *places, self.parameters(effort, selected))
         return distances, labels
 
     def _search_and_drop(self, queries: Float32, depth: int, effort: int, selected: Selected) -> Neighbours:

@@ -337,7 +337,7 @@ class LocalCollection(OpenHere):
         """
         sample = None
         if xt is not None:
-            sample = inputs.stored_form(inputs.as_matrix(xt, self.dimension)[0], self.metric)[0]
+            sample = inputs.stored_form(xt, self.dimension, self.metric)[0]
         self._writable().care.train(sample)
 
     # ---- reading ---------------------------------------------------------------------------------

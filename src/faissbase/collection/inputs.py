@@ -126,6 +126,16 @@ def as_matrix(vectors: Any, dimension: int) -> tuple[Float32, bool]:
     InvalidInputError
         Not numbers, wrong d, or a value that is not finite in float32 (says which row).
     """
+    matrix, given, is_single = _as_rows(vectors, dimension)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # The sum of numbers is a number, unless it overflows: then the rows are looked at one by one.
+        if not np.isfinite(matrix.sum()):
+            _check_finite(matrix, given)
+    return matrix, is_single
+
+
+def _as_rows(vectors: Any, dimension: int) -> tuple[Float32, Any, bool]:
+    """`as_matrix` of any numbers, and what they were made of."""
     array = _as_array(vectors)
     is_single = array.ndim == 1 and array.size > 0
     if array.ndim == 1:
@@ -135,11 +145,7 @@ def as_matrix(vectors: Any, dimension: int) -> tuple[Float32, bool]:
     if array.shape[1] != dimension:
         raise InvalidInputError(f"expected vectors of d={dimension}, got d={array.shape[1]}")
     with np.errstate(over="ignore", invalid="ignore"):
-        matrix = np.ascontiguousarray(array, dtype=np.float32)
-        # The sum of numbers is a number, unless it overflows: then the rows are looked at one by one.
-        if not np.isfinite(matrix.sum()):
-            _check_finite(matrix, array)
-    return matrix, is_single
+        return np.ascontiguousarray(array, dtype=np.float32), array, is_single
 
 
 def _as_array(vectors: Any) -> Any:
@@ -209,8 +215,8 @@ def _check_finite(matrix: Float32, given: Any) -> None:
             raise InvalidInputError(f"row {row} holds {value} at position {bad[0]}: not finite in float32")
 
 
-def stored_form(matrix: Float32, metric: Metric) -> tuple[Float32, list[float]]:
-    """The vectors as they are stored, and what each must be multiplied by to get the given one back.
+def stored_form(vectors: Any, dimension: int, metric: Metric) -> tuple[Float32, list[float], bool]:
+    """Vectors as they are stored, ``float32[n, d]``, the factors back to what was given, whether it was one.
 
     For cosine they are brought to unit length (those that already are, to 1e-6, stay as they are); for the
     other metrics they stay, and every factor is 1.
@@ -218,9 +224,12 @@ def stored_form(matrix: Float32, metric: Metric) -> tuple[Float32, list[float]]:
     Raises
     ------
     InvalidInputError
-        A zero vector with cosine; a length whose square float32 cannot hold.
+        What `as_matrix` refuses; a zero vector with cosine; a length whose square float32 cannot hold.
     """
+    matrix, given, is_single = _as_rows(vectors, dimension)
     squares: list[float] = np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64).tolist()
+    if not math.isfinite(sum(squares)):  # double precision holds the square of any number of float32
+        _check_finite(matrix, given)
     longest = max(squares, default=0.0)
     if longest > _MAX_SQUARED_NORM:
         row = squares.index(longest)
@@ -228,8 +237,8 @@ def stored_form(matrix: Float32, metric: Metric) -> tuple[Float32, list[float]]:
             f"row {row} has a squared norm of {longest:.3g}, more than {_MAX_SQUARED_NORM:.0e}: scale it"
         )
     if metric != "cosine":
-        return matrix, [1.0] * len(matrix)
-    return _unit_rows(matrix, squares)
+        return matrix, [1.0] * len(matrix), is_single
+    return *_unit_rows(matrix, squares), is_single
 
 
 def _unit_rows(matrix: Float32, squares: list[float]) -> tuple[Float32, list[float]]:
@@ -343,10 +352,10 @@ def check_vectors(vectors: Any, n: int, dimension: int, metric: Metric) -> tuple
     ready = _ready_vector(vectors, dimension, metric) if n == 1 else None
     if ready is not None:
         return ready[0], [ready[1]]
-    matrix, _ = as_matrix(vectors, dimension)
-    if len(matrix) != n:
-        raise InvalidInputError(f"expected {n} vectors, one for each id, got {len(matrix)}")
-    return stored_form(matrix, metric)
+    stored, norms, _ = stored_form(vectors, dimension, metric)
+    if len(stored) != n:
+        raise InvalidInputError(f"expected {n} vectors, one for each id, got {len(stored)}")
+    return stored, norms
 
 
 def check_queries(vectors: Any, dimension: int, metric: Metric) -> tuple[Float32, bool]:
@@ -354,8 +363,8 @@ def check_queries(vectors: Any, dimension: int, metric: Metric) -> tuple[Float32
     ready = _ready_vector(vectors, dimension, metric)
     if ready is not None:
         return ready[0], True
-    matrix, is_single = as_matrix(vectors, dimension)
-    return stored_form(matrix, metric)[0], is_single
+    stored, _, is_single = stored_form(vectors, dimension, metric)
+    return stored, is_single
 
 
 def _ready_vector(vector: Any, dimension: int, metric: Metric) -> tuple[Float32, float] | None:

@@ -172,8 +172,7 @@ class FAISSVectorStore:
             Wrong d, a number that is not finite, a zero vector with cosine, metadata that are too many, too
             few or not JSON: says which row. Nothing was stored.
         """
-        matrix, _ = inputs.as_matrix(vectors, self._dimension)
-        stored, _ = inputs.stored_form(matrix, self._metric)
+        stored, _, _ = inputs.stored_form(vectors, self._dimension, self._metric)
         encoded = inputs.encode_metadatas(metadata, len(stored))
         if not len(stored):
             return []

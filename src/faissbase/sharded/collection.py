@@ -478,7 +478,7 @@ class ShardedCollection(OpenHere):
         """Check ``xt``, and that is all: a shard's index is trained on its own vectors when it is made."""
         self._writable()
         if xt is not None:
-            inputs.stored_form(inputs.as_matrix(xt, self.dimension)[0], self.metric)
+            inputs.stored_form(xt, self.dimension, self.metric)
 
     # ---- care ------------------------------------------------------------------------------------
 

@@ -242,8 +242,7 @@ class FaissIndex:
             self._plan, self._asked, self.metric = plan, plan, metric
 
     def _checked(self, vectors: Any) -> Float32:
-        matrix, _ = inputs.as_matrix(vectors, self.dimension)
-        return inputs.stored_form(matrix, self.metric)[0]
+        return inputs.stored_form(vectors, self.dimension, self.metric)[0]
 
     def _check_trained(self) -> None:
         if self._index is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -214,7 +215,16 @@ def test_one_chunked_array_of_numbers_is_one_vector() -> None:
 def test_a_length_whose_square_float32_cannot_hold_is_refused(value: float) -> None:
     matrix = np.array([[0, 1], [value, 0]], np.float32)
     with pytest.raises(faissbase.InvalidInputError, match="row 1 has a squared norm"):
-        stored_form(matrix, "l2")
+        stored_form(matrix, 2, "l2")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_is_not_finite_is_named_whatever_its_row_adds_up_to(bad: float, metric: Metric) -> None:
+    matrix = np.ones((30, 3))
+    matrix[7] = 1e38, bad, -1e38
+    with pytest.raises(faissbase.InvalidInputError, match=re.escape(f"row 7 holds {bad} at position 1: not")):
+        stored_form(matrix, 3, metric)
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -230,7 +240,7 @@ def test_the_longest_vectors_allowed_have_finite_distances(
 
 def test_cosine_refuses_the_zero_vector_and_names_its_row() -> None:
     with pytest.raises(faissbase.InvalidInputError, match="row 1 is the zero vector"):
-        stored_form(np.array([[1, 0], [0, 0]], np.float32), "cosine")
+        stored_form([[1, 0], [0, 0]], 2, "cosine")
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-3, 1.0, 3.0, 1e18])
