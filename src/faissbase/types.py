@@ -83,37 +83,39 @@ class Hit:
     metadata : dict
         Decoded when first read.
     document : str or None
+    row : Row
+        The record's part, metadata as they are stored.
     """
 
-    __slots__ = ("_metadata", "_row", "distance", "score")
+    __slots__ = ("_metadata", "distance", "row", "score")
 
     def __init__(self, row: Row, score: float, distance: float | None) -> None:
-        self._row = row
+        self.row = row
         self.score = score
         self.distance = distance
         self._metadata: dict[str, Any] | None = None
 
     @property
     def id(self) -> str:
-        return self._row.id
+        return self.row.id
 
     @property
     def document(self) -> str | None:
-        return self._row.document
+        return self.row.document
 
     @property
     def metadata_json(self) -> bytes:
         """The metadata as they are stored: a JSON object."""
-        return self._row.metadata_json
+        return self.row.metadata_json
 
     def with_score(self, score: float) -> Hit:
         """The same record and distance under another score."""
-        return Hit(self._row, score, self.distance)
+        return Hit(self.row, score, self.distance)
 
     @property
     def metadata(self) -> dict[str, Any]:
         if self._metadata is None:
-            self._metadata = orjson.loads(self._row.metadata_json)
+            self._metadata = orjson.loads(self.row.metadata_json)
         return self._metadata
 
     def __repr__(self) -> str:
@@ -194,6 +196,15 @@ class SearchResult(Sequence[list[Hit]]):
 
     def __iter__(self) -> Iterator[list[Hit]]:
         return (self[i] for i in range(len(self)))
+
+    def by_query(self) -> Iterator[tuple[list[Row], list[float], list[float]]]:
+        """Rows, scores and distances of each query, nearest first: what its hits are made of."""
+        for slots, distances in zip(self.slots.tolist(), self.distances.tolist(), strict=True):
+            if slots and min(slots) < 0:
+                distances = [near for near, slot in zip(distances, slots, strict=True) if slot >= 0]
+                slots = [slot for slot in slots if slot >= 0]
+            scores = [score_of(near, "l2") for near in distances] if self._metric == "l2" else distances
+            yield [self._rows[slot] for slot in slots], scores, distances
 
     def _rows_of(self) -> Iterator[list[Row]]:
         for slots in self.slots.tolist():

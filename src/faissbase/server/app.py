@@ -24,7 +24,7 @@ from faissbase.dropin.frames import MEDIA, PATH
 from faissbase.errors import AlreadyExistsError, InvalidInputError, UnavailableError
 from faissbase.server import access, backups, dropin, indexes, logs, pages, searches, vectors, watching
 from faissbase.server.answers import SECURITY, head, new_id
-from faissbase.server.bodies import JSON, Held, media_of, read_body
+from faissbase.server.bodies import JSON, Held, media_of, read_body, whole_body
 from faissbase.server.downloads import CONTENT_TYPE as TAR
 from faissbase.server.downloads import Download
 from faissbase.server.faults import WrongMedia, WrongMethod, as_ours, body_of, status_of
@@ -231,7 +231,7 @@ class Server:
         if op.is_about_data:
             self._tenants.require_folder(is_fresh=op.together is None)  # a search may be a moment late
         query = query_of(op, scope["query_string"])
-        raw = await self._body(op, heads, receive, is_there=exchange is not None and exchange.is_whole)
+        raw = await self._body(op, heads, receive, exchange)
         self.metrics.n_waiting += 1
         try:
             if self.is_stopping:
@@ -258,21 +258,18 @@ class Server:
             return
         await _send(send, story, status, content, call.media)
 
-    async def _body(self, op: Operation, heads: Heads, receive: Receive, *, is_there: bool) -> bytes:
+    async def _body(self, op: Operation, heads: Heads, receive: Receive, exchange: Exchange | None) -> bytes:
         """The body as it was sent, empty where the route takes none; to be given back to ``_held``."""
         length = heads.get(b"content-length", b"0" if op.body is None else b"").decode("latin-1")
         if op.body is None:
             if length != "0" or b"transfer-encoding" in heads:
                 raise InvalidInputError("this route takes no body")
             return b""
-        return await read_body(
-            receive,
-            length,
-            self._held,
-            most_bytes=self.settings.max_body_bytes,
-            timeout_s=self.settings.body_timeout_s,
-            is_there=is_there,
-        )
+        most_bytes = self.settings.max_body_bytes
+        if exchange is not None and exchange.is_whole:
+            return whole_body(exchange.body(), length, self._held, most_bytes)
+        timeout_s = self.settings.body_timeout_s
+        return await read_body(receive, length, self._held, most_bytes=most_bytes, timeout_s=timeout_s)
 
     def _call(
         self, op: Operation, key: Key, path: dict[str, str], query: dict[str, Any], raw: bytes, heads: Heads

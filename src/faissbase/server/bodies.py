@@ -51,12 +51,20 @@ class Held:
         self.n_bytes -= n_bytes
 
 
+def whole_body(content: bytes, announced: str, held: Held, most_bytes: int) -> bytes:
+    """`read_body` of one that has arrived."""
+    _check_announced(announced, most_bytes)
+    if len(content) > most_bytes:
+        raise TooLarge(f"the body is longer than {most_bytes:,} bytes")
+    _check_arrived(announced, len(content))
+    held.take(len(content))
+    return content
+
+
 async def read_body(
-    receive: Receive, announced: str, held: Held, *, most_bytes: int, timeout_s: float, is_there: bool
+    receive: Receive, announced: str, held: Held, *, most_bytes: int, timeout_s: float
 ) -> bytes:
     """The whole body, packed as it came; it counts as ``held`` until the caller gives it back.
-
-    ``is_there`` says that it need not be waited for.
 
     Raises
     ------
@@ -67,24 +75,28 @@ async def read_body(
     UnavailableError
         Too much is held already.
     """
-    if announced.isascii() and announced.isdigit() and int(announced) > most_bytes:
-        raise TooLarge(f"the body has {int(announced):,} bytes, at most {most_bytes:,} are taken")
+    _check_announced(announced, most_bytes)
     pieces: list[bytes] = []
     try:
-        if is_there:
+        async with timeout(timeout_s):
             await _read(receive, pieces, held, most_bytes)
-        else:
-            async with timeout(timeout_s):
-                await _read(receive, pieces, held, most_bytes)
-        n_bytes = sum(map(len, pieces))
-        if announced.isascii() and announced.isdigit() and n_bytes != int(announced):
-            raise Malformed(f"of a body of {int(announced):,} bytes {n_bytes:,} have arrived")
+        _check_arrived(announced, sum(map(len, pieces)))
     except BaseException as error:
         held.give_back(sum(map(len, pieces)))
         if isinstance(error, TimeoutError | asyncio.TimeoutError):
             raise TooSlow(f"the body had not arrived after {timeout_s:g} s") from None
         raise
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _check_announced(announced: str, most_bytes: int) -> None:
+    if announced.isascii() and announced.isdigit() and int(announced) > most_bytes:
+        raise TooLarge(f"the body has {int(announced):,} bytes, at most {most_bytes:,} are taken")
+
+
+def _check_arrived(announced: str, n_bytes: int) -> None:
+    if announced.isascii() and announced.isdigit() and n_bytes != int(announced):
+        raise Malformed(f"of a body of {int(announced):,} bytes {n_bytes:,} have arrived")
 
 
 async def _read(receive: Receive, pieces: list[bytes], held: Held, most_bytes: int) -> None:

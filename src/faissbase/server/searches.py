@@ -18,7 +18,7 @@ from faissbase.server.bodies import ARROW, decoded, media_of
 from faissbase.server.databases import ServedCollection
 from faissbase.server.operations import Call, IsFaiss, Operation, matrix
 from faissbase.sharded.reports import ShardedExplanation
-from faissbase.types import Float32, Hit
+from faissbase.types import Float32, Hit, Row, SearchResult
 from faissbase.wire import (
     Batch,
     HitOut,
@@ -53,31 +53,47 @@ class _Answer:
 
     def hits(self, hits: Sequence[Hit], include: Sequence[str]) -> list[HitOut]:
         """Hits with what of their records is included; `TooLarge` before more is read than may be sent."""
-        self.count(hits, include)
+        distances = [hit.distance for hit in hits]
+        return self.rows([hit.row for hit in hits], [hit.score for hit in hits], distances, include)
+
+    def of_each(self, found: SearchResult, include: Sequence[str]) -> list[list[HitOut]]:
+        """`hits` of many queries."""
+        return [self.rows(rows, scores, near, include) for rows, scores, near in found.by_query()]
+
+    def rows(
+        self,
+        rows: Sequence[Row],
+        scores: Sequence[float],
+        distances: Sequence[float | None],
+        include: Sequence[str],
+    ) -> list[HitOut]:
+        """`hits`, from what they are made of."""
+        self.count(rows, include)
+        triples = zip(rows, scores, distances, strict=True)
         if "metadata" in include:
-            out = [HitOut(hit.id, hit.score, hit.distance, _Raw(hit.metadata_json)) for hit in hits]
+            out = [HitOut(row.id, score, near, _Raw(row.metadata_json)) for row, score, near in triples]
         else:
-            out = [HitOut(hit.id, hit.score, hit.distance) for hit in hits]
+            out = [HitOut(row.id, score, near) for row, score, near in triples]
         if "document" in include:
-            for each, hit in zip(out, hits, strict=True):
-                each.document = hit.document
+            for each, row in zip(out, rows, strict=True):
+                each.document = row.document
         if "vector" in include:
-            records = self._collection.get([hit.id for hit in hits], include_vectors=True)
+            records = self._collection.get([row.id for row in rows], include_vectors=True)
             vector_of = {record.id: record.vector for record in records}
             for each in out:
                 vector = vector_of.get(each.id)  # missing where it was deleted meanwhile
                 each.values = [] if vector is None else vector.tolist()
         return out
 
-    def count(self, hits: Sequence[Hit], include: Sequence[str]) -> None:
-        """Take note of hits that are to be sent."""
-        n_bytes = RECORD_BYTES * len(hits)
+    def count(self, rows: Sequence[Row], include: Sequence[str]) -> None:
+        """Take note of records that are to be sent."""
+        n_bytes = RECORD_BYTES * len(rows)
         if "metadata" in include:
-            n_bytes += sum([len(hit.metadata_json) for hit in hits])
+            n_bytes += sum([len(row.metadata_json) for row in rows])
         if "document" in include:
-            n_bytes += sum([len(hit.document or "") for hit in hits])
+            n_bytes += sum([len(row.document or "") for row in rows])
         if "vector" in include:
-            n_bytes += NUMBER_BYTES * self._collection.dimension * len(hits)
+            n_bytes += NUMBER_BYTES * self._collection.dimension * len(rows)
         self._n_bytes += n_bytes
         if self._n_bytes > self._most_bytes:
             Bounds(answer_bytes=self._most_bytes).check_answer(self._n_bytes)
@@ -110,7 +126,7 @@ def _answered(
     found = collection.search(queries, body.k, body.filter, **knobs)
     if body.vector is not None:
         return Results(answer.hits(found, body.include))
-    return ManyResults([answer.hits(hits, body.include) for hits in found])
+    return ManyResults(answer.of_each(found, body.include))
 
 
 def _from_arrow(call: Call, body: bytes) -> _Queries:
@@ -132,12 +148,12 @@ def _answer_columns(call: Call, asked: Search, queries: Float32) -> ManyResults 
     answer = _Answer(call, collection)
     found = collection.search(queries, asked.k, asked.filter, **_knobs(call, asked))
     if ARROW not in map(media_of, call.accept.split(",")):
-        return ManyResults([answer.hits(hits, asked.include) for hits in found])
+        return ManyResults(answer.of_each(found, asked.include))
     from faissbase.server import arrow
 
     call.media = ARROW
-    for hits in found:
-        answer.count(hits, asked.include)
+    for rows, _, _ in found.by_query():
+        answer.count(rows, asked.include)
     vectors = _vectors_of(collection, found) if "vector" in asked.include else None
     return arrow.hits(found, asked.include, vectors)
 
@@ -183,7 +199,10 @@ def search_together(calls: list[Call]) -> list[Results]:
     queries = _rows(rows, collection.dimension, lambda _: "vector")
     with one_thread_a_batch():
         found = collection.search(queries, body.k, body.filter, **_knobs(first, body))
-    return [Results(_Answer(first, collection).hits(hits, body.include)) for hits in found]
+    return [
+        Results(_Answer(first, collection).rows(rows, scores, distances, body.include))
+        for rows, scores, distances in found.by_query()
+    ]
 
 
 def _queries(call: Call, collection: ServedCollection, body: Search) -> Any:
