@@ -5,7 +5,8 @@ Knows arrays and slots; writes a file that `open_segment` reads. Not for many th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ _CHUNK_ROWS = 8192
 _SAMPLE_ROWS_CODES = 1 << 18  # enough for codes, where the lists are found
 _SAMPLE_ROWS_SIGNED = 4096  # one scale is found, from a million numbers or more
 _SEED = 1234
+_TABLE_ROWS = 256  # for each entry of a table, as FAISS has it
+_FAISS_BITS = 8  # of the tables that it rotates for
 
 
 class Builder:
@@ -150,7 +153,7 @@ class Builder:
             raise NotReadyError(f"{wanted}, has {len(sample):,}")
         if QUANTIZERS.get(self._code or "") == SIGNED_BYTES:
             self._signed = SignedBytes.fitted(sample, self.metric)
-        with omp_threads(self._threads):
+        with omp_threads(self._threads), _rotated_for_codes(self._index):
             coded = self._coded(sample)
             if find_lists(self._index, coded):
                 coded = np.ascontiguousarray(coded[:: max(1, len(coded) // _SAMPLE_ROWS_CODES)])
@@ -249,3 +252,26 @@ def _seed(index: Any) -> None:
     if isinstance(index, faiss.IndexIVF):
         index.cp.seed = _SEED
         index.cp.max_points_per_centroid = TRAIN_ROWS
+
+
+@contextmanager
+def _rotated_for_codes(index: Any) -> Iterator[None]:
+    """Have an OPQ that is trained in the block rotate for codes of as many bits as there are.
+
+    FAISS rotates for tables of 8 bits whatever the codes: with codes of 4 bits that takes sixteen times as
+    long, minutes on a few thousand rows, and is for other codes than those that follow.
+    """
+    index, tables = faiss.downcast_index(index), getattr(innermost(index), "pq", None)
+    if not isinstance(index, faiss.IndexPreTransform) or tables is None or tables.nbits >= _FAISS_BITS:
+        yield
+        return
+    chain = [faiss.downcast_VectorTransform(index.chain.at(i)) for i in range(index.chain.size())]
+    rotations = [transform for transform in chain if isinstance(transform, faiss.OPQMatrix)]
+    lent = [faiss.ProductQuantizer(each.d_out, each.M, tables.nbits) for each in rotations]
+    for rotation, pq in zip(rotations, lent, strict=True):
+        rotation.pq, rotation.max_train_points = pq, _TABLE_ROWS << tables.nbits
+    try:
+        yield
+    finally:
+        for rotation, pq in zip(rotations, lent, strict=True):
+            rotation.pq, pq.thisown = None, True  # FAISS would not free it

@@ -95,7 +95,7 @@ def add_of_shards(commands: Commands) -> None:
         exit_codes="0 stopped as asked; 2 a setting is wrong; 4 not allowed, or no store or address",
     )
     command.add_argument(
-        "shards", metavar="URL", help="of the store, as s3://bucket/prefix, or of workers on Ray"
+        "shards", metavar="URL", help="of the store, as s3://bucket/prefix, of workers on Ray, or a folder"
     )
     _add_settings(command, [name for name in _settings() if name not in ("shards", "follow")])
 
@@ -106,6 +106,7 @@ def run(args: argparse.Namespace, console: Console) -> Answer:
     file = args.config or os.environ.get("FAISSBASE_CONFIG")
     flags = {name: getattr(args, name, None) for name in _settings()}
     flags["data"] = str(args.data) if _is_told(args) else None
+    flags |= {name: _url(flags[name]) for name in ("shards", "follow")}
     settings, sources = server_settings.load(flags, os.environ, Path(file) if file else None)
     if settings.data.startswith("~/"):
         settings = replace(settings, data=str(at_home(settings.data)))
@@ -133,6 +134,11 @@ def run(args: argparse.Namespace, console: Console) -> Answer:
     with server_extra():
         serve(settings, started)
     return Answer({"stopped": True}, ["stopped"])
+
+
+def _url(given: str | None) -> str | None:
+    """A folder of this machine by its URL, as the other commands for shards take one; else as it is given."""
+    return at_home(given).absolute().as_uri() if given and at_home(given).is_dir() else given
 
 
 def _tell_certificate(settings: Settings, url: str, console: Console) -> None:

@@ -262,7 +262,7 @@ def _source(args: argparse.Namespace) -> tuple[Source, Any]:
 def _names_collection(args: argparse.Namespace) -> bool:
     given = args.source[0]
     is_file = Path(given).exists() or is_url(given)
-    return len(args.source) == 1 and is_name(given) and not is_file and not Path(given).suffix
+    return len(args.source) == 1 and is_name(given) and not is_file
 
 
 def _executor(args: argparse.Namespace) -> Executor:

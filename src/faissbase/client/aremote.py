@@ -38,7 +38,7 @@ from faissbase.collection.telling import Told
 from faissbase.collection.transfer import LoadReport, Source
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
-from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
+from faissbase.sharded.reports import ShardedExplanation, ShardedOptimizeReport, ShardedStats
 from faissbase.types import Hit, Metric, OpenHere, Page, Record, RepairReport, VerifyReport, Where
 
 
@@ -340,7 +340,7 @@ class AsyncCollection(OpenHere):
         nprobe: int | None = None,
         ef_search: int | None = None,
         rerank: int | None = None,
-    ) -> Explanation:
+    ) -> Explanation | ShardedExplanation:
         """Run a search and tell how it was run."""
         knobs = {"recall": recall, "nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
         return await self._connection.run(calls.explain(self._facts, xq, k, where, knobs))

@@ -23,7 +23,7 @@ from faissbase.collection.telling import Told, told
 from faissbase.collection.transfer import bar_of
 from faissbase.errors import ConflictError, InvalidInputError
 from faissbase.filters.tree import Everything, parse
-from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
+from faissbase.sharded.reports import ShardedExplanation, ShardedOptimizeReport, ShardedStats
 from faissbase.types import (
     Float32,
     Hit,
@@ -380,13 +380,23 @@ def _result(results: list[list[dict[str, Any]]], width: int, metric: Metric) -> 
     return SearchResult(slots, distances, metric, rows)
 
 
-def explain(facts: Facts, xq: Any, k: int, where: Where | None, knobs: dict[str, Any]) -> Steps[Explanation]:
+def explain(
+    facts: Facts, xq: Any, k: int, where: Where | None, knobs: dict[str, Any]
+) -> Steps[Explanation | ShardedExplanation]:
     body, is_single = _search_body(facts, xq, k, where, knobs)
     answer = yield Exchange("POST", f"{facts.path}/search", {**body, "explain": True})
     results = [answer["results"]] if is_single else answer["results"]
-    told = answer["explain"]
+    told, result = answer["explain"], _result(results, body["k"], facts.metric)
+    if "version" not in told:
+        return _explanation(told, result)
+    nothing = _result([], body["k"], facts.metric)
+    shards = {name: _explanation(each, nothing) for name, each in told.get("shards", {}).items()}
+    return ShardedExplanation(told["version"], shards, {}, result)
+
+
+def _explanation(told: dict[str, Any], result: SearchResult) -> Explanation:
     plan = Plan(told["path"], told["n_slots"], told["n_matching"], told["predicted_ms"], (), told["target"])
-    return Explanation(plan, told["times_ms"], _result(results, body["k"], facts.metric))
+    return Explanation(plan, told["times_ms"], result)
 
 
 def range_search(facts: Facts, xq: Any, radius: float, where: Where | None) -> Steps[Any]:

@@ -35,7 +35,7 @@ from faissbase.collection.telling import Told
 from faissbase.collection.transfer import LoadReport, Source
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
-from faissbase.sharded.reports import ShardedOptimizeReport, ShardedStats
+from faissbase.sharded.reports import ShardedExplanation, ShardedOptimizeReport, ShardedStats
 from faissbase.types import Hit, Metric, OpenHere, Page, Record, RepairReport, VerifyReport, Where
 
 
@@ -338,7 +338,7 @@ class RemoteCollection(OpenHere):
         nprobe: int | None = None,
         ef_search: int | None = None,
         rerank: int | None = None,
-    ) -> Explanation:
+    ) -> Explanation | ShardedExplanation:
         """Run a search and tell how it was run."""
         knobs = {"recall": recall, "nprobe": nprobe, "ef_search": ef_search, "rerank": rerank}
         return self._connection.run(calls.explain(self._facts, xq, k, where, knobs))

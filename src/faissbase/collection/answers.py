@@ -69,20 +69,22 @@ class Explanation:
         share = 100 * plan.n_matching / plan.n_slots if plan.n_slots else 0.0
         forecast = ", ".join(f"{path} {cost:.3f} ms" for path, cost in plan.predicted_ms.items())
         taken = ", ".join(f"{step} {cost:.3f} ms" for step, cost in self.times_ms.items())
-        return (
-            f"{_kind(plan)} search, path: {plan.path}\n"
-            f"  matching   {plan.n_matching} of {plan.n_slots} slots ({share:.3g} %)\n"
-            f"  forecast   {forecast or 'nothing to search'}\n"
-            f"  taken      {taken}\n"
-            f"  returned   {', '.join(str(len(hits)) for hits in self.result[:8])} hits"
-        )
+        lines = [
+            f"{_kind(plan)} search, path: {plan.path}",
+            f"  matching   {plan.n_matching} of {plan.n_slots} slots ({share:.3g} %)",
+            f"  forecast   {forecast or 'nothing to search'}",
+            f"  taken      {taken}",
+        ]
+        if len(self.result):  # a server tells of its shards how each was searched, not what it found
+            lines.append(f"  returned   {', '.join(str(len(hits)) for hits in self.result[:8])} hits")
+        return "\n".join(lines)
 
 
 def _kind(plan: Plan) -> str:
     if plan.path not in ("index", "codes"):
         return "exact"
     knobs = ", ".join(_knobs(each) for each in plan.knobs)
-    return f"approximate (recall {plan.target:g} wanted: {knobs})"
+    return f"approximate (recall {plan.target:g} wanted{knobs and f': {knobs}'})"
 
 
 def _knobs(knobs: Knobs) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -23,7 +24,7 @@ from xxhash import xxh3_128_hexdigest
 from faissbase.collection import inputs
 from faissbase.collection.folder import check_name
 from faissbase.collection.store import NOTHING
-from faissbase.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
+from faissbase.errors import AlreadyExistsError, ConflictError, InvalidInputError
 from faissbase.sharded import stages
 from faissbase.sharded.bucket import Bucket, File, check_creates_once
 from faissbase.sharded.codecs import check_codec, finer_codecs
@@ -320,9 +321,9 @@ class _Run:
             if found[number] is None
         ]
         done = source.n_rows - sum(job.stop - job.first for job in jobs)
-        with self._watched(jobs, done, source.n_rows):
-            for _ in self.executor.run(stages.build_shard, jobs):
-                pass
+        with self._watched(jobs, done, source.n_rows) as ended:
+            for i, _ in self.executor.run(stages.build_shard, jobs):
+                ended.add(i)
         for job in jobs:
             found[job.number] = self.ledger.read(shard_stage(job.number))
         every = [each for each in found if each is not None]
@@ -341,21 +342,28 @@ class _Run:
         return found
 
     @contextmanager
-    def _watched(self, jobs: Sequence[ShardJob], done: int, total: int) -> Iterator[None]:
-        """Tell, while the block runs, how far the workers have come."""
+    def _watched(self, jobs: Sequence[ShardJob], done: int, total: int) -> Iterator[set[int]]:
+        """Tell, while the block runs, how far the workers have come; it says which jobs have ended.
+
+        Of a worker on another machine no more is known than that.
+        """
         for job in jobs:
             job.progress.unlink(missing_ok=True)
         is_over = threading.Event()
+        ended: set[int] = set()
+
+        def rows_of(i: int) -> int:
+            return jobs[i].stop - jobs[i].first if i in ended else _rows_done(jobs[i])
 
         def watch() -> None:
             while not is_over.wait(_POLL_S):
-                self.progress("building", done + sum(map(_rows_done, jobs)), total)
+                self.progress("building", done + sum(map(rows_of, range(len(jobs)))), total)
 
         self.progress("building", done, total)
         thread = threading.Thread(target=watch, name="faissbase-progress", daemon=True)
         thread.start()
         try:
-            yield
+            yield ended
         finally:
             is_over.set()
             thread.join()
@@ -409,13 +417,13 @@ class _Run:
         request, settings, d = self.request, self.request.settings, made.source.dimension
         self.progress("publishing", 0, 0)
         index_type = check_codec(settings.codec, settings.metric, d)
-        try:
-            dataset.newest()
-        except NotFoundError:
-            dataset.create(d, settings.metric, index_type, settings.recall)
-        base = dataset.newest().with_shards(made.shards)
+        facts = (uuid.uuid4().hex, request.name, d, settings.metric, index_type)
+        base = Manifest(1, uuid.uuid4().hex, *facts, settings.recall, made.recall.mean, made.shards)
         known = dict.fromkeys(made.hidden, NOTHING)
         shards = with_hidden(base, made.hidden, known, self.bucket, self.place.folder)
+        there = dataset.latest()
+        if there is None or there.is_deleted:
+            return dataset.begin(base.with_shards(shards))
 
         def change(newest: Manifest) -> Manifest:
             _check_free(newest, request, d)

@@ -102,4 +102,4 @@ def _automatic(n: int, d: int, metric: Metric, ram_bytes: int | None, recall: fl
 def finer_codecs(factory: str) -> tuple[str, ...]:
     """Codecs that find more than an index does."""
     code = factory.rpartition(",")[2]
-    return next((names for start, names in FINER.items() if code.startswith(start)), ())
+    return next((names for start, names in FINER.items() if code.startswith(start)), ("flat",))

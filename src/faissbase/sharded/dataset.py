@@ -71,10 +71,21 @@ class Dataset:
         key = manifest_key(self.name, version)
         return from_json(self.bucket.get(key), f"{self.bucket.url}/{key}")
 
-    def create(
-        self, dimension: int, metric: Metric, index_type: str = "auto", target_recall: float = 0.95
-    ) -> Manifest:
+    def create(self, dimension: int, metric: Metric, index_type: str = "auto") -> Manifest:
         """Make an empty dataset: its first version.
+
+        Raises
+        ------
+        AlreadyExistsError
+            The name is taken.
+        NotReadyError
+            The store does not refuse to create an object twice.
+        """
+        facts = (uuid.uuid4().hex, self.name, dimension, metric, index_type)
+        return self.begin(Manifest(1, uuid.uuid4().hex, *facts))
+
+    def begin(self, first: Manifest) -> Manifest:
+        """Make the dataset, of what ``first`` says: nobody sees it without its shards.
 
         Raises
         ------
@@ -89,11 +100,10 @@ class Dataset:
             raise AlreadyExistsError(taken)
         check_creates_once(self.bucket)
         version = 1 if last is None else last.version + 1
-        facts = (uuid.uuid4().hex, self.name, dimension, metric, index_type, target_recall)
-        first = Manifest(version, uuid.uuid4().hex, *facts)
-        if not self._created(first):
+        following = replace(first, version=version)
+        if not self._created(following):
             raise AlreadyExistsError(taken)
-        return first
+        return self._note(following)
 
     def delete(self) -> None:
         """End the dataset. Its objects are removed by `collecting.collect`, after a grace."""

@@ -150,14 +150,17 @@ class ShardGroup:
 
     def get(self, ids: list[str], include_vectors: bool) -> dict[str, Record]:
         """The records with these ids that are here."""
+        self._require_all()
         found = self._each_at_once(lambda each: each.get(ids, include_vectors=include_vectors))
         return {record.id: record for records in found for record in records}
 
     def count(self, where: Where | None) -> int:
+        self._require_all()
         return sum(self._each_at_once(lambda each: each.count(where)))
 
     def page(self, shard: str, where: Where | None, limit: int, cursor: str | None, vectors: bool) -> Page:
         """One page of a shard's matching records."""
+        self._require_all()
         found = next((each for each in self.shards if each.shard.name == shard), None)
         if found is None:
             raise ConflictError(f"shard {shard} is not part of version {self.version}: start again")
@@ -184,11 +187,17 @@ class ShardGroup:
         return {each.shard.name: each.collection.stats() for each in self.shards}
 
     def verify(self) -> dict[str, VerifyReport]:
+        self._require_all()
         return {each.shard.name: each.collection.verify() for each in self.shards}
 
     def close(self) -> None:
         for each in self.shards:
             each.collection.close()
+
+    def _require_all(self) -> None:
+        """Refuse what has no way to say that something is missing."""
+        for name, reason in self.missing.items():
+            raise UnavailableError(f"shard {name} of version {self.version} is missing: {reason}")
 
     def _merged(
         self, search: Callable[[FrozenCollection], Any], k: int | None, nq: int, most: int | None = None

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.server.running import PATIENCE_S, Running, done, made, new_key, refused, run
 
 import faissbase
-from faissbase.sharded.reports import ShardedStats
+from faissbase.sharded.reports import ShardedExplanation, ShardedStats
 
 pytest.importorskip("obstore")
 
@@ -49,10 +49,27 @@ def test_a_store_is_served_and_another_server_finds_it(url: str, folder: Path, t
         assert running.stop() == 0
     other = made(tmp_path / "other")
     _, key = new_key(other, "acme", "read")
-    with Running(other, "--shards", url) as running, faissbase.connect(running.url, api_key=key) as db:
+    bucket = url.removeprefix("file://")  # a folder may be given as one
+    with Running(other, "--shards", bucket) as running, faissbase.connect(running.url, api_key=key) as db:
         assert db.list_collections() == ["docs"]
         docs = db.get_collection("docs")
         assert (len(docs), docs.count({"n": {"$lt": 10}})) == (49, 9)
+        assert running.stop() == 0
+
+
+def test_how_each_shard_was_searched_is_told_to_clients(url: str, folder: Path) -> None:
+    _, key = new_key(folder, "acme", "read", "write")
+    with Running(folder, "--shards", url) as running, faissbase.connect(running.url, api_key=key) as db:
+        docs = db.create_collection("docs", D, metric="l2")
+        for first in (0, 30):
+            docs.upsert(names(30, first), vectors(30, first), [{"n": i} for i in range(30)])
+        told, stats = docs.explain(vectors(30)[7], 2, {"n": {"$lt": 10}}), docs.stats()
+        assert isinstance(told, ShardedExplanation)
+        assert isinstance(stats, ShardedStats)
+        assert (told.version, list(told.shards)) == (stats.version, [shard.name for shard in stats.shards])
+        assert [each.plan.n_matching for each in told.shards.values()] == [10, 10]
+        assert (told.plan.n_matching, told.plan.n_slots, told.result.ids[0][0]) == (20, 60, "i7")
+        assert str(told).count("10 of 30 slots") == 2
         assert running.stop() == 0
 
 

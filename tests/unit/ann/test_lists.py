@@ -83,6 +83,21 @@ def test_other_indexes_are_left_to_faiss(spec: str, monkeypatch: pytest.MonkeyPa
     assert n_before == (index.quantizer.ntotal if isinstance(index, faiss.IndexIVF) else index.ntotal)
 
 
+@pytest.mark.parametrize(
+    ("spec", "nbits"), [("OPQ4,IVF16,PQ4x4fs", 4), ("OPQ4,PQ4x6", 6), ("OPQ4,IVF16,PQ4", 8)]
+)
+def test_a_rotation_is_for_codes_of_as_many_bits_as_follow(spec: str, nbits: int) -> None:
+    xt = vectors("l2")[:1000]
+    builder = Builder(resolve(spec, N, D, "l2"), "l2", xt, 0, threads=1)
+    builder.train(xt)
+    own = faiss.OPQMatrix(D, 4)
+    own.pq = faiss.ProductQuantizer(D, 4, nbits)
+    own.train(xt)
+    ours = faiss.downcast_VectorTransform(builder._index.chain.at(0))
+    assert ours.pq is None
+    np.testing.assert_array_equal(faiss.vector_to_array(ours.A), faiss.vector_to_array(own.A))
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_shares_are_all_that_was_wanted_and_none_has_more_than_vectors(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -69,6 +69,15 @@ def test_a_build_that_was_refused_is_told_where_datasets_are_listed(cli: Any, tm
     assert cli("shards", "list", "new").out.endswith("no dataset yet; builds that are not published: low\n")
 
 
+def test_a_collection_with_a_dot_in_its_name_is_no_file(cli: Any, tmp_path: Path) -> None:
+    with faissbase.connect(tmp_path / "data") as db:
+        db.create_collection("docs.v2", 4).upsert(["a"], [[1, 2, 3, 4]])
+    words = ("--data", "data", "--executor", "inline", "--out", "new", "--name", "docs", "--work", "w")
+    assert cli("shards", "build", "docs.v2", *words).out.startswith("published 'docs' version 1: 1 record")
+    ran = cli("shards", "build", "docs.npy", *words)
+    assert (ran.code, "'docs.npy' is no file, and no collection" in ran.err) == (3, True)
+
+
 def test_a_copy_of_a_mistyped_place_makes_no_folder(cli: Any, tmp_path: Path) -> None:
     ran = cli("demote", f"{(tmp_path / 'buckt').as_uri()}/docs", "--to", tmp_path / "new")
     assert (ran.code, "nothing is at" in ran.err) == (3, True)

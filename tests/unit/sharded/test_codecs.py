@@ -57,4 +57,4 @@ def test_a_codec_that_is_none_is_refused() -> None:
 def test_finer_codecs_are_named() -> None:
     assert finer_codecs("RR128,IVF8192(IVF128,SQfp16),RaBitQfs") == ("sq8", "flat")
     assert finer_codecs("IVF4096,PQ64x4fs") == ("rabitq", "sq8", "flat")
-    assert finer_codecs("IVF4096,Flat") == ()
+    assert finer_codecs("HNSW32,SQ8") == finer_codecs("IVF64,RQ8x8") == finer_codecs("LSH") == ("flat",)
