@@ -33,10 +33,10 @@ from faissbase.types import Float32
 _REDO_BYTES_A_COMMIT = 256 << 10
 _REDO_BYTES_KEPT = 4 << 20
 _GROUP_BYTES = 8 << 20
-_COMMITS_A_LEADER = 4
+_PATIENCE_S = 150e-6  # several times as long as a caller takes to come back
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Put:
     """Store records under their ids. ``progress`` is how far the load of a file has come with them."""
 
@@ -105,6 +105,9 @@ class Writer:
         self._leader: _Ticket | None = None
         self._group: list[_Ticket] = []  # what the leader commits now
         self._transaction: WriteTransaction | None = None
+        self._n_expected = 1  # callers at the last commit: those whom it served and those who waited
+        self._have_come = threading.Lock()  # held until as many wait again
+        self._have_come.acquire()
         self._is_closed = False
         self._redo_bytes = _REDO_BYTES_KEPT  # unknown: the first commit clears what others left
         self._has_redo = False
@@ -138,6 +141,8 @@ class Writer:
                 return True
             ticket.gate = threading.Lock()
             ticket.gate.acquire()
+            if len(self._queue) >= self._n_expected and self._have_come.locked():
+                self._have_come.release()
             return False
 
     def _leave(self, ticket: _Ticket) -> None:
@@ -154,16 +159,29 @@ class Writer:
                 self._hand_on()
 
     def _lead(self, own: _Ticket) -> None:
-        """Commit for all who wait, a few times over, then let the next in the queue lead."""
-        for _ in range(_COMMITS_A_LEADER):
-            with self._mutex:
-                self._next_group()
-            if not self._group:
-                break
-            self._commit(self._group)
-            self._wake_group(own)
+        """Commit for all who wait, then let the next in the queue lead."""
+        self._gather()
+        with self._mutex:
+            self._next_group()
+        self._commit(self._group)
+        self._n_expected = len(self._group) + len(self._queue)
+        self._wake_group(own)
         with self._mutex:
             self._hand_on()
+
+    def _gather(self) -> None:
+        """Wait until as many callers are there as at the last commit, as long as more of them come.
+
+        Those whom a commit lets go come back while others commit already: without a wait each commit would
+        serve half of them, and all would wait for Python's lock meanwhile.
+        """
+        if isinstance(self._queue[0].change, Alone):
+            return
+        self._have_come.acquire(blocking=False)  # it may tell of those who came for the last commit
+        n_waiting = 0
+        while n_waiting < len(self._queue) < self._n_expected:
+            n_waiting = len(self._queue)
+            self._have_come.acquire(timeout=_PATIENCE_S)
 
     def _wake_group(self, own: _Ticket) -> None:
         for ticket in self._group:

@@ -16,6 +16,8 @@ from faissbase.storage.files import sync_data, write_at
 FRAME_HEADER_BYTES = 24
 _STEP_MIN_BYTES = 1 << 20
 _STEP_MAX_BYTES = 4 << 20
+# What is written at once the kernel keeps as one unit, and walks through whole at each small write into it.
+_PIECE_BYTES = 64 << 10
 
 
 class LogRoom:
@@ -58,7 +60,9 @@ class LogRoom:
         step = min(max(size, _STEP_MIN_BYTES), _STEP_MAX_BYTES)
         fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            write_at(fd, memoryview(bytes(step)), size)
+            zeros = memoryview(bytes(_PIECE_BYTES))
+            for at in range(size, size + step, _PIECE_BYTES):
+                write_at(fd, zeros, at)
             sync_data(fd)
             self._room_bytes = size + step
         except OSError:

@@ -203,7 +203,7 @@ def match_expression(text: str) -> str:
 
 def _state_of(generation: Any, next_slot: Any, last_seq: Any, deleted: Any, segments: Any) -> State:
     numbers = (generation, next_slot, last_seq, segments or 0)
-    if not all(type(number) is int and number >= 0 for number in numbers):
+    if set(map(type, numbers)) != {int} or min(numbers) < 0:
         raise CorruptionError(f"{FILE_NAME}: generation, slots, seq, segments: {numbers}; run repair()")
     return State(generation, next_slot, last_seq, bool(deleted), segments or 0)
 

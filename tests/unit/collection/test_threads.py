@@ -13,6 +13,7 @@ import pytest
 
 import faissbase
 from faissbase.collection import inputs
+from faissbase.collection import writer as module
 from faissbase.collection.collection import LocalCollection
 from faissbase.collection.writer import Alone, Delete, Put, Writer, _ended, _Ticket
 from faissbase.types import Hit, Record
@@ -158,6 +159,47 @@ def test_changes_that_wait_share_one_commit_and_keep_their_order(docs: LocalColl
     assert {id: None if v is None else v.tolist() for id, v in found.items()} == {"d": [4] * 4, "a": [4] * 4}
 
 
+def test_those_who_shared_a_commit_are_waited_for_at_the_next_and_nobody_else_is(
+    docs: LocalCollection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[int] = []
+    commit = Writer._commit
+
+    def counted(writer: Writer, group: list[_Ticket]) -> None:
+        served.append(len(group))
+        commit(writer, group)
+
+    monkeypatch.setattr(Writer, "_commit", counted)
+    monkeypatch.setattr(module, "_PATIENCE_S", 600.0)  # whoever waited for too many would never return
+    docs.add("alone", vector(0, 0))
+    docs.add("still alone", vector(0, 0))
+    writer = docs._parts().writer
+    tickets = [_Ticket(Put(_rows(str(n)))) for n in range(3)]
+    for _ in range(2):
+        assert [writer._enter(ticket) for ticket in tickets] == [True, False, False]
+        writer._lead(tickets[0])
+        tickets = [_Ticket(ticket.change) for ticket in tickets]
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(docs.upsert, str(n), vector(n, n)) for n in range(3)]
+        assert [call.result(60) for call in calls] == [1, 1, 1]
+    assert served == [1, 1, 3, 3, 3]
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.001)
+    docs.upsert("alone", vector(1, 1))
+    monkeypatch.setattr(module, "_PATIENCE_S", 600.0)
+    docs.upsert("alone", vector(2, 2))
+    assert served == [1, 1, 3, 3, 3, 1, 1]
+
+
+def test_a_change_that_needs_the_transaction_for_itself_waits_for_nobody(
+    docs: LocalCollection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs.add(["a", "b"], [vector(0, 0)] * 2)
+    writer = docs._parts().writer
+    writer._n_expected = 8
+    monkeypatch.setattr(module, "_PATIENCE_S", 600.0)
+    assert docs.update("a", [{"n": 1}]) == 1
+
+
 class _Interrupted:
     """A connection that a Ctrl-C reaches after a statement; once."""
 
@@ -200,7 +242,7 @@ def _rows(id: str) -> inputs.Rows:
     return inputs.rows_from_input([id], [vector(1, 2)], None, None, D, "l2")
 
 
-@pytest.mark.parametrize("place", ["_next_group", "_commit", "_wake_group", "_hand_on"])
+@pytest.mark.parametrize("place", ["_gather", "_next_group", "_commit", "_wake_group", "_hand_on"])
 def test_an_interrupt_anywhere_leaves_a_writer_that_goes_on(
     docs: LocalCollection, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
