@@ -18,6 +18,18 @@ def memory_kb(process: int | str = "self") -> dict[str, int]:
     return {name: int(values[field].split()[0]) for field, name in _FIELDS.items()}
 
 
+def mapped_kb(suffix: str) -> int:
+    """Resident memory of this process in kB that belongs to mapped files whose names end so."""
+    total, is_meant = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if "-" in name:
+            is_meant = line.endswith(suffix)
+        elif is_meant and name == "Rss":
+            total += int(value.split()[0])
+    return total
+
+
 def in_fresh_process(task: str, *arguments: object, module: str = "benchmarks.child") -> dict[str, Any]:
     """What ``module`` prints about one task, run in a new process."""
     command = [sys.executable, "-m", module, task, *map(str, arguments)]

@@ -46,13 +46,13 @@ def run(dataset: Dataset, parent: Path, n_rows: int, seed: int) -> Iterator[Figu
         yield _figure(name, "import faissbase", "ms", [one["import_ms"] for one in seen])
 
 
-def grow(dataset: Dataset, folder: Path, n_rows: int, seed: int) -> None:
+def grow(dataset: Dataset, folder: Path, n_rows: int, seed: int, index_type: str = "Flat") -> None:
     """Rows of the data set again and again, each time with fresh noise, and small metadata."""
     random = np.random.default_rng(seed)
     np.save(folder / "query.npy", dataset.xq[0])
     n = len(dataset.ids)
     with faissbase.connect(folder / "db") as db:
-        collection = db.create_collection("bench", dataset.d, dataset.metric, "Flat")
+        collection = db.create_collection("bench", dataset.d, dataset.metric, index_type)
         for start in range(0, n_rows, places.LOAD_ROWS):
             numbers = range(start, min(start + places.LOAD_ROWS, n_rows))
             rows = np.array(numbers) % n

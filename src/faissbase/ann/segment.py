@@ -29,7 +29,7 @@ from faissbase.types import Float32, Metric, Slots
 
 __all__ = ["Knobs", "Segment", "Selector", "open_segment"]
 
-_WARM_ROWS = 16_384
+_WARM_BYTES = 1 << 20  # of vectors that are coded at once: malloc keeps what larger pieces needed meanwhile
 _BATCH_ROWS = 4096  # queries whose candidates are held at once
 _BATCH_ROWS_LEAST = 64
 # FastScan makes a table of 16 numbers for each part of a code, query and list; of a billion bytes if it may.
@@ -338,10 +338,11 @@ class _GraphStorage:
         signed = SignedBytes.from_ranges(self._ranges) if self._quantizer == SIGNED_BYTES else None
         index = empty()
         codes = np.empty((n, index.code_size), np.uint8)
-        for start in range(0, n, _WARM_ROWS):
+        step = max(1, _WARM_BYTES // (4 * d))
+        for start in range(0, n, step):
             if should_stop():
                 return None
-            piece, out = self._vectors[start : start + _WARM_ROWS], codes[start : start + _WARM_ROWS]
+            piece, out = self._vectors[start : start + step], codes[start : start + step]
             if signed is not None:
                 out[:] = signed.encode(piece)
             else:
