@@ -1,4 +1,4 @@
-"""Every executor runs every task, tells the errors of tasks, and outlives its workers."""
+"""Every executor runs every task, tells the errors of tasks, outlives its workers, and builds the same."""
 
 from __future__ import annotations
 
@@ -8,22 +8,56 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from tests import executor_tasks as tasks
+from tests.ray_here import ray_cluster
 
+import faissbase
 from faissbase.errors import InternalError, InvalidInputError, UnavailableError
+from faissbase.sharded.bucket import Bucket, open_bucket
+from faissbase.sharded.build import Request, build
+from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.executors import MOST_AGAIN, Executor, InlineExecutor, ProcessesExecutor
+from faissbase.sharded.manifest import Shard
+from faissbase.sharded.ray_executor import RayExecutor
+from faissbase.sharded.sources import find_files
+from faissbase.sharded.stages import Settings
 
-KINDS = ("inline", "processes")
+WORKING = ("processes", pytest.param("ray", marks=pytest.mark.slow))
+KINDS = ("inline", *WORKING)
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    with ray_cluster():
+        yield
+
+
+def made(kind: str, request: pytest.FixtureRequest) -> Executor:
+    """Of two workers, where it has workers."""
+    if kind == "ray":
+        request.getfixturevalue("ray_here")
+        return RayExecutor(2)
+    return InlineExecutor() if kind == "inline" else ProcessesExecutor(2, threads=1)
 
 
 @pytest.fixture(params=KINDS)
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    made = InlineExecutor() if request.param == "inline" else ProcessesExecutor(2, threads=1)
-    yield made
-    made.close()
+    executor = made(request.param, request)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture(params=WORKING)
+def workers(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    executor = made(request.param, request)
+    yield executor
+    executor.close()
 
 
 @pytest.fixture
@@ -54,26 +88,34 @@ class TestEveryExecutor:
         assert dict(executor.run(tasks.square, [5])) == {0: 25}
 
 
-def test_other_processes_do_the_work(processes: ProcessesExecutor) -> None:
-    pids = {pid for _, pid in processes.run(tasks.process, range(4))}
-    assert pids
-    assert os.getpid() not in pids
+class TestEveryExecutorWithWorkers:
+    def test_two_other_processes_do_the_work_at_once(self, workers: Executor, tmp_path: Path) -> None:
+        pids = {pid for _, pid in workers.run(tasks.meet, [(tmp_path, 2)] * 2)}
+        assert len(pids) == 2
+        assert os.getpid() not in pids
+
+    def test_a_task_whose_worker_is_killed_is_run_again(self, workers: Executor, tmp_path: Path) -> None:
+        items = [(tmp_path, i, 1 if i == 1 else 0) for i in range(4)]
+        assert dict(workers.run(tasks.die_at_first, items)) == {0: 0, 1: 1, 2: 2, 3: 3}
+        assert len(list(tmp_path.iterdir())) == 5  # one of them twice
+
+    def test_a_task_that_always_kills_its_worker_ends(self, workers: Executor, tmp_path: Path) -> None:
+        with pytest.raises(UnavailableError, match=rf"died {MOST_AGAIN + 1} times"):
+            list(workers.run(tasks.die_at_first, [(tmp_path, 0, 99)]))
+        assert len(list(tmp_path.iterdir())) == MOST_AGAIN + 1
+
+    def test_a_bug_in_a_task_is_told_as_one(self, workers: Executor) -> None:
+        with pytest.raises(InternalError, match="ZeroDivisionError"):
+            list(workers.run(tasks.divide, [0]))
+
+
+def test_what_a_task_died_of_is_told(processes: ProcessesExecutor, tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="last by SIGKILL"):
+        list(processes.run(tasks.die_at_first, [(tmp_path, 0, 99)]))
 
 
 def test_workers_share_the_cores(processes: ProcessesExecutor) -> None:
     assert dict(processes.run(tasks.omp_threads, [0])) == {0: 1}
-
-
-def test_a_task_whose_worker_is_killed_is_run_again(processes: ProcessesExecutor, tmp_path: Path) -> None:
-    items = [(tmp_path, i, 1 if i == 1 else 0) for i in range(4)]
-    assert dict(processes.run(tasks.die_at_first, items)) == {0: 0, 1: 1, 2: 2, 3: 3}
-    assert len(list(tmp_path.iterdir())) == 5  # one of them twice
-
-
-def test_a_task_that_always_kills_its_worker_ends(processes: ProcessesExecutor, tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError, match=rf"died {MOST_AGAIN + 1} times, last by SIGKILL"):
-        list(processes.run(tasks.die_at_first, [(tmp_path, 0, 99)]))
-    assert len(list(tmp_path.iterdir())) == MOST_AGAIN + 1
 
 
 def test_a_worker_that_died_while_idle_is_replaced(processes: ProcessesExecutor) -> None:
@@ -81,11 +123,6 @@ def test_a_worker_that_died_while_idle_is_replaced(processes: ProcessesExecutor)
     os.kill(pid, signal.SIGKILL)
     [(_, other)] = processes.run(tasks.process, [0])
     assert other != pid
-
-
-def test_a_bug_in_a_task_is_told_as_one(processes: ProcessesExecutor) -> None:
-    with pytest.raises(InternalError, match="ZeroDivisionError"):
-        list(processes.run(tasks.divide, [0]))
 
 
 def test_what_a_worker_cannot_read_is_an_error(processes: ProcessesExecutor) -> None:
@@ -125,3 +162,59 @@ def _is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+# ---- builds --------------------------------------------------------------------------------------
+
+D, ROWS = 16, 2000
+
+
+def rows() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20, D), np.float32)[rng.integers(0, 20, 3 * ROWS)]
+    found: np.ndarray = x + np.float32(0.6) * rng.standard_normal(x.shape, np.float32)
+    return found
+
+
+def told(shard: Shard) -> tuple[Any, ...]:
+    """All of a shard but names, and the file of records, which has names in it."""
+    files = [(file.path.partition("/")[0], file.size_bytes, file.checksum) for file in shard.files]
+    same = [file for file in files if file[0] != "records.sqlite"]
+    assert len(same) == len(files) - 1 == 2
+    return shard.rows, shard.n_hidden, shard.index, shard.recall, same
+
+
+def built(folder: Path, bucket: Bucket, executor: Executor) -> dict[str, Any]:
+    """Build a dataset of three shards; everything about it that must not depend on who has built it."""
+    request = Request("docs", Settings("l2", "sq8"), rows_per_shard=ROWS)
+    report = build(request, find_files([str(folder / "x.npy")]), bucket, folder / "work", executor)
+    manifest = Dataset(bucket, "docs").newest()
+    x = rows()
+    with faissbase.connect(bucket.url, cache=folder / "cache", refresh_s=0) as db:
+        docs = db.get_collection("docs")
+        assert docs.verify().ok
+        found = docs.search(x[:200], k=10, nprobe=2, rerank=1)
+        records = [record.vector.tobytes() for record in docs.get(["0", "5999"], include_vectors=True)]  # type: ignore[union-attr]
+    return {
+        "dataset": (manifest.version, manifest.dimension, manifest.metric, manifest.index_type),
+        "recall": (manifest.target_recall, manifest.measured_recall, asdict(report.recall)),
+        "rows": (manifest.n_alive, report.n_rows, report.n_replaced, report.index),
+        "shards": [told(shard) for shard in manifest.shards],
+        "answers": (found.ids, found.distances.tolist()),
+        "records": records,
+    }
+
+
+@pytest.mark.parametrize("kind", WORKING)
+def test_what_workers_build_is_what_one_process_builds(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    np.save(tmp_path / "x.npy", rows())
+    executor = made(kind, request)
+    try:
+        found = built(tmp_path, open_bucket(str(tmp_path / "bucket")), executor)
+    finally:
+        executor.close()
+    alone = built(tmp_path, open_bucket(str(tmp_path / "alone")), InlineExecutor())
+    for what, wanted in alone.items():
+        assert found[what] == wanted, what
