@@ -11,8 +11,8 @@ _STORE_BYTES = 80 << 20
 
 
 @contextmanager
-def ray_cluster(n_cpus: int = 2) -> Iterator[None]:
-    """What joins a cluster from here joins this one: not one that another test has started meanwhile."""
+def ray_cluster(n_cpus: int = 2) -> Iterator[str]:
+    """Its address. What joins a cluster from here joins this one, not one that another test has started."""
     ray = pytest.importorskip("ray")
     ray.init(
         address="local",
@@ -22,6 +22,6 @@ def ray_cluster(n_cpus: int = 2) -> Iterator[None]:
         log_to_driver=False,
     )
     try:
-        yield
+        yield str(ray.get_runtime_context().gcs_address)
     finally:
         ray.shutdown()

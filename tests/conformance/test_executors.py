@@ -8,25 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from tests import executor_tasks as tasks
+from tests.built_shards import ROWS, built, facts_of, reported, rows
 from tests.ray_here import ray_cluster
 
-import faissbase
 from faissbase.errors import InternalError, InvalidInputError, UnavailableError
-from faissbase.sharded.bucket import Bucket, open_bucket
-from faissbase.sharded.build import Request, build
-from faissbase.sharded.dataset import Dataset
+from faissbase.sharded.bucket import open_bucket
 from faissbase.sharded.executors import MOST_AGAIN, Executor, InlineExecutor, ProcessesExecutor
-from faissbase.sharded.manifest import Shard
 from faissbase.sharded.ray_executor import RayExecutor
-from faissbase.sharded.sources import find_files
-from faissbase.sharded.stages import Settings
 
 WORKING = ("processes", pytest.param("ray", marks=pytest.mark.slow))
 KINDS = ("inline", *WORKING)
@@ -166,55 +159,21 @@ def _is_alive(pid: int) -> bool:
 
 # ---- builds --------------------------------------------------------------------------------------
 
-D, ROWS = 16, 2000
-
-
-def rows() -> np.ndarray:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((20, D), np.float32)[rng.integers(0, 20, 3 * ROWS)]
-    found: np.ndarray = x + np.float32(0.6) * rng.standard_normal(x.shape, np.float32)
-    return found
-
-
-def told(shard: Shard) -> tuple[Any, ...]:
-    """All of a shard but names, and the file of records, which has names in it."""
-    files = [(file.path.partition("/")[0], file.size_bytes, file.checksum) for file in shard.files]
-    same = [file for file in files if file[0] != "records.sqlite"]
-    assert len(same) == len(files) - 1 == 2
-    return shard.rows, shard.n_hidden, shard.index, shard.recall, same
-
-
-def built(folder: Path, bucket: Bucket, executor: Executor) -> dict[str, Any]:
-    """Build a dataset of three shards; everything about it that must not depend on who has built it."""
-    request = Request("docs", Settings("l2", "sq8"), rows_per_shard=ROWS)
-    report = build(request, find_files([str(folder / "x.npy")]), bucket, folder / "work", executor)
-    manifest = Dataset(bucket, "docs").newest()
-    x = rows()
-    with faissbase.connect(bucket.url, cache=folder / "cache", refresh_s=0) as db:
-        docs = db.get_collection("docs")
-        assert docs.verify().ok
-        found = docs.search(x[:200], k=10, nprobe=2, rerank=1)
-        records = [record.vector.tobytes() for record in docs.get(["0", "5999"], include_vectors=True)]  # type: ignore[union-attr]
-    return {
-        "dataset": (manifest.version, manifest.dimension, manifest.metric, manifest.index_type),
-        "recall": (manifest.target_recall, manifest.measured_recall, asdict(report.recall)),
-        "rows": (manifest.n_alive, report.n_rows, report.n_replaced, report.index),
-        "shards": [told(shard) for shard in manifest.shards],
-        "answers": (found.ids, found.distances.tolist()),
-        "records": records,
-    }
-
 
 @pytest.mark.parametrize("kind", WORKING)
 def test_what_workers_build_is_what_one_process_builds(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    np.save(tmp_path / "x.npy", rows())
-    executor = made(kind, request)
-    try:
-        found = built(tmp_path, open_bucket(str(tmp_path / "bucket")), executor)
-    finally:
-        executor.close()
-    alone = built(tmp_path, open_bucket(str(tmp_path / "alone")), InlineExecutor())
+    x = rows(3 * ROWS)
+    np.save(tmp_path / "x.npy", x)
+    told = []
+    for executor in (InlineExecutor(), made(kind, request)):
+        bucket = open_bucket(str(tmp_path / type(executor).__name__))
+        try:
+            report = built(tmp_path, bucket, executor)
+        finally:
+            executor.close()
+        told.append({**reported(report), **facts_of(bucket, x, tmp_path / "cache")})
+    alone, beside = told
     for what, wanted in alone.items():
-        assert found[what] == wanted, what
+        assert beside[what] == wanted, what
