@@ -52,6 +52,11 @@ class Console:
         """Whether somebody watches who wants a progress bar."""
         return sys.stderr.isatty() and not self.as_json and not self.is_quiet
 
+    @property
+    def logs_progress(self) -> bool:
+        """Whether lines on how far it is go where somebody may read them later: into the log of a job."""
+        return not (sys.stderr.isatty() or self.as_json or self.is_quiet)
+
     @contextmanager
     def alone_on_stdout(self) -> Iterator[None]:
         """Have what a library prints by itself, as Ray does of workers that died, go to stderr."""
