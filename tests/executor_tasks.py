@@ -27,6 +27,17 @@ def process(item: int) -> int:
     return os.getpid()
 
 
+def meet(item: tuple[Path, int]) -> int:
+    """Wait until so many processes are here; the number of this one."""
+    folder, n = item
+    (folder / str(os.getpid())).touch()
+    deadline = time.monotonic() + 20
+    while len(list(folder.iterdir())) < n:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return os.getpid()
+
+
 def omp_threads(item: int) -> int:
     import faiss
 

@@ -1,29 +1,33 @@
-"""Builds whose driver or workers are killed: what was done is not done again, and nothing is lost."""
+"""Builds whose driver or workers are killed: what was done is not done again, and the outcome is the same."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from tests.built_shards import ROWS as BUILT_ROWS
+from tests.built_shards import facts_of, reported, rows
+from tests.ray_here import ray_cluster
 
 import faissbase
 from faissbase.sharded.bucket import open_bucket
-from faissbase.sharded.build import BuildReport, Request, build
 from faissbase.sharded.dataset import Dataset
-from faissbase.sharded.executors import ProcessesExecutor
-from faissbase.sharded.sources import find_files
-from faissbase.sharded.stages import Settings
 
 D, ROWS, SHARDS = 16, 4000, 5
+SEED = 20_290
 
 
 @pytest.fixture
@@ -85,40 +89,97 @@ def test_after_the_driver_was_killed_the_next_run_goes_on(tmp_path: Path, vector
     assert not list((tmp_path / "work").glob(".faissbase*"))  # nor what the killed worker left
 
 
-def test_a_build_outlives_workers_that_are_killed(tmp_path: Path, vectors: np.ndarray) -> None:
-    bucket, executor = open_bucket(str(tmp_path / "bucket")), ProcessesExecutor(2, threads=1)
-    request = Request("docs", Settings("l2", "sq8"), rows_per_shard=ROWS)
-    reports: list[BuildReport] = []
-    source = find_files([str(tmp_path / "x.npy")])
-    driver = threading.Thread(
-        target=lambda: reports.append(build(request, source, bucket, tmp_path / "work", executor))
-    )
-    driver.start()
-    killed: set[int] = set()
-    for number in (0, 2):
-        waited_for(lambda number=number: list(tmp_path.glob(f"work/progress/*/{number}")))  # type: ignore[misc]
-        pid = next(pid for pid in workers() if pid not in killed)
-        os.kill(pid, signal.SIGKILL)
-        killed.add(pid)
-    driver.join(120)
-    executor.close()
-    assert len(killed) == 2
-    [report] = reports
-    assert (report.n_rows, report.shards) == (ROWS * SHARDS, SHARDS)
-    assert report.recall.mean is not None
-    assert report.recall.mean >= 0.95
-    assert search(tmp_path, vectors[:50]) == [[str(i)] for i in range(50)]
+# ---- at random moments ---------------------------------------------------------------------------
 
 
-def workers() -> list[int]:
-    """The workers that this process has started, and that live."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-            is_worker = b"faissbase.sharded.executors" in path.with_name("cmdline").read_bytes()
-        except OSError:  # it has ended
-            continue
-        if is_worker and int(fields[1]) == os.getpid() and fields[0] != "Z":
-            found.append(int(path.parent.name))
-    return found
+@dataclass(frozen=True)
+class Builds:
+    """Drivers that build the same anew in a folder each, and their workers."""
+
+    command: list[str]
+    env: dict[str, str]
+    worker: bytes
+    """What the command line of a process that works for them contains."""
+    rounds: int
+
+    def started(self, folder: Path) -> subprocess.Popen[str]:
+        out = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        words = [*self.command, "--out", str(folder / "bucket"), "--work", str(folder / "work")]
+        return subprocess.Popen(words, env=self.env, text=True, start_new_session=True, **out)  # type: ignore[call-overload, no-any-return]
+
+    def workers(self) -> list[int]:
+        """Those below this process: another test may have workers of its own."""
+        parents, found = {}, []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has ended
+                fields = path.read_text().rpartition(")")[2].split()
+                pid = int(path.parent.name)
+                parents[pid] = int(fields[1])
+                if fields[0] != "Z" and self.worker in path.with_name("cmdline").read_bytes():
+                    found.append(pid)
+
+        def is_ours(pid: int) -> bool:
+            return pid == os.getpid() or (pid in parents and is_ours(parents[pid]))
+
+        return [pid for pid in found if is_ours(pid)]
+
+
+@pytest.fixture(params=["processes", pytest.param("ray", marks=pytest.mark.slow)])
+def builds(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Builds]:
+    source = [str(tmp_path / "x.npy"), "--name", "docs", "--metric", "l2", "--codec", "sq8"]
+    options = ["--rows-per-shard", str(BUILT_ROWS), "--workers", "2", "--json", "--executor", request.param]
+    command = [sys.executable, "-m", "faissbase", "shards", "build", *source, *options]
+    if request.param == "processes":
+        yield Builds(command, dict(os.environ), b"faissbase.sharded.executors", 3)
+        return
+    with ray_cluster() as address:
+        yield Builds(command, {**os.environ, "RAY_ADDRESS": address}, b"ray::_outcome", 2)
+
+
+def test_a_build_with_kills_at_random_moments_ends_as_an_undisturbed_one(
+    tmp_path: Path, builds: Builds
+) -> None:
+    """Drivers and workers. Moments follow from a seed, which is printed, and from how fast the machine is."""
+    x = rows(SHARDS * BUILT_ROWS)
+    np.save(tmp_path / "x.npy", x)
+    killed: Counter[str] = Counter()
+    facts, took_s = [], 0.0
+    for seed in (None, *range(SEED, SEED + builds.rounds)):
+        folder = tmp_path / str(seed)
+        began = time.monotonic()
+        report, victims = outlived(builds, folder, seed, took_s)
+        killed.update(victims)
+        facts.append((reported(report), facts_of(open_bucket(str(folder / "bucket")), x, folder / "cache")))
+        assert facts[-1] == facts[0], f"seed {seed}: {victims}"
+        took_s = took_s or time.monotonic() - began
+        print(f"seed {seed}: killed {victims}, {time.monotonic() - began:.1f} s")
+    assert killed["driver"] >= 1
+    assert killed["worker"] >= 1
+
+
+def outlived(
+    builds: Builds, folder: Path, seed: int | None, took_s: float
+) -> tuple[dict[str, Any], list[str]]:
+    """What the last driver reports, which nobody has killed, and who was killed before."""
+    chance = random.Random(seed)
+    victims = [] if seed is None else ["driver", "worker", "worker"][: builds.rounds]
+    chance.shuffle(victims)
+    killed: list[str] = []
+    driver = builds.started(folder)
+    for victim in victims:
+        until = time.monotonic() + chance.uniform(0, took_s / 3)
+        while driver.poll() is None and (time.monotonic() < until or not builds.workers()):
+            time.sleep(0.002)
+        pids = builds.workers() if victim == "worker" else [driver.pid]
+        if driver.poll() is not None or not pids:
+            break
+        with suppress(ProcessLookupError):  # it was just ending
+            os.kill(chance.choice(pids), signal.SIGKILL)
+            killed.append(victim)
+        if victim == "driver":
+            driver.communicate()
+            driver = builds.started(folder)
+    out, told = driver.communicate(timeout=120)
+    assert driver.returncode == 0, told
+    report: dict[str, Any] = orjson.loads(out)
+    return report, killed

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,7 @@ class Console:
     def __init__(self, *, as_json: bool, is_quiet: bool) -> None:
         self.as_json = as_json
         self.is_quiet = is_quiet
+        self._out = sys.stdout
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")  # a terminal may know fewer letters than the data
@@ -52,16 +53,27 @@ class Console:
         return sys.stderr.isatty() and not self.as_json and not self.is_quiet
 
     @property
+    def logs_progress(self) -> bool:
+        """Whether lines on how far it is go where somebody may read them later: into the log of a job."""
+        return not (sys.stderr.isatty() or self.as_json or self.is_quiet)
+
+    @contextmanager
+    def alone_on_stdout(self) -> Iterator[None]:
+        """Have what a library prints by itself, as Ray does of workers that died, go to stderr."""
+        with redirect_stdout(sys.stderr):
+            yield
+
+    @property
     def width(self) -> int | None:
         """Columns of the terminal; None where output goes elsewhere and lines stay whole."""
-        if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        if self._out.isatty() or os.environ.get("COLUMNS", "").isdigit():
             return max(40, shutil.get_terminal_size((80, 24)).columns)
         return None
 
     def show(self, *lines: str) -> None:
         """Lines of a result for people, at once."""
         if not self.as_json:
-            print(*lines, sep="\n", flush=True)
+            print(*lines, sep="\n", file=self._out, flush=True)
 
     def give(self, answer: Answer) -> None:
         """The result: as one JSON document or as lines."""
@@ -69,8 +81,8 @@ class Console:
             self._write_json(answer.document)
             return
         for line in answer.lines:
-            print(line)
-        sys.stdout.flush()
+            print(line, file=self._out)
+        self._out.flush()
 
     def note(self, text: str) -> None:
         """Something worth knowing that is no result."""
@@ -92,13 +104,13 @@ class Console:
 
     def _write_json(self, document: dict[str, Any]) -> None:
         options = orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
-        if sys.stdout.isatty():
+        if self._out.isatty():
             options |= orjson.OPT_INDENT_2
-        sys.stdout.flush()
+        self._out.flush()
         left = memoryview(orjson.dumps(document, option=options))
         while left:  # an unbuffered stream may take a part
-            left = left[sys.stdout.buffer.write(left) :]
-        sys.stdout.flush()
+            left = left[self._out.buffer.write(left) :]
+        self._out.flush()
 
     def confirm(self, question: str) -> bool:
         """Ask on the terminal.

@@ -109,7 +109,8 @@ def _run(arguments: list[str], console: Console) -> int:
         raise InvalidInputError("give a command; see faissbase --help")
     if options.data is None:
         options.data = options.default_data()
-    answer = options.run(options, console)
+    with console.alone_on_stdout():
+        answer = options.run(options, console)
     console.give(answer)
     return int(answer.exit_code)
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from tqdm import tqdm
-
-from faissbase.cli import text
+from faissbase.cli import progress, text
 from faissbase.cli.arguments import Commands, add_command, add_data_option, add_tenant_option, open_database
 from faissbase.cli.console import Answer, Console
 from faissbase.collection.folder import check_name
@@ -20,7 +16,6 @@ from faissbase.connecting import connect_folder
 from faissbase.database.database import Database
 from faissbase.errors import ConflictError, InvalidInputError, NotFoundError
 from faissbase.sharded.bucket import existing_bucket, is_url, open_bucket
-from faissbase.sharded.carrying import Note
 from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.promotion import Finish, Move, demote, promote
 
@@ -90,7 +85,7 @@ def run_promote(args: argparse.Namespace, console: Console) -> Answer:
         def switch(finish: Finish) -> None:
             db.place(config, url, finish)
 
-        with _progress(f"promote {name}", console) as note:
+        with progress.shown(console, f"promote {name}") as note:
             move = promote(
                 db.folder(config),
                 config,
@@ -116,7 +111,7 @@ def run_demote(args: argparse.Namespace, console: Console) -> Answer:
         def bring(finished: Path) -> None:
             db.bring(config, finished)
 
-        with _progress(f"demote {name}", console) as note:
+        with progress.shown(console, f"demote {name}") as note:
             move = demote(dataset, config, _work(db, config), bring=bring, keep=args.keep, note=note)
     return _answer("demoted", name, f"{folder}", move, started, is_copy=args.keep)
 
@@ -169,18 +164,6 @@ def _wanted(db: Database, name: str, source: str) -> tuple[Config, str]:
 def _work(db: Database, config: Config) -> Path:
     """Where a move of this collection keeps what is not finished."""
     return db.path / _WORK / f"{db.tenant}-{config.uuid}"
-
-
-@contextmanager
-def _progress(title: str, console: Console) -> Iterator[Note]:
-    """A bar with rate and time left, once for each pass over all records."""
-    with tqdm(desc=title, unit=" rows", unit_scale=True, disable=not console.shows_progress) as bar:
-
-        def note(what: str, n: int, of: int) -> None:
-            bar.total = of
-            bar.update(n - bar.n)
-
-        yield note
 
 
 def _answer(verb: str, name: str, where: str, move: Move, started: float, *, is_copy: bool) -> Answer:

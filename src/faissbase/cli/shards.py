@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from faissbase.cli import serve, shards_care, shards_ray, text
+from faissbase.cli import progress, serve, shards_care, shards_ray, text
 from faissbase.cli.arguments import (
     Commands,
     Parser,
@@ -30,7 +28,7 @@ from faissbase.connecting import cache_folder
 from faissbase.errors import InvalidInputError, NotFoundError
 from faissbase.sharded import checking
 from faissbase.sharded.bucket import PROBE_FOLDER, Bucket, existing_bucket, is_url, open_bucket
-from faissbase.sharded.build import SHARD_BYTES, SHARD_ROWS, BuildReport, Progress, Request, build
+from faissbase.sharded.build import SHARD_BYTES, SHARD_ROWS, BuildReport, Request, build
 from faissbase.sharded.codecs import CODECS
 from faissbase.sharded.dataset import Dataset
 from faissbase.sharded.executors import Executor, InlineExecutor, ProcessesExecutor
@@ -42,7 +40,6 @@ from faissbase.types import METRICS, Float32, Metric, is_name
 
 _FOUND = 1
 _SHOWN = 20
-_BAR = "{desc}{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 _EXECUTORS = ("processes", "inline", "ray")
 
 _ABOUT = """\
@@ -225,8 +222,8 @@ def run_build(args: argparse.Namespace, console: Console) -> Answer:
     )
     executor = _executor(args)
     try:
-        with _shown_progress(console) as progress:
-            report = build(request, source, open_bucket(args.out), _work(args), executor, progress=progress)
+        with progress.shown(console) as told:
+            report = build(request, source, open_bucket(args.out), _work(args), executor, progress=told)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("interrupted; the same command goes on where it stopped") from None
     finally:
@@ -278,29 +275,6 @@ def _executor(args: argparse.Namespace) -> Executor:
 def _work(args: argparse.Namespace) -> Path:
     folder: Path = args.work or cache_folder() / "work"
     return folder
-
-
-@contextmanager
-def _shown_progress(console: Console) -> Iterator[Progress]:
-    """A bar over the rows of all shards, which tells the stage before."""
-    bar = tqdm(
-        total=0,
-        unit=" rows",
-        unit_scale=True,
-        disable=not console.shows_progress,
-        bar_format=_BAR,
-    )
-
-    def show(stage: str, done: int, total: int) -> None:
-        bar.set_description(stage, refresh=False)
-        if total and bar.total != total:
-            bar.reset(total)  # the rate is that of building, not of what came before
-            bar.initial = bar.n = bar.last_print_n = done
-        bar.update(max(0, done - bar.n))
-        bar.refresh()
-
-    with bar:
-        yield show
 
 
 def _answer(report: BuildReport) -> Answer:
@@ -380,10 +354,9 @@ def _document(manifest: Manifest) -> dict[str, Any]:
 
 
 def _info_lines(manifest: Manifest, shards: list[dict[str, Any]]) -> list[str]:
-    measured = "not measured" if manifest.measured_recall is None else f"{manifest.measured_recall:.4f}"
     pairs = {
         "records": f"{manifest.n_alive:,}, d={manifest.dimension}, {manifest.metric}",
-        "recall@10": f"{measured} when it was built, target {manifest.target_recall:g}",
+        "recall@10": _recall(manifest),
         "size": text.size(sum(shard.size_bytes for shard in manifest.shards)),
     }
     head = ["shard", "rows", "hidden", "index", "recall at least", "size"]
@@ -392,6 +365,18 @@ def _info_lines(manifest: Manifest, shards: list[dict[str, Any]]) -> list[str]:
         *text.facts(pairs),
         *text.table([head, *map(_row, shards)], "<>><>>"),
     ]
+
+
+def _recall(manifest: Manifest) -> str:
+    """A build measures over all shards; what came by a move or by writes was measured shard by shard."""
+    if manifest.measured_recall is not None:
+        return f"{manifest.measured_recall:.4f} when it was built, target {manifest.target_recall:g}"
+    measured = [shard.recall for shard in manifest.shards if shard.recall is not None]
+    if not measured:
+        return (
+            "1, for every search is exact: no shard has an index" if manifest.shards else "nothing to measure"
+        )
+    return f"{min(measured):.4f} or more in each shard by itself, target {manifest.target_recall:g}"
 
 
 def _row(shard: Mapping[str, Any]) -> list[str]:

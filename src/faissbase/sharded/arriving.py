@@ -21,6 +21,7 @@ import numpy as np
 from xxhash import xxh3_128
 
 from faissbase.errors import CorruptionError, NotReadyError, UnavailableError
+from faissbase.sharded import references
 from faissbase.sharded.bucket import Bucket, File
 from faissbase.sharded.ranges import PIECE_BYTES, pieces, whole_range
 from faissbase.storage.arrival import CheckRows
@@ -52,7 +53,7 @@ class ArrivingRows:
     """
 
     def __init__(self, bucket: Bucket, file: File, folder: Path, dimension: int) -> None:
-        self._read = partial(bucket.read, file.key)
+        self._read = partial(references.read, bucket, file)
         self._file = file
         self._where = f"{bucket.url}/{file.key}"
         self._target = folder / file.path

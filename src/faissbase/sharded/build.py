@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -24,7 +24,7 @@ from xxhash import xxh3_128_hexdigest
 from faissbase.collection import inputs
 from faissbase.collection.folder import check_name
 from faissbase.collection.store import NOTHING
-from faissbase.errors import AlreadyExistsError, ConflictError, InvalidInputError
+from faissbase.errors import AlreadyExistsError, ConflictError, InvalidInputError, UnavailableError
 from faissbase.sharded import stages
 from faissbase.sharded.bucket import Bucket, File, check_creates_once
 from faissbase.sharded.codecs import check_codec, finer_codecs
@@ -169,12 +169,12 @@ def build(
     started_s = time.perf_counter()
     _check(request)
     dataset = Dataset(bucket, request.name)
-    _check_free(dataset.latest(), request)
+    place = Place(bucket.url, request.name, request.fingerprint(source), work, request.options)
+    run = _Run(request, place, bucket, executor, progress or (lambda stage, done, total: None))
+    run.check_free(dataset.latest())
     check_creates_once(bucket)
     with os_errors(f"cannot create {work}"):
         work.mkdir(parents=True, exist_ok=True)
-    place = Place(bucket.url, request.name, request.fingerprint(source), work, request.options)
-    run = _Run(request, place, bucket, executor, progress or (lambda stage, done, total: None))
     made = run.made(source)
     manifest = run.published(dataset, made)
     run.clean_up()
@@ -242,10 +242,24 @@ class _Run:
         """A folder with a file for each shard, which tells how far it has come."""
         return self.place.folder / "progress" / self.place.build
 
+    def check_free(self, there: Manifest | None, dimension: int | None = None) -> None:
+        """Refuse to build over what is there, unless an earlier run of this very build has published it."""
+        if not self._has_published(there):
+            _check_free(there, self.request, dimension)
+
+    def _has_published(self, there: Manifest | None) -> bool:
+        """Whether a version is what this build has made, by a run that was ended before it could tell."""
+        if there is None or not there.shards:
+            return False
+        plan = self.ledger.read("plan") or {"shards": 0}
+        recorded = [self.ledger.read(shard_stage(number)) for number in range(int(plan["shards"]))]
+        own = {found["shard"]["name"] for found in recorded if found is not None}
+        return all(shard.name in own for shard in there.shards)
+
     def made(self, given: Source) -> _Made:
         """Every shard built, and recall measured, as far as earlier runs have not."""
         source, n_shards = self._planned(given)
-        _check_free(Dataset(self.bucket, self.request.name).latest(), self.request, source.dimension)
+        self.check_free(Dataset(self.bucket, self.request.name).latest(), source.dimension)
         check_codec(self.request.settings.codec, self.request.settings.metric, source.dimension)
         settings = replace(self.request.settings, shard_ram_bytes=self._shard_ram(n_shards))
         sample = self._sample(source, settings, ceil(source.n_rows / n_shards))
@@ -416,12 +430,14 @@ class _Run:
         """The version that consists of what was built."""
         request, settings, d = self.request, self.request.settings, made.source.dimension
         self.progress("publishing", 0, 0)
+        there = dataset.latest()
+        if there is not None and self._has_published(there):
+            return there
         index_type = check_codec(settings.codec, settings.metric, d)
         facts = (uuid.uuid4().hex, request.name, d, settings.metric, index_type)
         base = Manifest(1, uuid.uuid4().hex, *facts, settings.recall, made.recall.mean, made.shards)
         known = dict.fromkeys(made.hidden, NOTHING)
         shards = with_hidden(base, made.hidden, known, self.bucket, self.place.folder)
-        there = dataset.latest()
         if there is None or there.is_deleted:
             return dataset.begin(base.with_shards(shards))
 
@@ -438,10 +454,11 @@ class _Run:
         return dataset.commit(change)
 
     def clean_up(self) -> None:
-        """Remove what has served: the shards belong to a version now."""
-        sample = self.ledger.read("sample")
-        self.bucket.delete([file.key for file in _files(sample and sample["quantizer"])])
-        self.ledger.remove()
+        """Remove what has served: the shards belong to a version now. What stays is collected some day."""
+        with suppress(UnavailableError):
+            sample = self.ledger.read("sample")
+            self.bucket.delete([file.key for file in _files(sample and sample["quantizer"])])
+            self.ledger.remove()
         shutil.rmtree(self._progress, ignore_errors=True)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from faissbase.errors import CorruptionError, FaissbaseError, UnavailableError
+from faissbase.sharded import references
 from faissbase.sharded.arriving import ArrivingRows
 from faissbase.sharded.bucket import Bucket, File, checksum_of
 from faissbase.sharded.manifest import Shard
@@ -48,15 +49,15 @@ class Cache:
         Raises
         ------
         CorruptionError
-            An object is not what the manifest says.
-        UnavailableError, NotFoundError
-            The store fails, or an object is gone.
+            An object is not what the manifest says, or gone.
+        UnavailableError
+            The store fails.
         """
         folder = self._with(shard, shard.files)
         for file in self._late(shard):
             if not (folder / file.path).exists():
                 with os_errors(f"cannot write to {self.folder}"), draft_folder(self.folder) as draft:
-                    self._bucket.download(file, draft / "late")
+                    references.download(self._bucket, file, draft / "late")
                     _moved(draft / "late", folder / file.path)
         return folder
 
@@ -70,7 +71,7 @@ class Cache:
 
         Raises
         ------
-        CorruptionError, NotFoundError
+        CorruptionError
             Their object has another size, or is gone.
         """
         folder = self.folder / shard.name
@@ -138,7 +139,7 @@ class Cache:
             parent.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="faissbase-download") as threads:
             sizes = [threads.submit(_check_size, self._bucket, file) for file in late]
-            list(threads.map(lambda file: self._bucket.download(file, folder / file.path), files))
+            list(threads.map(lambda file: references.download(self._bucket, file, folder / file.path), files))
             for size in sizes:
                 size.result()
         self._seen_late |= {file.key for file in late}
@@ -159,7 +160,7 @@ class Cache:
     def _read_hidden(self, shard: Shard, hidden: File) -> Slots:
         with os_errors(f"cannot write to {self.folder}"), draft_folder(self.folder) as draft:
             path = draft / "hidden"
-            self._bucket.download(hidden, path)
+            references.download(self._bucket, hidden, path)
             slots: Slots = np.fromfile(path, np.int64)
         if len(slots) != shard.n_hidden or (len(slots) and not 0 <= slots[0] <= slots[-1] < shard.rows):
             raise CorruptionError(f"{hidden.key} does not fit shard {shard.name}")
@@ -183,7 +184,7 @@ def _moved(draft: Path, target: Path) -> None:
 
 
 def _check_size(bucket: Bucket, file: File) -> None:
-    size_bytes = bucket.size(file.key)
+    size_bytes = references.size(bucket, file)
     if size_bytes != file.size_bytes:
         raise CorruptionError(
             f"{bucket.url}/{file.key} is damaged: expected {file.size_bytes} bytes, got {size_bytes}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from faissbase.collection.frozen import FrozenCollection
 from faissbase.collection.store import Config
-from faissbase.errors import CorruptionError, NotFoundError
+from faissbase.errors import CorruptionError
 from faissbase.sharded.bucket import Bucket
 from faissbase.sharded.cache import Cache
 from faissbase.sharded.manifest import Manifest, Shard
@@ -30,7 +30,7 @@ def verified(shard: Shard, manifest: Manifest, bucket: Bucket, work: Path) -> Ve
         try:
             cache.hidden(shard)
             folder = cache.shard(shard)
-        except (CorruptionError, NotFoundError) as error:
+        except CorruptionError as error:
             return VerifyReport(0, [Problem("object", shard.name, str(error))])
         config = Config(shard.name, manifest.name, manifest.dimension, manifest.metric, manifest.index_type)
         with closing(FrozenCollection(folder, config)) as collection:

@@ -29,8 +29,10 @@ def ray_module() -> Any:
     return ray
 
 
-def join(address: str | None, *, may_start: bool = False, workers: int = 1) -> None:
+def join(address: str | None, *, may_start: bool = False, workers: int = 1) -> bool:
     """Be part of a Ray cluster: the one this process is in, that at an address, or the one on this machine.
+
+    False where this process was part of one already.
 
     Parameters
     ----------
@@ -48,7 +50,7 @@ def join(address: str | None, *, may_start: bool = False, workers: int = 1) -> N
     """
     ray = ray_module()
     if ray.is_initialized():
-        return
+        return False
     named = address or os.environ.get("RAY_ADDRESS", "")
     if _HEAD.fullmatch(named):
         _check_listening(named)
@@ -70,6 +72,7 @@ def join(address: str | None, *, may_start: bool = False, workers: int = 1) -> N
         raise NotReadyError(
             f"no Ray cluster at {named or 'this machine'} that can be joined: {_short(error)}; {_REMEDY}"
         ) from error
+    return True
 
 
 def _check_listening(address: str) -> None:

@@ -16,6 +16,8 @@ R = TypeVar("R")
 class RayExecutor:
     """Runs the tasks of a build on a Ray cluster; see `executors.Executor`.
 
+    A process that is part of none joins one, and leaves it with `close`.
+
     Parameters
     ----------
     workers : int, optional
@@ -30,7 +32,7 @@ class RayExecutor:
     ) -> None:
         if workers is not None and workers < 1:
             raise InvalidInputError(f"workers must be 1 or more, got {workers}")
-        join(address, may_start=True, workers=workers or 1)
+        self._has_joined = join(address, may_start=True, workers=workers or 1)
         self._ray = ray_module()
         self._workers = workers or max(1, int(self._ray.cluster_resources().get("CPU", 1.0)))
         self._outcome = self._ray.remote(num_cpus=cpus_per_task, max_retries=0)(_outcome)
@@ -74,7 +76,9 @@ class RayExecutor:
         return (result,)
 
     def close(self) -> None:
-        """Nothing to end: the cluster is not ours."""
+        """Leave the cluster, unless this process was part of it before."""
+        if self._has_joined:
+            self._ray.shutdown()
 
 
 def _outcome(task: Callable[[Any], Any], item: Any) -> tuple[bool, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from faissbase.cli import search
@@ -158,6 +159,14 @@ def test_what_is_wrong_is_told_in_one_line(words: list[str], code: int, message:
 def test_a_load_that_fails_at_once_leaves_no_collection(cli: Any) -> None:
     assert cli("load", "nan.npy", "new").code == 2
     assert cli("list").out == "docs\nempty\n"
+
+
+@pytest.mark.usefixtures("data")
+def test_what_a_library_prints_is_no_part_of_the_answer(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_check", lambda *_: print("a worker died"))
+    ran = cli("search", "docs", "--text", "a", "--json")
+    assert orjson.loads(ran.out)
+    assert "a worker died\n" in ran.err
 
 
 @pytest.mark.usefixtures("data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,18 @@ def test_a_copy_of_a_mistyped_place_makes_no_folder(cli: Any, tmp_path: Path) ->
 
 def test_an_action_is_needed(cli: Any) -> None:
     assert cli("shards").code == 2
+
+
+@pytest.mark.parametrize(
+    ("n", "told"), [(40, r"1, for every search is exact"), (6000, r"0\.\d{4} or more in each")]
+)
+def test_info_of_what_was_promoted_tells_what_is_known_of_its_recall(
+    n: int, told: str, cli: Any, tmp_path: Path
+) -> None:
+    x = np.random.default_rng(0).standard_normal((n, 16), np.float32)
+    with faissbase.connect(tmp_path / "data") as db:
+        index_type = "auto" if n < 1000 else "IVF16,SQ8"
+        db.create_collection("docs", 16, index_type=index_type).add([str(i) for i in range(n)], x)
+    assert cli("promote", tmp_path / "data" / "docs", tmp_path / "bucket").code == 0
+    shown = cli("shards", "info", tmp_path / "bucket", "docs").out
+    assert re.search(rf"recall@10 +{told}", shown), shown

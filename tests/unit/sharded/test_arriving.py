@@ -301,9 +301,9 @@ def test_rows_that_cannot_be_had_do_not_have_the_rest_fetched_again(world: World
     assert world.bucket.calls["download"] == 3  # records, codes, hidden slots
 
 
-@pytest.mark.parametrize(("damage", "error"), [("gone", NotFoundError), ("short", CorruptionError)])
+@pytest.mark.parametrize(("damage", "told"), [("gone", "k is gone"), ("short", "k is damaged")])
 def test_an_object_that_cannot_be_the_rows_is_refused_when_opened(
-    tmp_path: Path, damage: str, error: type[Exception]
+    tmp_path: Path, damage: str, told: str
 ) -> None:
     bucket = open_bucket(f"memory://{tmp_path}")
     content = np.arange(2 * PIECE_BYTES, dtype=np.uint8).tobytes()
@@ -311,8 +311,19 @@ def test_an_object_that_cannot_be_the_rows_is_refused_when_opened(
         bucket.create("k", content[:-4])
     cache = caches.Cache(tmp_path / "cache", bucket, waits_bytes=0)
     shard = Shard("s", 1, (File("vectors.0.f32", "k", len(content), "00"),), index="IVF4,SQ8")
-    with pytest.raises(error, match="k"):
+    with pytest.raises(CorruptionError, match=told):
         cache.arrival(shard, 4)
+
+
+def test_rows_whose_object_is_gone_meanwhile_are_an_error_that_names_it(world: World) -> None:
+    cold = world.cold()
+
+    def vanished(key: str, start: int, size_bytes: int) -> bytes:
+        raise NotFoundError("there is no such object")
+
+    world.bucket.read = vanished  # type: ignore[method-assign]
+    with pytest.raises(CorruptionError, match=r"vectors\.0\.f32 is gone, which dataset 'docs' needs"):
+        cold.search(queries(1)[0], 5)
 
 
 def test_a_cold_shard_over_s3_answers_as_the_whole_one(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from faissbase.sharded.codecs import CODECS, index_of
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.database import ShardedDatabase
 from faissbase.sharded.dataset import Dataset
-from faissbase.sharded.executors import InlineExecutor, ProcessesExecutor
+from faissbase.sharded.executors import InlineExecutor
 from faissbase.sharded.ledger import Ledger
 from faissbase.sharded.sources import Source, Stored, find_files
 from faissbase.sharded.stages import Settings
@@ -575,20 +575,3 @@ def test_shards_whose_objects_are_gone_are_built_again(tmp_path: Path, building:
     report = building(source, rows=25)
     assert (report.n_resumed, report.n_rows) == (2, 100)
     assert Dataset(building.bucket, "docs").newest().shards[1].name != recorded["shard"]["name"]
-
-
-def test_every_executor_builds_the_same(tmp_path: Path) -> None:
-    x = vectors(6000)
-    source = npy(tmp_path, x)
-    told = []
-    for executor in (InlineExecutor(), ProcessesExecutor(2)):
-        bucket = open_bucket(str(tmp_path / type(executor).__name__))
-        report = Building(tmp_path, bucket)(source, rows=3000, codec="sq8", executor=executor)
-        executor.close()
-        with faissbase.connect(bucket.url, cache=tmp_path / "cache", refresh_s=0) as db:
-            answers = db.get_collection("docs").search(x[:200], k=10, nprobe=2, rerank=1)
-        shards = [
-            (shard.rows, shard.index, shard.recall) for shard in Dataset(bucket, "docs").newest().shards
-        ]
-        told.append((report.recall, report.n_rows, shards, answers.ids))
-    assert told[0] == told[1]

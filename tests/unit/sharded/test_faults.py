@@ -186,7 +186,7 @@ def cut(path: Path) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], type[FaissbaseError]]] = {
     "flipped": (flipped, CorruptionError),
     "cut": (cut, CorruptionError),
-    "missing": (Path.unlink, NotFoundError),
+    "missing": (Path.unlink, CorruptionError),
 }
 
 
@@ -200,6 +200,29 @@ def damaged_world(folder: Path, damage: str) -> tuple[str, str]:
     path.write_bytes(path.read_bytes())  # not the inode that the cache of the writer shares
     DAMAGES[damage][0](path)
     return shard.name, key
+
+
+def test_an_object_that_is_gone_is_told_with_its_dataset_and_what_to_do(tmp_path: Path) -> None:
+    _, key = damaged_world(tmp_path, "missing")
+    bucket = open_bucket(str(tmp_path / "bucket"))
+    with ShardedDatabase(bucket, tmp_path / "other", refresh_s=0) as db:
+        with pytest.raises(CorruptionError) as told:
+            db.get_collection("docs")
+        with pytest.raises(NotFoundError, match="no collection 'dogs'"):
+            db.get_collection("dogs")
+    for word in (f"{bucket.url}/{key} is gone", "'docs'", "--replace", f"shards verify {bucket.url} docs"):
+        assert word in str(told.value)
+
+
+def test_what_is_here_serves_though_its_object_is_gone(tmp_path: Path) -> None:
+    world = World(tmp_path, on_disk=True)
+    before = state(world.docs)
+    world.db.close()
+    for path in (tmp_path / "bucket" / "docs" / "shards").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with ShardedDatabase(open_bucket(str(tmp_path / "bucket")), tmp_path / "cache", refresh_s=0) as db:
+        assert state(db.get_collection("docs")) == before
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
