@@ -371,16 +371,22 @@ def _recall(manifest: Manifest) -> str:
     """A build measures over all shards; what came by a move or by writes was measured shard by shard."""
     if manifest.measured_recall is not None:
         return f"{manifest.measured_recall:.4f} when it was built, target {manifest.target_recall:g}"
-    measured = [shard.recall for shard in manifest.shards if shard.recall is not None]
-    if not measured:
-        return (
-            "1, for every search is exact: no shard has an index" if manifest.shards else "nothing to measure"
-        )
-    return f"{min(measured):.4f} or more in each shard by itself, target {manifest.target_recall:g}"
+    with_index = [shard for shard in manifest.shards if shard.index != "Flat"]
+    measured = [shard.recall for shard in with_index if shard.recall is not None]
+    if not manifest.shards:
+        return "nothing to measure"
+    if not with_index:
+        return "1, for every search is exact: no shard has an index"
+    told = f"{min(measured):.4f} or more in each shard by itself" if measured else ""
+    n_unknown = len(with_index) - len(measured)
+    if n_unknown:
+        told += f"{'; ' if told else ''}not measured in {text.count(n_unknown, 'shard')}"
+    return f"{told}, target {manifest.target_recall:g}"
 
 
 def _row(shard: Mapping[str, Any]) -> list[str]:
-    recall = "exact" if shard["recall"] is None else f"{shard['recall']:.4f}"
+    unknown = "exact" if shard["index"] == "Flat" else "not measured"
+    recall = unknown if shard["recall"] is None else f"{shard['recall']:.4f}"
     counts = [f"{shard['rows']:,}", f"{shard['hidden']:,}"]
     return [shard["name"][:12], *counts, shard["index"], recall, text.size(shard["size_bytes"])]
 

@@ -89,16 +89,21 @@ def test_an_action_is_needed(cli: Any) -> None:
     assert cli("shards").code == 2
 
 
+EXACT, MEASURED = "1, for every search is exact", r"0\.\d{4} or more in each shard by itself, target 0\.95"
+UNKNOWN = r"not measured in 1 shard, target 0\.95"
+
+
 @pytest.mark.parametrize(
-    ("n", "told"), [(40, r"1, for every search is exact"), (6000, r"0\.\d{4} or more in each")]
+    ("n", "index_type", "told"),
+    [(40, "auto", EXACT), (6000, "IVF16,SQ8", MEASURED), (6000, "IVF16,PQ1x4", UNKNOWN)],
 )
 def test_info_of_what_was_promoted_tells_what_is_known_of_its_recall(
-    n: int, told: str, cli: Any, tmp_path: Path
+    n: int, index_type: str, told: str, cli: Any, tmp_path: Path
 ) -> None:
     x = np.random.default_rng(0).standard_normal((n, 16), np.float32)
     with faissbase.connect(tmp_path / "data") as db:
-        index_type = "auto" if n < 1000 else "IVF16,SQ8"
         db.create_collection("docs", 16, index_type=index_type).add([str(i) for i in range(n)], x)
     assert cli("promote", tmp_path / "data" / "docs", tmp_path / "bucket").code == 0
     shown = cli("shards", "info", tmp_path / "bucket", "docs").out
     assert re.search(rf"recall@10 +{told}", shown), shown
+    assert ("exact" in shown) == (told is EXACT)
