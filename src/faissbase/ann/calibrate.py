@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from faissbase.ann.curve import Choice, Curve, Point, Scan
+from faissbase.ann.curve import CODES_NS, Choice, Curve, Point, Scan
 from faissbase.ann.flat import SCAN_NS, FlatView, Subset
 from faissbase.ann.segment import Knobs, Segment, Selector
 from faissbase.types import Float32, Mask
@@ -51,6 +51,7 @@ _PIVOTS = 4  # each with enough queries for exact search to gather its subset
 _SETTLED_LEAST = 0.7
 _BESIDE_NUMBERS, _BESIDE_LEAST, _BESIDE_TIMES = 1 << 22, 1 << 18, 5
 _PACE_LEAST = 0.1
+_SCAN_LEAST = 1 << 20  # numbers: of fewer, the call itself would be much of it
 _SUBSET_NS = 0.24  # exact search of a subset, a float
 _BLOCK_ROWS = 65_536
 
@@ -132,13 +133,15 @@ def measure(  # noqa: PLR0913  # tests and builds each set some of them
     points, controls = _plain(segment, asked, k, beside, is_over, should_stop)
     queries = asked[-1].queries[:_FILTERED_QUERIES]
     scanned: list[list[Scan]] = []
+    scan_ns = 0.0
     for share, kinds in _subsets(segment, view, queries, k, alive, shares, rng):
         if is_over() or should_stop():
             break
         points.extend(_points_of_share(segment, share, kinds, k, controls, beside, is_over))
+        scan_ns = scan_ns or _scan_ns(segment, kinds[0][0], beside)  # of the largest share
         scanned.extend(_scans(segment, view, kind, k) for kind in kinds)
     worst = [min(scans, key=lambda scan: scan.recall_low) for scans in zip(*scanned, strict=True)]
-    return Curve(k, tuple(points), tuple(worst))
+    return Curve(k, tuple(points), tuple(replace(scan, ns=scan_ns) for scan in worst))
 
 
 def made_queries(
@@ -414,6 +417,20 @@ def _scans(segment: Segment, view: FlatView, subsets: list[_Subset], k: int) -> 
         recalls = np.concatenate([_recalls(each, rerank * k, k) for each in hits])
         scans.append(Scan(rerank, float(recalls.mean()), lower_bound(recalls, k)))
     return scans
+
+
+def _scan_ns(segment: Segment, subset: _Subset, beside: _Beside) -> float:
+    """Nanoseconds that a scan of a subset's codes usually takes for a float: the median of a few."""
+    if segment.codes is None or len(subset.rows) * segment.d < _SCAN_LEAST:
+        return CODES_NS
+    gathered = segment.codes.gathered(subset.rows + segment.first)
+    times: list[float] = []
+    for query in subset.asked.queries[:_TIMED_FILTERED]:
+        begin = perf_counter()
+        gathered.candidates(query[None], K)
+        times.append(perf_counter() - begin)
+    ns: float = float(np.median(times)) * 1e9 / (len(subset.rows) * segment.d)
+    return ns / beside.pace()
 
 
 def _paired_bound(recalls: Recalls, control: _Control) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from faissbase.ann.coarse import groups_probed
 from faissbase.ann.codes import SignedBytes
 from faissbase.ann.flat import Neighbours, picked
-from faissbase.types import Float32, Mask
+from faissbase.types import Float32, Mask, Slots
 
 # Classes whose search takes no parameters, hence no selector either.
 _BARE = (
@@ -71,26 +71,28 @@ class Selector:
 
     def __init__(self, mask: Mask) -> None:
         self.mask = mask
-        self._parts: dict[tuple[int, int], Selected] = {}
+        self._parts: dict[tuple[int, int, int], Selected] = {}
 
-    def part(self, first: int, stop: int) -> Selected:
-        """The same for labels that count from ``first``."""
-        part = self._parts.get((first, stop))
+    def part(self, first: int, stop: int, order: Slots | None = None) -> Selected:
+        """The same for labels that count from ``first``, or for the places of `Engine.order`."""
+        key = (first, stop, id(order))  # a part keeps its order: no other gets the same id
+        part = self._parts.get(key)
         if part is None:
             # Two threads may both make one; either serves.
-            part = self._parts[first, stop] = Selected(self.mask[first:stop], stop - first)
+            part = self._parts[key] = Selected(self.mask[first:stop], stop - first, order)
         return part
 
 
 class Selected:
-    """Which of ``n`` labels of one segment may be found."""
+    """Which of ``n`` labels of one segment may be found: ``mask`` by label, ``bits`` by `Engine.order`."""
 
-    __slots__ = ("_n_selected", "bits", "mask", "n", "parameters", "selector")
+    __slots__ = ("_n_selected", "bits", "mask", "n", "order", "parameters", "selector")
 
-    def __init__(self, mask: Mask, n: int) -> None:
+    def __init__(self, mask: Mask, n: int, order: Slots | None = None) -> None:
         self.mask = mask
+        self.order = order
         self.n = n
-        self.bits = np.packbits(mask, bitorder="little")
+        self.bits = np.packbits(mask if order is None else mask[order[:-1]], bitorder="little")
         self.selector = faiss.IDSelectorBitmap(self.bits)
         self.parameters: dict[tuple[str, int], Any] = {}
         self._n_selected: int | None = None
@@ -103,11 +105,18 @@ class Selected:
 
 
 class Engine:
-    """An index to search. ``kept`` is what it reads and does not own, ``codes`` what it compares, if any."""
+    """An index to search. ``kept`` is what it reads and does not own, ``codes`` what it compares, if any.
 
-    def __init__(self, index: Any, *kept: Any, codes: SignedBytes | None = None) -> None:
+    ``order`` has the label for each place of an index whose vectors lie in another order, ``int64[n + 1]``,
+    and −1 at the end.
+    """
+
+    def __init__(
+        self, index: Any, *kept: Any, codes: SignedBytes | None = None, order: Slots | None = None
+    ) -> None:
         self.index = index
         self.codes = codes
+        self.order = order
         self._kept = kept
         self._inner = innermost(index)
         self.takes_selector = not isinstance(self._inner, (*_BARE, *_NO_SELECTOR))
@@ -181,7 +190,7 @@ class Engine:
         labels = np.empty((len(queries), depth), np.int64)
         places = (faiss.swig_ptr(queries), depth, faiss.swig_ptr(distances), faiss.swig_ptr(labels))
         self.index.search_c(len(queries), *places, self.parameters(effort, selected))
-        return distances, labels
+        return distances, labels if self.order is None else self.order.take(labels)
 
     def _search_and_drop(self, queries: Float32, depth: int, effort: int, selected: Selected) -> Neighbours:
         """For indexes that take no selector: search for more, drop what is not selected, widen if need be."""

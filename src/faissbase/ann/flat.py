@@ -62,6 +62,11 @@ def lay_over(index: Any, memory: Any, n: int) -> Any:
     return index
 
 
+def lay_ints_over(memory: Any) -> Any:
+    """FAISS's vector of ``int32`` over ``memory``, a contiguous array that the caller keeps alive."""
+    return faiss.MaybeOwnedVectorInt32.create_view(faiss.swig_ptr(memory), memory.size, _OWNER)
+
+
 def half_codes(dimension: int, metric: Metric, most_bytes: int) -> HalfCodes:
     """Room for half-precision copies of a collection's vectors, up to ``most_bytes``."""
     return HalfCodes(dimension, metric, _OWNER, most_bytes=most_bytes)

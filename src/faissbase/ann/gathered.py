@@ -23,6 +23,7 @@ class Codes:
     """The codes of a segment's slots from ``first`` on, ``uint8[n, code_size]``, in memory.
 
     ``empty`` makes an index of their kind without vectors; ``signed`` is how queries are made like them.
+    ``rank``, ``int32[n]``, has the row of each slot where they lie in another order.
     """
 
     def __init__(
@@ -31,14 +32,16 @@ class Codes:
         empty: Callable[[], Any],
         signed: SignedBytes | None,
         first: int,
+        rank: npt.NDArray[np.int32] | None = None,
     ) -> None:
+        self._rank = rank
         self.matrix = matrix
         self.empty = empty
         self.signed = signed
         self.first = first
 
     def index(self) -> Any:
-        """All of them as one FAISS index, which does not own them."""
+        """All of them as one FAISS index, row by row, which does not own them."""
         return lay_over(self.empty(), self.matrix, len(self.matrix))
 
     def bytes_of(self, n_slots: int) -> int:
@@ -47,7 +50,8 @@ class Codes:
 
     def gathered(self, slots: Slots) -> Gathered:
         """The codes of ``slots``, ``int64[m]``, all of this segment."""
-        codes = self.matrix[slots - self.first]
+        rows = slots - self.first
+        codes = self.matrix[rows if self._rank is None else self._rank[rows]]
         index = lay_over(self.empty(), codes, len(codes))
         return Gathered(Engine(index, codes, codes=self.signed), slots)
 

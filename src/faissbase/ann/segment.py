@@ -17,6 +17,7 @@ import faiss
 import numpy as np
 
 from faissbase.ann import files
+from faissbase.ann.arranged import Arrangement, arranged
 from faissbase.ann.codes import SignedBytes
 from faissbase.ann.engine import Engine, Selected, Selector, omp_threads
 from faissbase.ann.flat import Neighbours, lay_over, picked, threads_for
@@ -77,15 +78,17 @@ class _Room:
         "query_at",
         "rough",
         "rough_at",
+        "slots",
+        "slots_at",
     )
 
     def __init__(self, depth: int, d: int) -> None:
         self.query, self.compared = np.empty((1, d), np.float32), np.empty((1, d), np.float32)
         self.rough, self.exact = np.empty(depth, np.float32), np.empty(depth, np.float32)
-        self.labels = np.empty(depth, np.int64)
+        self.labels, self.slots = np.empty(depth, np.int64), np.empty(depth, np.int64)
         self.query_at, self.compared_at = faiss.swig_ptr(self.query), faiss.swig_ptr(self.compared)
         self.rough_at, self.exact_at = faiss.swig_ptr(self.rough), faiss.swig_ptr(self.exact)
-        self.labels_at = faiss.swig_ptr(self.labels)
+        self.labels_at, self.slots_at = faiss.swig_ptr(self.labels), faiss.swig_ptr(self.slots)
 
 
 class _Rooms(threading.local):
@@ -113,7 +116,7 @@ class _Storage(Protocol):
     """What an HNSW graph compares: made over the mapped vectors at once, over codes in memory later."""
 
     def flat(self) -> Engine: ...
-    def coded(self, should_stop: Callable[[], bool]) -> tuple[Engine, Codes] | None: ...
+    def coded(self, should_stop: Callable[[], bool]) -> tuple[Engine, Codes, int] | None: ...
 
 
 class Segment:
@@ -160,6 +163,7 @@ class Segment:
         self._engine = engine
         self._storage = storage
         self.codes: Codes | None = None
+        self._graph_bytes = 0
         self._is_nearer_smaller = metric == "l2"
         self._kernel = faiss.fvec_L2sqr_by_idx if metric == "l2" else faiss.fvec_inner_products_by_idx
         self._vectors_at = faiss.swig_ptr(vectors)
@@ -178,8 +182,8 @@ class Segment:
 
     @property
     def ram_bytes(self) -> int:
-        """Bytes that searches keep busy: the mapped file and the codes in memory, not the vectors."""
-        return self.file_bytes + (0 if self.codes is None else self.codes.matrix.nbytes)
+        """Bytes that searches keep busy: the mapped file, or graph and codes in memory; not the vectors."""
+        return self.file_bytes if self.codes is None else self._graph_bytes + self.codes.matrix.nbytes
 
     @property
     def is_warm(self) -> bool:
@@ -201,12 +205,14 @@ class Segment:
         selector : Selector, optional
             Which slots may be found.
         """
-        selected = None if selector is None else selector.part(self.first, self.stop)
-        if len(queries) == 1:
-            engine = self._engine
-            if selected is None or engine.takes_selector:
-                return self._search_one(engine, queries, k, knobs, selected)
-        return self._search_many(queries, k, knobs, selected)
+        engine = self._engine  # this one throughout: `warm` may put another in its place
+        selected = self._selected(engine, selector)
+        if len(queries) == 1 and (selected is None or engine.takes_selector):
+            return self._search_one(engine, queries, k, knobs, selected)
+        return self._search_many(engine, queries, k, knobs, selected)
+
+    def _selected(self, engine: Engine, selector: Selector | None) -> Selected | None:
+        return None if selector is None else selector.part(self.first, self.stop, engine.order)
 
     def _search_one(
         self, engine: Engine, query: Float32, k: int, knobs: Knobs, selected: Selected | None
@@ -222,25 +228,31 @@ class Segment:
         engine.prepared(query, room.compared)
         with threads_for(1):
             engine.index.search_c(1, room.compared_at, depth, room.rough_at, room.labels_at, parameters)
-            self._need(room.labels)
-            self._kernel(room.exact_at, room.query_at, self._vectors_at, room.labels_at, self.d, 1, depth)
+            labels, labels_at = room.labels, room.labels_at
+            if engine.order is not None:
+                engine.order.take(room.labels, out=room.slots, mode="wrap")  # −1 leads to the last, −1
+                labels, labels_at = room.slots, room.slots_at
+            self._need(labels)
+            self._kernel(room.exact_at, room.query_at, self._vectors_at, labels_at, self.d, 1, depth)
         exact = room.exact
-        if least and room.labels[least - 1] < 0:
+        if least and labels[least - 1] < 0:
             return self._nothing(1, k)
         order = (exact if self._is_nearer_smaller else -exact).argsort(kind="stable")[:k]
-        slots = room.labels.take(order)
+        slots = labels.take(order)
         if self.first:
             slots[slots >= 0] += self.first
         return exact.take(order)[None], slots[None]
 
-    def _search_many(self, queries: Float32, k: int, knobs: Knobs, selected: Selected | None) -> Neighbours:
+    def _search_many(
+        self, engine: Engine, queries: Float32, k: int, knobs: Knobs, selected: Selected | None
+    ) -> Neighbours:
         depth = knobs.depth(k, self.n)
         least = min(knobs.least, self.n) if selected is not None else 0
         pieces: list[Neighbours] = []
         step = self._rows_at_once(knobs.effort)
         for start in range(0, len(queries), step):
             piece = queries[start : start + step]
-            exact, slots = self._candidates(piece, max(depth, least), knobs.effort, selected)
+            exact, slots = self._candidates(piece, max(depth, least), knobs.effort, engine, selected)
             order = np.argsort(exact if self._is_nearer_smaller else -exact, axis=1, kind="stable")[:, :k]
             found = picked(exact, slots, order)
             if least:
@@ -264,10 +276,11 @@ class Segment:
 
         Distances are those of the true vectors, slots as in `search`. For measuring how deep to re-rank.
         """
-        selected = None if selector is None else selector.part(self.first, self.stop)
+        engine = self._engine
+        selected = self._selected(engine, selector)
         step, width = self._rows_at_once(effort), min(depth, self.n)
         pieces = [
-            self._candidates(queries[start : start + step], width, effort, selected)
+            self._candidates(queries[start : start + step], width, effort, engine, selected)
             for start in range(0, max(1, len(queries)), step)
         ]
         return np.concatenate([piece[0] for piece in pieces]), np.concatenate([piece[1] for piece in pieces])
@@ -279,10 +292,12 @@ class Segment:
         each: int = max(1, min(effort, self.n_lists)) * self.d * _TABLE_BYTES
         return max(_BATCH_ROWS_LEAST, min(_BATCH_ROWS, _TABLES_BYTES // each))
 
-    def _candidates(self, queries: Float32, depth: int, effort: int, selected: Selected | None) -> Neighbours:
+    def _candidates(
+        self, queries: Float32, depth: int, effort: int, engine: Engine, selected: Selected | None
+    ) -> Neighbours:
         x = np.ascontiguousarray(queries)
         with threads_for(len(x)):
-            _, labels = self._engine.search(x, depth, effort, selected)
+            _, labels = engine.search(x, depth, effort, selected)
             labels, exact = np.ascontiguousarray(labels), np.empty(labels.shape, np.float32)
             self._need(labels)
             pointers = (faiss.swig_ptr(exact), faiss.swig_ptr(x), self._vectors_at, faiss.swig_ptr(labels))
@@ -302,7 +317,7 @@ class Segment:
                 made = storage.coded(should_stop)
             if made is None:
                 return False
-            self._engine, self.codes = made
+            self._engine, self.codes, self._graph_bytes = made
             self._storage = None
         return True
 
@@ -320,35 +335,48 @@ class _GraphStorage:
         self._vectors = vectors
         self._metric = metric
 
-    def graph(self, storage: Any, kept: Any, codes: SignedBytes | None = None) -> Engine:
-        index = files.read_index(self._path, faiss.IO_FLAG_MMAP_IFC)
-        index.storage = storage
-        index.own_fields = False
-        return Engine(index, storage, kept, codes=codes)
-
     def flat(self) -> Engine:
         flat = faiss.IndexFlat(self._vectors.shape[1], self._metric)
-        return self.graph(lay_over(flat, self._vectors, len(self._vectors)), self._vectors)
+        index, storage = self._graph(), lay_over(flat, self._vectors, len(self._vectors))
+        index.storage, index.own_fields = storage, False
+        return Engine(index, storage, self._vectors)
 
-    def coded(self, should_stop: Callable[[], bool]) -> tuple[Engine, Codes] | None:
+    def _graph(self) -> Any:
+        return files.read_index(self._path, faiss.IO_FLAG_MMAP_IFC)
+
+    def coded(self, should_stop: Callable[[], bool]) -> tuple[Engine, Codes, int] | None:
+        """The graph over codes, both arranged anew; and the bytes of the graph."""
         if not self._path.exists():  # replaced meanwhile: nobody needs this segment fast any more
             return None
+        index = self._graph()
+        arrangement = arranged(index, should_stop)
+        codes = None if arrangement is None else self._codes(arrangement, should_stop)
+        if arrangement is None or codes is None:
+            return None
+        arrangement.lay_over(index)
+        storage = codes.index()
+        index.storage, index.own_fields = storage, False
+        kept = storage, codes.matrix, arrangement
+        return Engine(index, *kept, codes=codes.signed, order=arrangement.order), codes, arrangement.n_bytes
+
+    def _codes(self, arrangement: Arrangement, should_stop: Callable[[], bool]) -> Codes | None:
         n, d = self._vectors.shape
         empty = partial(scalar_quantizer, d, self._quantizer, self._metric, self._ranges)
         signed = SignedBytes.from_ranges(self._ranges) if self._quantizer == SIGNED_BYTES else None
-        index = empty()
+        index, rank = empty(), arrangement.rank
         codes = np.empty((n, index.code_size), np.uint8)
         step = max(1, _WARM_BYTES // (4 * d))
         for start in range(0, n, step):
             if should_stop():
                 return None
-            piece, out = self._vectors[start : start + step], codes[start : start + step]
+            piece = self._vectors[start : start + step]
             if signed is not None:
-                out[:] = signed.encode(piece)
+                made = signed.encode(piece)
             else:
-                index.sa_encode_c(len(piece), faiss.swig_ptr(piece), faiss.swig_ptr(out))
-        whole = Codes(codes, empty, signed, self._first)
-        return self.graph(whole.index(), codes, signed), whole
+                made = np.empty((len(piece), index.code_size), np.uint8)
+                index.sa_encode_c(len(piece), faiss.swig_ptr(piece), faiss.swig_ptr(made))
+            codes[rank[start : start + step]] = made
+        return Codes(codes, empty, signed, self._first, rank)
 
 
 def scalar_quantizer(d: int, quantizer: int, metric: int, ranges: Float32) -> Any:

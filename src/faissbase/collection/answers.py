@@ -147,9 +147,7 @@ def _result(moment: Moment, distances: Float32, slots: Slots, k: int) -> SearchR
         room = ((0, 0), (0, k - n_found))
         distances = np.pad(distances, room, constant_values=np.nan)
         slots = np.pad(slots, room, constant_values=-1)
-    wanted = (
-        slots[0, :n_found].tolist() if len(slots) == 1 else list(set(slots[:, :n_found].ravel().tolist()))
-    )
+    wanted = slots[:, :n_found].ravel().tolist()
     rows = moment.store.rows(moment.snapshot, wanted, moment.transaction)
     return SearchResult(slots, distances, metric, rows)
 

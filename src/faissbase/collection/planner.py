@@ -42,7 +42,6 @@ _SUBSET_NS = 0.24
 _SUBSET_MANY_NS = 0.55  # from a quarter of the slots on, memory is no longer read ahead
 _BLAS_NS = 0.03
 _GATHER_NS = 0.40
-_CODES_NS = 0.055
 _CODES_MS = 0.012  # what every such search costs beyond
 _GATHER_CODES_NS = 0.30
 _ARRIVING_NS = 40.0  # vectors from object storage, in one go
@@ -217,7 +216,8 @@ def _forecast_codes(
     """
     numbers = selection.count * snapshot.view.d / 1e6
     ranking_ms = depth * snapshot.view.d * _SUBSET_MANY_NS / 1e6
-    scan_ms = nq * ((numbers * _CODES_NS + ranking_ms) / min(nq, MAX_THREADS) + _CODES_MS)
+    codes_ns = max(live.curve.scan_ns for live in snapshot.segments if live.curve)
+    scan_ms = nq * ((numbers * codes_ns + ranking_ms) / min(nq, MAX_THREADS) + _CODES_MS)
     cheapest = min(predicted.values())
     to_gather_ms = 0.0 if selection.is_gathered else numbers * _GATHER_CODES_NS - selection.spared_ms
     predicted["codes"] = scan_ms + max(0.0, to_gather_ms)

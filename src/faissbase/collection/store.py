@@ -116,14 +116,14 @@ class _RowCache:
         self._young_bytes = 0
 
     def pick(self, slots: Sequence[int]) -> tuple[dict[int, Row], list[int]]:
-        """The rows that are here, and the slots that are not."""
+        """The rows that are here, and the slots that are not, each once."""
         young, old = self._young, self._old
         try:
             return {slot: young[slot] for slot in slots}, []
         except KeyError:
             pass
         rows = {slot: young[slot] for slot in slots if slot in young}
-        missing = [slot for slot in slots if slot not in rows]
+        missing = [slot for slot in dict.fromkeys(slots) if slot not in rows]
         if missing and old:
             again = {slot: old[slot] for slot in missing if slot in old}
             self.keep(again)

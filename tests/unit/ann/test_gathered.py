@@ -10,6 +10,7 @@ import pytest
 
 from faissbase.ann.build import Builder
 from faissbase.ann.calibrate import Curve, Scan, measure
+from faissbase.ann.curve import CODES_NS
 from faissbase.ann.flat import FlatView
 from faissbase.ann.segment import Segment, open_segment
 from faissbase.ann.spec import resolve
@@ -85,3 +86,12 @@ def test_the_shallowest_depth_that_reaches_the_recall_is_taken() -> None:
     curve = Curve(10, (), (Scan(1, 0.95, 0.94), Scan(2, 0.99, 0.98), Scan(4, 1.0, 0.997)))
     assert [curve.scan_rerank(recall) for recall in (0.9, 0.95, 0.99, 0.998)] == [1, 2, 4, None]
     assert replace(curve, scans=()).scan_rerank(0.5) is None
+
+
+def test_what_a_scan_of_codes_costs_is_kept_and_older_curves_have_the_usual_cost() -> None:
+    measured = Curve(10, (), (Scan(1, 0.95, 0.94, 0.12), Scan(2, 0.99, 0.98, 0.12)))
+    assert Curve.from_dict(measured.as_dict()).scan_ns == 0.12
+    older = measured.as_dict()
+    for scan in older["scans"]:
+        del scan["ns"]
+    assert Curve.from_dict(older).scan_ns == Curve(10, ()).scan_ns == CODES_NS

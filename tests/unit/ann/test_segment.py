@@ -149,7 +149,7 @@ def test_searches_beside_warming_are_right(graph: Segment) -> None:
         thread.join()
     assert min(worst) > 0.97
     assert graph.is_warm
-    assert graph.ram_bytes == before + graph.n * D
+    assert graph.n * D < graph.ram_bytes < before + graph.n * D  # the graph in memory has no empty places
 
 
 def test_a_batch_is_searched_in_pieces_whose_tables_are_small(
