@@ -26,13 +26,21 @@ _OPPOSED_ROLES: dict[str, set[str]] = {
     "from": {"to", "into"}, "to": {"from"}, "into": {"from"}, "before": {"after"}, "after": {"before"},
     "over": {"under"}, "under": {"over"},
 }  # fmt: skip
+_ALLOWING = frozenset({"can", "may", "should", "must"})
+_TIMES = frozenset({"time", "year", "date", "day"})
+_MEASURED = {name: frozenset(words.split()) for name, words in {
+    "price": "much expensive", "cost": "much expensive", "height": "tall high", "age": "old", "speed": "fast",
+    "distance": "far", "weight": "heavy much", "depth": "deep", "length": "long", "population": "many",
+}.items()}  # fmt: skip
 _DOES_AND_IS_DONE = {frozenset({""}), frozenset({"by"})}
 _NEAR_LENGTH = 5
 _SENTENCE = 2
 # Words of a frame that make another question of the same sentence.
 _EXCHANGED = frozenset(
     map(frozenset, (("and", "or"), ("all", "some"), ("every", "some"), ("can", "must"), ("may", "must"),
-                    ("http", "https")))
+                    ("http", "https"), ("in", "out"), ("get", "give"), ("everyone", "someone"),
+                    ("everyone", "anyone"), ("everybody", "somebody"), ("everybody", "anybody"),
+                    ("our", "their")))
 )  # fmt: skip
 _AGREEING = tuple(
     map(frozenset, (("a", "an"), ("is", "are"), ("was", "were"), ("do", "does"), ("has", "have")))
@@ -156,9 +164,31 @@ def _operators(pair: _Pair) -> str | None:
 
 def _question(pair: _Pair) -> str | None:
     a, b = pair.a.kind, pair.b.kind
+    if {a, b} == {"how", "whether"} and _is_allowed(*sorted((pair.a.tokens, pair.b.tokens), key=len)):
+        return f"{a} | {b}"
     if a == b or not a or not b or _STRICT_KINDS.isdisjoint((a, b)):
         return None
+    if {a, b} == {"when", "what"} and any(_asks_when(side.tokens) for side in (pair.a, pair.b)):
+        return None
+    if {a, b} == {"amount", "what"} and _measures(pair.a.tokens) & _measures(pair.b.tokens):
+        return None
     return f"{a} | {b}"
+
+
+def _is_allowed(one: Sequence[str], other: Sequence[str]) -> bool:
+    """ "Can I ..." and "How do I ..." of the same."""
+    return one[0] in _ALLOWING and one[1:2] == ("i",) and other[0] == "how" and other[2:] == one[1:]
+
+
+def _asks_when(tokens: Sequence[str]) -> bool:
+    return any(one in ("what", "which") and two in _TIMES for one, two in pairwise(tokens))
+
+
+def _measures(tokens: Sequence[str]) -> set[str]:
+    """What is to be measured: "how tall", "what is the height"."""
+    asked = {two for one, two in pairwise(tokens) if one == "how"}
+    named = {one for one in tokens if one in _MEASURED}
+    return named | {name for name, words in _MEASURED.items() if not words.isdisjoint(asked)}
 
 
 def _opposites(pair: _Pair) -> str | None:
@@ -168,10 +198,24 @@ def _opposites(pair: _Pair) -> str | None:
         for other in _OPPOSITES.get(one, ()):
             if other in only_b:
                 return f"{one} | {other}"
+    for both, side in ((_both(pair.a.tokens) - b, b), (_both(pair.b.tokens) - a, a)):
+        for one in sorted(both):
+            if side & _OPPOSITES[one]:  # "pros and cons" | "pros"
+                return f"{one} and {min(side & _OPPOSITES[one])} | {min(side & _OPPOSITES[one])}"
     negated = [
         (one.stem, two.stem) for one in pair.only_a for two in pair.only_b if _is_opposite(one.stem, two.stem)
     ]
     return " | ".join(negated[0]) if negated else None
+
+
+def _both(tokens: Sequence[str]) -> set[str]:
+    """Words that are joined to their opposite: "pros and cons"."""
+    joined = [
+        (stem(one), stem(other))
+        for one, between, other in zip(tokens, tokens[1:], tokens[2:], strict=False)
+        if between == "and"
+    ]
+    return {one for both in joined if both[1] in _OPPOSITES.get(both[0], ()) for one in both}
 
 
 def _names(pair: _Pair) -> str | None:
@@ -321,6 +365,9 @@ def _ordered(content: Sequence[Word]) -> list[Word]:
     for place in range(len(lists) - 1, 0, -1):
         if lists[place][0][0].link == "of":
             lists[place - 1][-1][:0] = _flat(lists.pop(place))
+    for place, (one, two) in enumerate(pairwise(lists)):
+        if (one[0][0].role, two[0][0].role) == ("to", "from"):  # to London from Paris
+            lists[place], lists[place + 1] = two, one
     return [word for members in lists for word in _flat(members)]
 
 

@@ -55,11 +55,16 @@ SCALES = {
     "crore": 10**7,
 } | {name + plural: value for name, value in _SCALE_WORDS.items() for plural in ("", "s")}
 
+_LACKED = """
+gluten sugar fat dairy lactose nut nuts peanut caffeine alcohol salt carb meat wheat soy egg oil grain tax
+interest fragrance
+"""
 #: Phrases of several words that have a single one.
 PHRASES = {
     "wwii": "world war 2", "ww2": "world war 2", "united states of america": "usa",
     "the united states": "usa", "united states": "usa", "united kingdom": "uk", "european union": "eu",
     "can not": "cannot", "how come": "why", "what is the reason": "why", "what are the reasons": "why",
+    "pros & cons": "pros and cons", "pros/cons": "pros and cons",
     "or not": "", "if not": "", "why not": "why", "not only": "", "get rid of": "remove",
 }  # fmt: skip
 _GOING_IN_AND_OUT = {
@@ -74,6 +79,11 @@ PHRASES |= {
     for where in ("in", "out")
 }
 PHRASES |= {"log off": "logout", "logged off": "logout"}
+PHRASES |= {f"{what}{between}free": f"without {what}" for what in _LACKED.split() for between in (" ", "-")}
+#: Their letters are names, "a" too.
+PHRASES |= {
+    f"{what} {letter}": f"{what}_{letter}" for what in ("vitamin", "hepatitis") for letter in "abcdek"
+}
 
 IRREGULAR = {
     "men": "man", "women": "woman", "children": "child", "feet": "foot", "teeth": "tooth", "mice": "mouse",
@@ -115,6 +125,9 @@ ascending descending|inbound outbound|incoming outgoing|horizontal vertical|row 
 uppercase lowercase|synchronous asynchronous|sync async|landlord tenant|odd even|head tail|interior exterior
 freeze thaw|singular plural|hire fire|grant revoke|deposit withdraw|local global|minor adult|mute unmute
 archive unarchive|subscribe unsubscribe|mount unmount|zip unzip|compress extract|undo redo|boil freeze
+few many
+australia austria|niger nigeria|iran iraq|slovakia slovenia|constitution constipation|constructor constant
+internet interest
 """
 ANTONYMS = frozenset(
     frozenset(pair.split()) for line in _ANTONYMS.split("\n") for pair in line.split("|") if pair

@@ -70,6 +70,7 @@ _PHRASE_CORES = tuple(one for one in PHRASES if not any(two in one for two in PH
 _OPERATOR_SIGN = re.compile(r"[-<>=!&|+*/^≤≥≠·÷\N{MULTIPLICATION SIGN}\N{MINUS SIGN}]")
 _OPENING = re.compile(r"[(\[]")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{2,3})+(?:\.\d+)?")
+_LAST_ZERO = re.compile(r"\d+\.\d*[1-9]\d*0")
 _POSSESSIVE = re.compile(r"'(?:s|re|ve|ll|d|m)?$")
 _COORDINATORS = frozenset({"and", "or", "but", ","})
 _JOINERS = frozenset({"and", "or", "vs", "versus", ",", "&", "/"})
@@ -221,7 +222,7 @@ def _parsed(text: str) -> Words:
     lows = tuple(token.low for token in tokens if token.kind not in ("end", "comma"))
     return Words(
         content=_content(tokens, _numbers(tokens)),
-        negations=sum(_is_negation(low) for low in lows),
+        negations=_negations(lows),
         kind=_kind(lows),
         tokens=lows,
         operators=tuple(_operators(text)) if _OPERATOR_SIGN.search(text) else (),
@@ -294,6 +295,8 @@ def _numbers(tokens: Sequence[_Token]) -> dict[int, str]:
     found: dict[int, float | str] = {}
     for place, token in enumerate(tokens):
         value, before = _value(token), found.get(place - 1)
+        if _is_version(tokens, place):
+            value = token.low
         ones = _UNITS.get(token.low, value)
         if isinstance(before, float) and token.low in SCALES:
             found[place - 1], value = "", before * SCALES[token.low]
@@ -304,6 +307,21 @@ def _numbers(tokens: Sequence[_Token]) -> dict[int, str]:
         if value is not None:
             found[place] = value
     return {place: _shown(value) for place, value in found.items()}
+
+
+def _is_version(tokens: Sequence[_Token], place: int) -> bool:
+    """Whether a last zero counts: "Python 3.10" is not "Python 3.1", but 2.50 kg are 2.5 kg."""
+    if _LAST_ZERO.fullmatch(tokens[place].low) is None or place == 0:
+        return False
+    before = tokens[place - 1]
+    behind = tokens[place + 1].low if place + 1 < len(tokens) else ""
+    return (
+        before.kind == "word"
+        and before.low not in FRAME
+        and behind not in MEASURES
+        and behind not in SCALES
+        and behind not in _HALVES
+    )
 
 
 def _shown(number: float | str) -> str:
@@ -393,6 +411,12 @@ def _is_name(token: _Token, is_title: bool) -> bool:
     if is_title or text == lower:
         return False
     return inner != lower[1:] or not token.starts_sentence
+
+
+def _negations(lows: Sequence[str]) -> int:
+    """How many there are; "neither x nor y" denies once."""
+    n_denied_twice = min(lows.count("neither"), lows.count("nor"))
+    return sum(map(_is_negation, lows)) - n_denied_twice
 
 
 def _is_negation(low: str) -> bool:

@@ -11,6 +11,24 @@ from hypothesis import strategies as st
 from faissbase.cache.guards import REASONS, disagreement, disagreements
 
 REFUSED = [
+    ("numbers", "Is Python 3.10 supported?", "Is Python 3.1 supported?"),
+    ("numbers", "Install version 1.10", "Install version 1.1"),
+    ("negation", "Did both Bob and Alice come?", "Did neither Bob nor Alice come?"),
+    ("negation", "sugar recipes", "sugar-free recipes"),
+    ("operators", "How do I get a refund?", "How do I give a refund?"),
+    ("operators", "how do i get in", "how do i get out"),
+    ("operators", "Did everyone pass?", "Did someone pass?"),
+    ("operators", "Does their car work?", "Does our car work?"),
+    ("opposites", "What are the pros & cons of nuclear power?", "What are the pros of nuclear power?"),
+    (
+        "opposites",
+        "What are the advantages of remote work?",
+        "What are the advantages and disadvantages of remote work?",
+    ),
+    ("opposites", "Few people like it", "Many people like it"),
+    ("opposites", "what is the capital of australia", "what is the capital of austria"),
+    ("names", "what is vitamin a", "what is vitamin d"),
+    ("question", "Can I take ibuprofen with alcohol?", "How do I take ibuprofen with alcohol?"),
     ("numbers", "How long do I boil 2 eggs?", "How long do I boil 3 eggs?"),
     ("numbers", "How long do I boil two eggs?", "How long do I boil three eggs?"),
     ("numbers", "How do I install version 3.11.2?", "How do I install version 3.11.4?"),
@@ -110,6 +128,14 @@ REFUSED = [
 ]
 
 SHARED = [
+    ("It weighs 2.50 kg", "It weighs 2.5 kg"),
+    ("gluten free bread", "gluten-free bread"),
+    ("Flights from Paris to London", "Flights to London from Paris"),
+    ("How much does an iPhone cost?", "What is the price of an iPhone?"),
+    ("How tall is Mount Everest?", "What is the height of Mount Everest?"),
+    ("What time does the store open?", "When does the store open?"),
+    ("Can I reset my password online?", "How do I reset my password?"),
+    ("pros/cons of nuclear power", "pros and cons of nuclear power"),
     ("How do I boil an egg?", "How can I boil eggs?"),
     ("How do I boil an egg?", "how do i boil an egg"),
     ("What is the best way to learn chess?", "How do I learn chess?"),
