@@ -208,7 +208,7 @@ def _checked(scores: ArrayLike, same_meaning: ArrayLike) -> tuple[NDArray[np.flo
 
 def _check_share(name: str, value: float) -> None:
     if not 0 < value < 1:
-        raise InvalidInputError(f"{name} must lie between 0 and 1, got {value}")
+        raise InvalidInputError(f"{name} must be above 0 and below 1, got {value}")
 
 
 def _effective(groups: Sequence[Hashable] | None, is_different: NDArray[np.bool_]) -> float:
