@@ -32,7 +32,7 @@ _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
-@dataclass(slots=True)  # frozen, it would take three times as long to make, at every write
+@dataclass(slots=True)  # frozen, it would take four times as long to make, at every write
 class Rows:
     """Checked records in stored form. ``norms[i] * vectors[i]`` is the vector as it was given."""
 
