@@ -140,6 +140,16 @@ class _RowCache:
             self._old, self._young, self._young_bytes = self._young, {}, 0
 
 
+def _in_use(folder: Path) -> FolderLock:
+    """A lock on a folder, held by all who use it: who repairs or removes it wants to be alone."""
+    lock = FolderLock(folder)
+    if not lock.take(shared=True):
+        raise UnavailableError(f"{folder} is being repaired by another process: try again later")
+    if not lock.is_in_place():
+        raise NotFoundError(f"{folder} was removed while it was being opened")
+    return lock
+
+
 class Store:
     """Opens what a collection needs when it is first used, and follows what other processes commit.
 
@@ -166,8 +176,12 @@ class Store:
         self.config = config
         self.read_only = read_only
         self.bounds = bounds
-        self.records = Records(folder, synchronous="FULL" if durability == "full" else "NORMAL")
-        self._use = FolderLock(folder)  # a repair wants to be alone
+        self._use = _in_use(folder)
+        try:
+            self.records = Records(folder, synchronous="FULL" if durability == "full" else "NORMAL")
+        except BaseException:
+            self._use.release()
+            raise
         self._lock = threading.Lock()
         self._files = threading.RLock()
         self._version: int | None = None
@@ -180,8 +194,6 @@ class Store:
         self.tuning = Tuning()
         self.on_snapshot: Callable[[Snapshot], None] | None = None
         try:
-            if not self._use.take(shared=True):
-                raise UnavailableError(f"{folder} is being repaired by another process: try again later")
             with self.records.read_transaction() as transaction:
                 redo, state = transaction.redo_rows(), transaction.state()
                 self.tuning = Tuning(orjson.loads(transaction.meta(_TUNING) or b"[]"))

@@ -301,10 +301,10 @@ def _opened(
 def _is_worth_trying(error: FaissbaseError, shard: Shard, cache: Cache) -> bool:
     """Whether a shard may open at the next try: another process removed it, or this copy alone is damaged."""
     folder = cache.folder / shard.name
-    if isinstance(error, CorruptionError) and folder.exists() and not cache.is_sound(shard):
+    if isinstance(error, (CorruptionError, NotFoundError)) and folder.exists() and not cache.is_sound(shard):
         cache.drop(shard)
         return not folder.exists()
-    if isinstance(error, UnavailableError):
+    if isinstance(error, (NotFoundError, UnavailableError)):
         cache.wait_for(shard)
         return True
     return False

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
-from faissbase.errors import AccessError, FaissbaseError, UnavailableError
+from faissbase.errors import AccessError, FaissbaseError, NotFoundError, UnavailableError
 
 _DRAFT_PREFIX = ".faissbase-draft-"
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -104,8 +104,12 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._fd = -1
+        self._folder = folder
         with os_errors(f"cannot open {folder}"):
-            self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                raise NotFoundError(f"{folder} is gone") from None
         self._process = os.getpid()
 
     def take(self, *, shared: bool) -> bool:
@@ -122,6 +126,12 @@ class FolderLock:
         """Take the lock, however long others have it."""
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self._fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+
+    def is_in_place(self) -> bool:
+        """Whether the folder is still where it was opened: neither gone nor another one in its place."""
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self._fd), self._folder.stat())
+        return False
 
     def release(self) -> None:
         """Let go, also for forks of this process, which have inherited the lock."""

@@ -17,8 +17,10 @@ from tests.unit.sharded.faulty import FaultyBucket
 
 from faissbase.errors import NotReadyError, UnavailableError
 from faissbase.sharded.bucket import open_bucket
+from faissbase.sharded.cache import Cache
 from faissbase.sharded.collection import ShardedCollection
 from faissbase.sharded.database import ShardedDatabase
+from faissbase.storage.files import FolderLock
 
 D = 8
 
@@ -170,6 +172,37 @@ def test_two_readers_of_different_versions_share_a_cache(docs: ShardedCollection
             found = reader.get(names(50), include_vectors=True)
             np.testing.assert_array_equal([record.vector for record in found], vectors(50, seed))
             assert reader.search(vectors(50, seed)[3], k=1)[0].distance == 0
+
+
+def test_a_shard_that_another_process_removes_while_it_is_opened_is_fetched_again(
+    docs: ShardedCollection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, bucket = opened(tmp_path, "other")
+    moments = 0
+
+    def take(lock: FolderLock, *, shared: bool) -> bool:
+        nonlocal moments
+        if shared:  # opened by its path, not locked yet: the other process is faster
+            moments += 1
+            if moments == 1:
+                Cache(other, bucket).keep_only([])
+        return take_as_ever(lock, shared=shared)
+
+    with db:
+        other = tmp_path / "other" / docs.config.uuid
+        take_as_ever = FolderLock.take
+        monkeypatch.setattr(FolderLock, "take", take)
+        assert len(db.get_collection("docs").get()) == 50
+    assert moments > 1
+
+
+def test_a_cache_whose_records_are_gone_is_filled_again(docs: ShardedCollection, tmp_path: Path) -> None:
+    with opened(tmp_path, "other")[0] as db:
+        db.get_collection("docs")
+    (records,) = (tmp_path / "other").rglob("records.sqlite")
+    records.unlink()
+    with opened(tmp_path, "other")[0] as db:
+        assert len(db.get_collection("docs").get()) == 50
 
 
 def test_names_are_listed_without_looking_at_every_object(
