@@ -282,6 +282,16 @@ def test_a_result_is_a_sequence_of_lists_of_hits(docs: LocalCollection) -> None:
         result[3]
 
 
+def test_columns_of_a_result_are_made_once(docs: LocalCollection) -> None:
+    """Who reads them query by query in a loop pays once, not once a query."""
+    result = result_of_three(docs)
+    assert result.ids is result.ids
+    assert result.metadatas is result.metadatas
+    assert result.documents is result.documents
+    assert result.metadatas == [[hit.metadata for hit in hits] for hits in result]
+    assert result.documents == [[hit.document for hit in hits] for hits in result]
+
+
 def test_results_of_pages_do_not_change_with_the_collection(docs: LocalCollection) -> None:
     result = result_of_three(docs)
     docs.reset()
