@@ -12,6 +12,8 @@ import pytest
 
 import faissbase
 from faissbase.collection.collection import LocalCollection
+from faissbase.errors import CorruptionError
+from faissbase.storage.records import ReadTransaction
 from faissbase.types import METRICS, Float32, Metric, SearchResult
 
 N = 1000
@@ -298,6 +300,19 @@ def test_results_of_pages_do_not_change_with_the_collection(docs: LocalCollectio
     docs.upsert([str(i) for i in range(5)], np.ones((5, 2)), [{"n": -1}] * 5)
     assert result.metadatas[0] == [{"n": 0}, {"n": 1}]
     assert [hit.document for hit in result[0]] == ["text 0", "text 1"]
+
+
+@pytest.mark.parametrize(
+    ("order", "wrong"), [([0, 2, 1, 3, 4], 1), ([0, 1, 2, 3, 9], 9), ([0, 1, 1, 3, 4], 1)]
+)
+def test_metadata_that_comes_from_a_wrong_place_is_no_answer(
+    memory: faissbase.Database, monkeypatch: pytest.MonkeyPatch, order: list[int], wrong: int
+) -> None:
+    docs = filled(memory, FIVE, "l2")
+    rows = iter([(slot, b'{"n": 1}') for slot in order])
+    monkeypatch.setattr(ReadTransaction, "metadata_of", lambda *_: rows)
+    with pytest.raises(CorruptionError, match=f"slot {wrong} is out of order"):
+        docs.search([0, 0], 5, where={"n": 1})
 
 
 def test_a_hit_decodes_its_metadata_when_asked(docs: LocalCollection) -> None:
