@@ -30,6 +30,7 @@ from faissbase.collection.transfer import LoadReport
 from faissbase.collection.writer import Alone, Delete, Put, Writer
 from faissbase.errors import AccessError, ConflictError, InvalidInputError, NotReadyError, UnavailableError
 from faissbase.filters.tree import Everything, Filter, parse
+from faissbase.storage import forks
 from faissbase.types import (
     Durability,
     Float32,
@@ -58,7 +59,7 @@ class Parts:
     process: int
 
 
-# Collections inherited over a fork: SQLite's connections must be neither used nor closed in the child.
+# Collections inherited over a fork, with locks that a thread of the parent may hold.
 _left_to_parent: list[Parts] = []
 
 
@@ -91,6 +92,7 @@ class LocalCollection(OpenHere):
         self._is_closed = False
         self._asked = Asked()
         self._n_unseen = 0
+        forks.renew_after(self)
 
     def __repr__(self) -> str:
         config = self._config
@@ -118,6 +120,10 @@ class LocalCollection(OpenHere):
         return self._open_parts is not None
 
     # ---- opening ---------------------------------------------------------------------------------
+
+    def renew(self) -> None:
+        """In a fork: whoever was opening the collection then is not here."""
+        self._opening = threading.Lock()
 
     def _parts(self) -> Parts:
         self.used_at = time.monotonic()

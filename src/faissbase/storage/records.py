@@ -9,7 +9,7 @@ import re
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import apsw
 import numpy as np
 
 from faissbase.errors import ConflictError, CorruptionError, NotReadyError
-from faissbase.storage import sqlite
+from faissbase.storage import forks, sqlite
 from faissbase.storage.commits import CommitCounter
 from faissbase.storage.signs import sought, spaced
 from faissbase.storage.sqlite import sqlite_errors
@@ -168,26 +168,26 @@ def create_file(folder: Path, meta: dict[str, Any], synchronous: str = "FULL") -
     """Make the records file of a new, empty collection."""
     path = folder / FILE_NAME
     sqlite.create(path, SCHEMA, synchronous)
-    connection = sqlite.connect(path, synchronous=synchronous)
-    try:
-        with sqlite_errors(path):
+    with sqlite_errors(path):
+        connection = sqlite.connect(path, synchronous=synchronous)
+        try:
             facts = {"generation": 0, **meta}
             connection.execute("BEGIN")
             connection.executemany("INSERT INTO meta VALUES(?, ?)", facts.items())
             connection.execute("COMMIT")
-    finally:
-        connection.close()
+        finally:
+            connection.close()
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """The facts a collection keeps about itself: name, dimension, metric and so on."""
     path = folder / FILE_NAME
-    connection = sqlite.connect(path, read_only=True)
-    try:
-        with sqlite_errors(path):
+    with sqlite_errors(path):
+        connection = sqlite.connect(path, read_only=True)
+        try:
             return dict(_all(connection, "SELECT key, value FROM meta"))
-    finally:
-        connection.close()
+        finally:
+            connection.close()
 
 
 def match_expression(text: str) -> str:
@@ -452,13 +452,24 @@ class Records:
     def __init__(self, folder: Path, *, synchronous: str) -> None:
         self.path = folder / FILE_NAME
         self._synchronous = synchronous
-        self._watch = sqlite.connect(self.path, read_only=True)
+        self._watch: apsw.Connection | None = None
+        self._n_watches = 0
         self._idle: list[apsw.Connection] = []
         self._is_closed = False
         self._writer: apsw.Connection | None = None
         self._commits = CommitCounter(folder)
         self._log = sqlite.log_room(self.path) if synchronous == "FULL" else None
         self._write_lock = threading.Lock()
+        with sqlite_errors(self.path):
+            self._watching()
+        forks.rest_before(self)
+
+    def rest(self) -> None:
+        """Close what nobody uses, and nobody may use now; each is opened again when it is needed."""
+        self._close_readers()
+        self.end_writer()
+        if self._log is not None:
+            self._log = sqlite.log_room(self.path)  # the log may go with its last connection
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -467,19 +478,19 @@ class Records:
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
         self._check_open()
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = sqlite.connect(self.path, read_only=True)
-        try:
-            with sqlite_errors(self.path):
+        with sqlite_errors(self.path):
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = sqlite.connect(self.path, read_only=True)
+            try:
                 yield connection
-        except BaseException:
-            # A damaged or refused read, or one that was interrupted and may have its moment still open: the
-            # next one starts afresh.
-            connection.close(True)
-            raise
-        self._give_back(connection)
+            except BaseException:
+                # A damaged or refused read, or one that was interrupted and may have its moment still open:
+                # the next one starts afresh.
+                connection.close(True)
+                raise
+            self._give_back(connection)
 
     def _give_back(self, connection: apsw.Connection) -> None:
         if len(self._idle) < _IDLE_READERS and not self._is_closed:
@@ -492,11 +503,18 @@ class Records:
         self._check_open()
         return self._commits.settled()
 
-    def version(self) -> int:
-        """A number that differs whenever somebody has committed. Call it under one lock."""
+    def version(self) -> tuple[int, int]:
+        """Differs whenever somebody has committed. Call it under one lock."""
         self._check_open()
         with sqlite_errors(self.path):
-            return int(_all(self._watch, "PRAGMA data_version")[0][0])
+            found = int(_all(self._watching(), "PRAGMA data_version")[0][0])
+            return self._n_watches, found  # what one connection tells is nothing beside another's
+
+    def _watching(self) -> apsw.Connection:
+        if self._watch is None:
+            self._watch = sqlite.connect(self.path, read_only=True)
+            self._n_watches += 1
+        return self._watch
 
     def news(self, seq: int) -> tuple[State, Slots]:
         """The newest state, and the slots buried after tombstone ``seq``; one statement sees one moment."""
@@ -599,8 +617,14 @@ class Records:
         lock that `version` is called under.
         """
         self._is_closed = True
+        with suppress(NotReadyError), sqlite_errors(self.path):  # a fork leaves its parent's alone
+            self._close_readers()
+        with self._write_lock, suppress(NotReadyError), sqlite_errors(self.path):
+            self.end_writer()
+
+    def _close_readers(self) -> None:
         while self._idle:
             self._idle.pop().close(True)
-        self._watch.close(True)
-        with self._write_lock:
-            self.end_writer()
+        if self._watch is not None:
+            self._watch.close(True)
+            self._watch = None
