@@ -50,7 +50,7 @@ def score_of(distance: float, metric: Metric) -> float:
     return 1.0 / (1.0 + distance) if metric == "l2" else distance
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Record:
     """One stored record. ``vector`` is ``float32[d]`` where vectors were asked for, else None."""
 
@@ -58,6 +58,16 @@ class Record:
     metadata: dict[str, Any]
     document: str | None = None
     vector: Float32 | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        mine, theirs = (self.id, self.metadata, self.document), (other.id, other.metadata, other.document)
+        if self.vector is None or other.vector is None:
+            return mine == theirs and self.vector is other.vector
+        return mine == theirs and np.array_equal(self.vector, other.vector)
+
+    __hash__ = None  # type: ignore[assignment]  # holds a dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +176,9 @@ class SearchResult(Sequence[list[Hit]]):
         self.distances = distances
         self._metric = metric
         self._rows = rows
+
+    def __repr__(self) -> str:
+        return f"<SearchResult: {len(self)} queries, {self.slots.shape[1]} hits each at most>"
 
     def __len__(self) -> int:
         return len(self.slots)

@@ -28,7 +28,14 @@ from faissbase.collection.store import Config, Snapshot, Store
 from faissbase.collection.telling import Told
 from faissbase.collection.transfer import LoadReport
 from faissbase.collection.writer import Alone, Delete, Put, Writer
-from faissbase.errors import AccessError, ConflictError, InvalidInputError, NotReadyError, UnavailableError
+from faissbase.errors import (
+    AccessError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    NotReadyError,
+    UnavailableError,
+)
 from faissbase.filters.tree import Everything, Filter, parse
 from faissbase.storage import forks
 from faissbase.types import (
@@ -90,6 +97,7 @@ class LocalCollection(OpenHere):
         self._open_parts: Parts | None = None
         self.used_at = 0.0  # by time.monotonic
         self._is_closed = False
+        self._is_deleted = False
         self._asked = Asked()
         self._n_unseen = 0
         forks.renew_after(self)
@@ -141,6 +149,8 @@ class LocalCollection(OpenHere):
         return parts
 
     def _open(self) -> Parts:
+        if self._is_deleted:
+            raise NotFoundError(f"collection {self.name!r} was deleted")
         if self._is_closed:
             raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
         store = Store(
@@ -182,6 +192,11 @@ class LocalCollection(OpenHere):
         with self._opening:
             if self._open_parts is not None and self._open_parts.process == os.getpid():
                 self._open_parts = None
+
+    def close_deleted(self) -> None:
+        """Close what is deleted: whoever still holds it is told so."""
+        self._is_deleted = True
+        self.close()
 
     def close(self) -> None:
         """Finish writes and close the files. Called by ``Database.close``."""

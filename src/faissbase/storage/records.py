@@ -5,7 +5,6 @@ Knows rows and slots; not vectors as numbers, not filters, not FAISS.
 
 from __future__ import annotations
 
-import re
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,10 +16,10 @@ from typing import Any
 import apsw
 import numpy as np
 
-from faissbase.errors import ConflictError, CorruptionError, NotReadyError
+from faissbase.errors import ConflictError, CorruptionError, NotFoundError, NotReadyError
 from faissbase.storage import forks, sqlite
 from faissbase.storage.commits import CommitCounter
-from faissbase.storage.signs import sought, spaced
+from faissbase.storage.signs import plain_words, sought, spaced
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.types import Row, Slots
 
@@ -195,10 +194,10 @@ def match_expression(text: str) -> str:
 
     Words without spaces between them, as in Chinese, count whole, too: so they stand in older indexes.
     """
-    words = re.findall(r"\w+", text)
+    found = plain_words(text)
     if not text.isascii():
-        words = list(dict.fromkeys((*words, *sought(text))))
-    return " OR ".join(f'"{word}"' for word in words)
+        found = list(dict.fromkeys((*found, *sought(text))))
+    return " OR ".join(f'"{word}"' for word in found)
 
 
 def _state_of(generation: Any, next_slot: Any, last_seq: Any, deleted: Any, segments: Any) -> State:
@@ -482,7 +481,7 @@ class Records:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                connection = sqlite.connect(self.path, read_only=True)
+                connection = self._connected(read_only=True)
             try:
                 yield connection
             except BaseException:
@@ -510,9 +509,17 @@ class Records:
             found = int(_all(self._watching(), "PRAGMA data_version")[0][0])
             return self._n_watches, found  # what one connection tells is nothing beside another's
 
+    def _connected(self, **options: Any) -> apsw.Connection:
+        try:
+            return sqlite.connect(self.path, **options)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{self.path} is gone: its collection was deleted, or the file was lost"
+            ) from error
+
     def _watching(self) -> apsw.Connection:
         if self._watch is None:
-            self._watch = sqlite.connect(self.path, read_only=True)
+            self._watch = self._connected(read_only=True)
             self._n_watches += 1
         return self._watch
 
@@ -562,7 +569,7 @@ class Records:
         with self._write_lock, sqlite_errors(self.path):
             self._check_open()
             if self._writer is None:
-                self._writer = sqlite.connect(self.path, synchronous=self._synchronous, log=self._log)
+                self._writer = self._connected(synchronous=self._synchronous, log=self._log)
             if synchronous is not None:
                 self._writer.execute(f"PRAGMA synchronous={synchronous}")
             started, is_ending = 0, False

@@ -112,6 +112,13 @@ def test_tensors_are_taken(dtype: str) -> None:
         (pd.Series([ROWS[0], None]), "got 'None' of type NoneType in row 1"),
         (pd.Series([ROWS[0], [1.0]]), "same length"),
         ([[1, 2, "3"]], "got dtype <U"),
+        (np.array(ROWS, object), "got Python objects: give an array of float32"),
+        (pd.DataFrame(ROWS).astype("Float64"), "got Python objects: give an array of float32"),
+        ([[1, 2, 2**70]], "got Python objects: give an array of float32"),
+        (np.array([[1.5, 2, True]], object), "got 'True' of type bool in row 0"),
+        (np.array([np.ones(3), None], object), "got 'None' of type NoneType in row 1"),
+        (pa.table({"v": [1.0, 2.0, 3.0]}), "must be one column, got an Arrow Table"),
+        (pa.record_batch({"v": [1.0, 2.0, 3.0]}), "must be one column, got an Arrow RecordBatch"),
     ],
 )
 def test_what_is_no_vector_is_named(wrong: Any, message: str) -> None:
@@ -191,6 +198,15 @@ def test_what_is_no_matrix_of_finite_numbers_is_refused(vectors: Any, message: s
 def test_arrow_lists_of_unequal_length_are_refused_though_their_total_fits() -> None:
     with pytest.raises(faissbase.InvalidInputError):
         as_matrix(pa.array([[1.0, 2.0, 3.0], [4.0]]), 2)
+
+
+def test_arrow_views_of_lists_are_taken_wherever_their_numbers_lie() -> None:
+    numbers = pa.array([4.0, 5.0, 6.0, 1.0, 2.0, 3.0])
+    views = pa.ListViewArray.from_arrays(pa.array([3, 0], pa.int32()), pa.array([3, 3], pa.int32()), numbers)
+    np.testing.assert_array_equal(as_matrix(views, 3)[0], [[1, 2, 3], [4, 5, 6]])
+    uneven = pa.ListViewArray.from_arrays(pa.array([0, 3], pa.int32()), pa.array([2, 4], pa.int32()), numbers)
+    with pytest.raises(faissbase.InvalidInputError, match="same length"):
+        as_matrix(uneven, 3)
 
 
 @pytest.mark.parametrize(
