@@ -154,11 +154,11 @@ _DEFAULTS = {
 def _text_of(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     try:
-        is_path = isinstance(text, str) and b"\0" not in os.fsencode(text)
+        is_path = isinstance(text, str) and b"\0" not in text.encode()
     except UnicodeEncodeError:
         is_path = False
     if not is_path:
-        raise InvalidInputError(f"a path is text that a file system takes, got {path!r}")
+        raise InvalidInputError(f"a path is text of UTF-8 without NUL, got {path!r}")
     return text
 
 

@@ -89,7 +89,8 @@ class Hit:
         Larger is nearer. ``1 / (1 + distance)`` for l2, the inner product or cosine otherwise, BM25 for
         text search, the fused rank score for hybrid search.
     distance : float or None
-        As FAISS gives it: squared for l2, the inner product for ip and cosine. None for text search.
+        As FAISS gives it: squared for l2, the inner product for ip and cosine. None for text search,
+        and in hybrid search for what was found by its text alone.
     metadata : dict
         Decoded when first read.
     document : str or None

@@ -204,7 +204,7 @@ class Database(OpenHere):
         Parameters
         ----------
         name : str
-            1 to 128 letters, digits, ``.``, ``_`` or ``-``.
+            1 to 128 letters, digits, ``.``, ``_`` or ``-``, starting with a letter or digit. Capitals count.
         dimension : int
             1 to 65,535.
         metric : {"cosine", "l2", "ip"}
