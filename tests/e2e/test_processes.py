@@ -520,6 +520,41 @@ def test_what_a_fork_has_stored_outlives_the_closing_of_its_parent(tmp_path: Pat
         assert all(db.get_collection(name).verify().ok for name in db.list_collections())
 
 
+@pytest.mark.parametrize("own", ["memory", "ContextMemory(path)"])
+def test_what_a_fork_has_remembered_outlives_the_closing_of_its_parent(tmp_path: Path, own: str) -> None:
+    run_script(
+        tmp_path / "db",
+        f"""
+        from faissbase.memory import ContextMemory
+
+        def said(text):
+            return [{{"role": "user", "content": text}}]
+
+        path = sys.argv[1] + ".memory"
+        memory = ContextMemory(path)
+        memory.add(said("My dog is called Rex."), "c")
+        go_on, told = os.pipe()
+        done, tell = os.pipe()
+
+        def work():
+            mine = {own}
+            mine.add(said("My cat is called Tom."), "c")
+            os.write(tell, b"x")
+            os.read(go_on, 1)
+            mine.add(said("My bird is called Zoe."), "c")
+
+        process = forked(work)
+        os.read(done, 1)
+        memory.close()
+        os.write(told, b"x")
+        assert status_of(process) == 0
+        with ContextMemory(path) as memory:
+            found = [hit["memory"] for hit in memory.search("Who is called Zoe?", "c")["results"]]
+        assert "My bird is called Zoe." in found, found
+        """,
+    )
+
+
 def test_forks_are_made_while_threads_write_and_search(tmp_path: Path) -> None:
     run_script(
         tmp_path / "db",
@@ -583,11 +618,16 @@ def test_a_fork_from_within_a_call_is_told_that_it_cannot_use_the_collection(tmp
                     sys.exit(1)
             docs.close()
             db.close()
+            os._exit(0)
 
-        with docs._parts().store.records.read_transaction():
-            assert status_of(forked(work)) == 0
+        others = db.create_collection("others", 32)
+        others.upsert("parent", xb[0])
+        for transaction in ("read_transaction", "write_transaction"):
+            with getattr(docs._parts().store.records, transaction)():
+                assert status_of(forked(work)) == 0
+                assert status_of(forked(lambda: others.upsert(transaction, xb[1]))) == 0
         assert docs.upsert("parent", xb[0]) == 1
-        assert len(docs) == 4001
+        assert (len(docs), len(others)) == (4001, 3)
         """,
     )
 

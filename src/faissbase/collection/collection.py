@@ -298,7 +298,8 @@ class LocalCollection(OpenHere):
         """Change parts of stored records, all or none, and return how many.
 
         ``metadatas`` are merged into the stored ones field by field, as ``dict.update`` does; with
-        ``replace=True`` they take their place. None, or None for one record, leaves that part as it is.
+        ``replace=True`` they take their place. None leaves a part as it is, as does None for one record among
+        metadatas or documents.
 
         Raises
         ------

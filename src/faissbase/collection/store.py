@@ -483,6 +483,7 @@ class Store:
         other = copy.copy(self)
         other._lock, other._hidden = threading.Lock(), hidden
         other._version = other._snapshot = other._latest = None
+        forks.renew_after(other)
         return other
 
     def close(self) -> None:

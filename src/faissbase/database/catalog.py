@@ -145,8 +145,8 @@ class Catalog:
         return self._connection
 
     def rest(self) -> None:
-        """Close the connection, which nobody uses; it is opened again when it is needed."""
-        if self._connection is not None:
+        """Close the connection, if it is idle; it is opened again when it is needed. See `forks.Resting`."""
+        if self._connection is not None and not self._connection.in_transaction:
             self._connection.close(True)
             self._connection = None
 

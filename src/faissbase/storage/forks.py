@@ -8,6 +8,7 @@ files are closed; both processes open them again when they next need them.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -32,8 +33,6 @@ _connections: WeakSet[apsw.Connection] = WeakSet()
 _lost: set[tuple[int, int]] = set()
 """Files that were in use when this process was forked: SQLite cannot be trusted with them here."""
 
-_kept: list[apsw.Connection] = []  # inherited while open: to be neither used nor closed
-
 _listing = threading.Lock()
 _one_fork = threading.Lock()
 _gate = threading.Event()
@@ -45,7 +44,7 @@ class Resting(Protocol):
     """Keeps connections that are open while nobody uses them."""
 
     def rest(self) -> None:
-        """Close them; each is opened again when it is needed."""
+        """Close them, but for what the thread that forks is at; each is opened again when it is needed."""
 
 
 class Renewed(Protocol):
@@ -74,7 +73,7 @@ def opened(connection: apsw.Connection) -> apsw.Connection:
     return connection
 
 
-def enter(path: Path) -> None:
+def enter(path: Path | str) -> None:
     """Begin to work with SQLite: waits while a fork is under way. `leave` ends it.
 
     Raises
@@ -106,7 +105,7 @@ class holding_off:
 
     __slots__ = ("_path",)
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self._path = path
 
     def __enter__(self) -> None:
@@ -125,7 +124,7 @@ def _wait_outside(me: int) -> None:
             _inside[me] = 1
 
 
-def _check(path: Path) -> None:
+def _check(path: Path | str) -> None:
     if _identity(path) in _lost:
         leave()
         raise NotReadyError(
@@ -147,7 +146,7 @@ def _before() -> None:
     _one_fork.acquire()
     _is_shut = True
     _gate.clear()
-    if _are_all_outside():
+    if _are_others_outside():
         with _listing:
             resting = list(_owners)
         for owner in resting:
@@ -159,14 +158,14 @@ def _before() -> None:
 _found_open: list[tuple[apsw.Connection, tuple[int, int]]] = []
 
 
-def _are_all_outside() -> bool:
-    """Wait for those who are at work; whether they have all left in time. Who forks is not waited for."""
+def _are_others_outside() -> bool:
+    """Wait for the other threads that are at work; whether they have all left in time."""
     me, deadline = get_ident(), time.monotonic() + _PATIENCE_S
     while set(_inside) - {me}:
         if time.monotonic() > deadline:
             return False
         time.sleep(_STEP_S)
-    return me not in _inside
+    return True
 
 
 def _still_open() -> Iterator[tuple[apsw.Connection, tuple[int, int]]]:
@@ -192,7 +191,8 @@ def _after_in_child() -> None:
     if depth:  # it was forked from within a block
         _inside[get_ident()] = depth
     for connection, file in _found_open:
-        _kept.append(connection)
+        # To be neither used nor closed, at the end of the interpreter either.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
         _lost.add(file)
     _found_open.clear()
     _is_shut = False

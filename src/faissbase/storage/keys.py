@@ -71,7 +71,7 @@ class KeyFile:
         forks.renew_after(self)
 
     def rest(self) -> None:
-        """Close the connection, which nobody uses; it is opened again when it is needed."""
+        """Close the connection; it is opened again when it is needed. See `forks.Resting`."""
         if self._connection is not None:
             self._connection.close(True)
             self._connection = None

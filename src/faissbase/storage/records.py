@@ -464,8 +464,10 @@ class Records:
         forks.rest_before(self)
 
     def rest(self) -> None:
-        """Close what nobody uses, and nobody may use now; each is opened again when it is needed."""
+        """Close what is idle; each is opened again when it is needed. See `forks.Resting`."""
         self._close_readers()
+        if self._writer is None or self._writer.in_transaction:
+            return
         self.end_writer()
         if self._log is not None:
             self._log = sqlite.log_room(self.path)  # the log may go with its last connection
