@@ -32,6 +32,7 @@ _UNIT_TOLERANCE = 1e-6
 _FLOAT32 = np.dtype(np.float32)
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
+_MIN_NORMAL_FLOAT32 = float(np.finfo(np.float32).tiny)  # what is below has fewer digits
 
 
 @dataclass(slots=True)  # frozen, it would take four times as long to make, at every write
@@ -255,6 +256,8 @@ def _unit_rows(matrix: Float32, squares: list[float]) -> tuple[Float32, list[flo
     norms = [1.0 if abs(length - 1.0) <= _UNIT_TOLERANCE else length for length in lengths]
     if norms.count(1.0) == len(norms):
         return matrix, norms
+    if min(norms) < _MIN_NORMAL_FLOAT32:
+        return (matrix / np.array(norms)[:, None]).astype(np.float32), norms
     return matrix / np.array(norms, np.float32)[:, None], norms
 
 

@@ -259,6 +259,19 @@ def test_cosine_refuses_the_zero_vector_and_names_its_row() -> None:
         stored_form([[1, 0], [0, 0]], 2, "cosine")
 
 
+def test_cosines_of_the_smallest_numbers_are_right(memory: faissbase.Database) -> None:
+    """Their lengths have few digits as float32, where they have any."""
+    xb = (np.random.default_rng(0).normal(size=(20, 8)) * 1e-44).astype(np.float32)
+    xb[:, 0] = 1e-44
+    docs = memory.create_collection("docs", 8)
+    docs.add([str(i) for i in range(20)], xb)
+    unit = xb.astype(np.float64) / np.linalg.norm(xb.astype(np.float64), axis=1, keepdims=True)
+    for i, hits in enumerate(docs.search(xb, 20)):
+        np.testing.assert_allclose(
+            [hit.distance for hit in hits], sorted(unit @ unit[i], reverse=True), atol=1e-6
+        )
+
+
 @pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-3, 1.0, 3.0, 1e18])
 def test_cosine_gives_vectors_back_as_long_as_they_were(memory: faissbase.Database, scale: float) -> None:
     given = (np.random.default_rng(1).normal(size=(20, 5)) * scale).astype(np.float32)
