@@ -167,16 +167,20 @@ class SearchResult(Sequence[list[Hit]]):
     distances, scores : float32[nq, k]
         Padded with NaN where fewer than k records matched.
     metadatas : list of list of dict
+        Decoded when first read.
     documents : list of list of (str or None)
     """
 
-    __slots__ = ("_metric", "_rows", "distances", "slots")
+    __slots__ = ("_documents", "_ids", "_metadatas", "_metric", "_rows", "distances", "slots")
 
     def __init__(self, slots: Slots, distances: Float32, metric: Metric, rows: Mapping[int, Row]) -> None:
         self.slots = slots
         self.distances = distances
         self._metric = metric
         self._rows = rows
+        self._ids: list[list[str]] | None = None
+        self._metadatas: list[list[dict[str, Any]]] | None = None
+        self._documents: list[list[str | None]] | None = None
 
     def __repr__(self) -> str:
         return f"<SearchResult: {len(self)} queries, {self.slots.shape[1]} hits each at most>"
@@ -226,15 +230,21 @@ class SearchResult(Sequence[list[Hit]]):
 
     @property
     def ids(self) -> list[list[str]]:
-        return [[row.id for row in rows] for rows in self._rows_of()]
+        if self._ids is None:
+            self._ids = [[row.id for row in rows] for rows in self._rows_of()]
+        return self._ids
 
     @property
     def metadatas(self) -> list[list[dict[str, Any]]]:
-        return [[orjson.loads(row.metadata_json) for row in rows] for rows in self._rows_of()]
+        if self._metadatas is None:
+            self._metadatas = [[orjson.loads(row.metadata_json) for row in rows] for rows in self._rows_of()]
+        return self._metadatas
 
     @property
     def documents(self) -> list[list[str | None]]:
-        return [[row.document for row in rows] for rows in self._rows_of()]
+        if self._documents is None:
+            self._documents = [[row.document for row in rows] for rows in self._rows_of()]
+        return self._documents
 
     def _table(self) -> dict[str, list[Any]]:
         columns: dict[str, list[Any]] = {

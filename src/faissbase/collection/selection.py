@@ -10,6 +10,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterator
 from contextlib import nullcontext
+from itertools import islice, pairwise
+from operator import lt
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from faissbase.types import Mask
 
 _KEPT = 64
 _KEPT_BYTES = 64 << 20
+_BLOCK_ROWS = 256  # looked at together
 _SLOT_BYTES = 9  # one for the mask, eight for the slot
 _GATHERED_BYTES = 64 << 20
 
@@ -115,12 +118,14 @@ def _in_order(
 ) -> Generator[tuple[int, bytes], None, int]:
     """The rows as they come, each once and in its range; how many. A page may be in a wrong place."""
     last, n_rows = first_slot - 1, 0
-    for row in rows:
-        if not last < row[0] < stop_slot:
-            raise CorruptionError(f"metadata of slot {row[0]} is out of order; run verify() and repair()")
-        last = row[0]
-        n_rows += 1
-        yield row
+    while block := list(islice(rows, _BLOCK_ROWS)):
+        slots = [last, *(slot for slot, _ in block), stop_slot]
+        if not all(map(lt, slots, slots[1:])):
+            wrong = next(slot for before, slot in pairwise(slots[:-1]) if not before < slot < stop_slot)
+            raise CorruptionError(f"metadata of slot {wrong} is out of order; run verify() and repair()")
+        last = slots[-2]
+        n_rows += len(block)
+        yield from block
     return n_rows
 
 

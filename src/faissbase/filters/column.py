@@ -62,7 +62,7 @@ class Column:
 
     def write(self, slots: Sequence[int], values: Sequence[Any]) -> None:
         """Set the values (``MISSING`` included) of reserved slots; writing the same again changes nothing."""
-        codes = [self._code(value) for value in values]
+        codes = self._codes_of(values)
         self._codes[slots] = codes
         if _NUMBER_CODE in codes:
             chosen = [i for i, code in enumerate(codes) if code == _NUMBER_CODE]
@@ -82,6 +82,16 @@ class Column:
         if len(self._numbers):
             mask |= _number_mask(comparison, self._numbers[first:stop])
         return mask
+
+    def _codes_of(self, values: Sequence[Any]) -> list[int]:
+        kinds = set(map(type, values))
+        if kinds == {float}:
+            return [_NUMBER_CODE] * len(values)
+        if kinds == {str}:  # nearly always seen before
+            known = list(map(self._code_of.get, values))
+            if None not in known:
+                return known  # type: ignore[return-value]  # no None among them
+        return [self._code(value) for value in values]
 
     def _code(self, value: Any) -> int:
         if value is MISSING:

@@ -86,8 +86,9 @@ class Columns:
         if stop - first > self._few_slots:
             return _evaluate(where, self._columns_covering(stop, fields(where), read), first, stop)
         mask = np.zeros(stop - first, dtype=np.bool_)
-        for slot, metadata in _parsed(read(first, stop)):
-            mask[slot - first] = matches(where, metadata)
+        for slots, metadatas in _blocks(read(first, stop)):
+            for slot, metadata in zip(slots, metadatas, strict=True):
+                mask[slot - first] = matches(where, metadata)
         return mask
 
     def _columns_covering(self, n: int, names: set[str], read: Read) -> dict[str, Column]:
@@ -150,29 +151,42 @@ def _extend(columns: Mapping[str, Column], n: int, read: Read) -> None:
     """Bring columns up to n slots in one pass; those further on skip the rows they have."""
     for column in columns.values():
         column.reserve(n)
-    rows = _parsed(read(min(column.n for column in columns.values()), n))
-    while block := list(islice(rows, _BLOCK_ROWS)):
-        slots = [slot for slot, _ in block]
+    for slots, metadatas in _blocks(read(min(column.n for column in columns.values()), n)):
         for name, column in columns.items():
             start = bisect_left(slots, column.n)
             if start < len(slots):
-                column.write(slots[start:], _values(block[start:], name))
+                column.write(slots[start:], _values(metadatas[start:], name))
     for column in columns.values():
         column.cover(n)
 
 
-def _values(rows: Sequence[tuple[int, dict[str, Any]]], name: str) -> list[Any]:
+def _values(metadatas: Sequence[dict[str, Any]], name: str) -> list[Any]:
     if "." in name:
-        return [lookup(metadata, name) for _, metadata in rows]
-    return [metadata.get(name, MISSING) for _, metadata in rows]
+        return [lookup(metadata, name) for metadata in metadatas]
+    return [metadata.get(name, MISSING) for metadata in metadatas]
 
 
-def _parsed(rows: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for slot, text in rows:
-        try:
-            metadata = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
-            raise CorruptionError(f"the metadata of slot {slot} is not JSON: {error}") from error
-        if not isinstance(metadata, dict):
-            raise CorruptionError(f"the metadata of slot {slot} is not a JSON object")
-        yield slot, metadata
+def _blocks(rows: Iterator[tuple[int, bytes]]) -> Iterator[tuple[list[int], list[dict[str, Any]]]]:
+    """Slots and metadata of a few hundred records at a time."""
+    while block := list(islice(rows, _BLOCK_ROWS)):
+        yield [slot for slot, _ in block], _parsed(block)
+
+
+def _parsed(block: Sequence[tuple[int, bytes]]) -> list[dict[str, Any]]:
+    try:
+        metadatas = [orjson.loads(text) for _, text in block]
+    except orjson.JSONDecodeError:
+        metadatas = [_parsed_one(slot, text) for slot, text in block]  # finds the slot
+    if set(map(type, metadatas)) != {dict}:
+        slot = next(
+            slot for (slot, _), found in zip(block, metadatas, strict=True) if type(found) is not dict
+        )
+        raise CorruptionError(f"the metadata of slot {slot} is not a JSON object")
+    return metadatas
+
+
+def _parsed_one(slot: int, text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise CorruptionError(f"the metadata of slot {slot} is not JSON: {error}") from error

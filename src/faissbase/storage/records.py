@@ -287,7 +287,7 @@ class ReadTransaction:
     def metadata_of(self, first_slot: int, stop_slot: int) -> Iterator[tuple[int, bytes]]:
         """(slot, metadata JSON) of every row of a range of slots, ascending."""
         statement = "SELECT slot, metadata FROM records WHERE slot >= ? AND slot < ? ORDER BY slot"
-        yield from _stream(self._connection, statement, first_slot, stop_slot)
+        return _stream(self._connection, statement, first_slot, stop_slot)
 
     def text_ranking(self, text: str) -> Iterator[tuple[int, float]]:
         """(slot, BM25 score) of the documents with any word of ``text``, best first.

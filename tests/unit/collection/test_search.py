@@ -13,6 +13,8 @@ import pytest
 
 import faissbase
 from faissbase.collection.collection import LocalCollection
+from faissbase.errors import CorruptionError
+from faissbase.storage.records import ReadTransaction
 from faissbase.types import METRICS, Float32, Metric, Record, SearchResult
 
 N = 1000
@@ -302,12 +304,35 @@ def test_a_result_is_a_sequence_of_lists_of_hits(docs: LocalCollection) -> None:
         result[3]
 
 
+def test_columns_of_a_result_are_made_once(docs: LocalCollection) -> None:
+    """Who reads them query by query in a loop pays once, not once a query."""
+    result = result_of_three(docs)
+    assert result.ids is result.ids
+    assert result.metadatas is result.metadatas
+    assert result.documents is result.documents
+    assert result.metadatas == [[hit.metadata for hit in hits] for hits in result]
+    assert result.documents == [[hit.document for hit in hits] for hits in result]
+
+
 def test_results_of_pages_do_not_change_with_the_collection(docs: LocalCollection) -> None:
     result = result_of_three(docs)
     docs.reset()
     docs.upsert([str(i) for i in range(5)], np.ones((5, 2)), [{"n": -1}] * 5)
     assert result.metadatas[0] == [{"n": 0}, {"n": 1}]
     assert [hit.document for hit in result[0]] == ["text 0", "text 1"]
+
+
+@pytest.mark.parametrize(
+    ("order", "wrong"), [([0, 2, 1, 3, 4], 1), ([0, 1, 2, 3, 9], 9), ([0, 1, 1, 3, 4], 1)]
+)
+def test_metadata_that_comes_from_a_wrong_place_is_no_answer(
+    memory: faissbase.Database, monkeypatch: pytest.MonkeyPatch, order: list[int], wrong: int
+) -> None:
+    docs = filled(memory, FIVE, "l2")
+    rows = iter([(slot, b'{"n": 1}') for slot in order])
+    monkeypatch.setattr(ReadTransaction, "metadata_of", lambda *_: rows)
+    with pytest.raises(CorruptionError, match=f"slot {wrong} is out of order"):
+        docs.search([0, 0], 5, where={"n": 1})
 
 
 def test_a_hit_decodes_its_metadata_when_asked(docs: LocalCollection) -> None:
