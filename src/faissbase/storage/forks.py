@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
-from typing import Protocol
+from typing import Protocol, TypeVar
 from weakref import WeakSet
 
 import apsw
 
 from faissbase.errors import NotReadyError
 
+T = TypeVar("T")
 _PATIENCE_S = 5.0
 _STEP_S = 0.001
 
@@ -146,16 +147,20 @@ def _before() -> None:
     _one_fork.acquire()
     _is_shut = True
     _gate.clear()
-    if _are_others_outside():
-        with _listing:
-            resting = list(_owners)
-        for owner in resting:
-            owner.rest()
-    with _listing:
+    try:
+        if _are_others_outside():
+            for owner in _members(_owners):
+                owner.rest()
+    finally:  # an interrupt ends the wait, and not the fork
         _found_open[:] = _still_open()
 
 
 _found_open: list[tuple[apsw.Connection, tuple[int, int]]] = []
+
+
+def _members(found: WeakSet[T]) -> list[T]:
+    with _listing:
+        return list(found)
 
 
 def _are_others_outside() -> bool:
@@ -169,7 +174,7 @@ def _are_others_outside() -> bool:
 
 
 def _still_open() -> Iterator[tuple[apsw.Connection, tuple[int, int]]]:
-    for connection in _connections:
+    for connection in _members(_connections):
         with suppress(apsw.ConnectionClosedError):
             file = _identity(connection.filename)
             if file is not None:
