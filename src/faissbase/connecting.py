@@ -105,7 +105,7 @@ def connect(  # noqa: PLR0913  # one word for three kinds of places, each with s
     NotFoundError
         ``read_only`` and no database there.
     """
-    text = os.fspath(path)
+    text = _text_of(path)
     given: dict[str, Any] = {
         "read_only": read_only,
         "durability": durability,
@@ -149,6 +149,17 @@ _DEFAULTS = {
     "allow_partial": False,
     "refresh_s": REFRESH_S,
 }
+
+
+def _text_of(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    try:
+        is_path = isinstance(text, str) and b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
+        raise InvalidInputError(f"a path is text of UTF-8 without NUL, got {path!r}")
+    return text
 
 
 def _kind_of(text: str) -> str:

@@ -50,7 +50,7 @@ def score_of(distance: float, metric: Metric) -> float:
     return 1.0 / (1.0 + distance) if metric == "l2" else distance
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Record:
     """One stored record. ``vector`` is ``float32[d]`` where vectors were asked for, else None."""
 
@@ -58,6 +58,16 @@ class Record:
     metadata: dict[str, Any]
     document: str | None = None
     vector: Float32 | None = None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Record):
+            return NotImplemented
+        mine, theirs = (self.id, self.metadata, self.document), (other.id, other.metadata, other.document)
+        if self.vector is None or other.vector is None:
+            return mine == theirs and self.vector is other.vector
+        return mine == theirs and np.array_equal(self.vector, other.vector)
+
+    __hash__ = None  # type: ignore[assignment]  # holds a dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,8 @@ class Hit:
         Larger is nearer. ``1 / (1 + distance)`` for l2, the inner product or cosine otherwise, BM25 for
         text search, the fused rank score for hybrid search.
     distance : float or None
-        As FAISS gives it: squared for l2, the inner product for ip and cosine. None for text search.
+        As FAISS gives it: squared for l2, the inner product for ip and cosine. None for text search,
+        and in hybrid search for what was found by its text alone.
     metadata : dict
         Decoded when first read.
     document : str or None
@@ -170,6 +181,9 @@ class SearchResult(Sequence[list[Hit]]):
         self._ids: list[list[str]] | None = None
         self._metadatas: list[list[dict[str, Any]]] | None = None
         self._documents: list[list[str | None]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<SearchResult: {len(self)} queries, {self.slots.shape[1]} hits each at most>"
 
     def __len__(self) -> int:
         return len(self.slots)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.e2e.server.running import Running, made, new_key
 
@@ -118,6 +119,24 @@ def test_a_filter_may_begin_with_an_operator(docs: Any) -> None:
     assert [record.metadata["n"] for record in docs.scroll(where).records] == few
     assert docs.count({"$and": [where, {"even": True}]}) == 4
     assert docs.delete(where=where) == len(few)
+
+
+def test_operands_accents_and_the_end_of_cosines_mean_the_same_everywhere(db: Any) -> None:
+    docs = db.create_collection("docs", 33, "cosine")
+    xb = np.random.default_rng(5).normal(size=(20, 33)).astype(np.float32)
+    metadata = {
+        "share": np.float32(0.1),
+        "day": pd.Timestamp("2024-05-01"),
+        "at": np.datetime64("2024-05-01"),
+    }
+    docs.add([str(i) for i in range(20)], xb, [metadata] * 20, ["re\u0301sume\u0301"] * 20)
+    for name, value in metadata.items():
+        assert docs.count({name: value}) == docs.count({name: {"$gte": value}}) == 20
+    assert len(docs.text_search("résumé", 30)) == len(docs.text_search("re\u0301sume\u0301", 30)) == 20
+    assert [len(hits) for hits in docs.range_search(xb, 1)] == [0] * 20
+    assert docs.get(include_vectors=True) == docs.get(include_vectors=True)
+    with pytest.raises(faissbase.InvalidInputError, match=r"field 'tags' is \{1\}"):
+        docs.upsert("x", xb[0], {"n": 1, "tags": {1}})
 
 
 def test_records_come_back_as_they_were_given(db: Any) -> None:

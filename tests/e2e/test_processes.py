@@ -486,5 +486,187 @@ def test_a_memory_database_outlives_the_forks_of_its_process(ending: str) -> Non
     )
 
 
+@pytest.mark.parametrize("own", ["db", "faissbase.connect(db.path)"])
+def test_what_a_fork_has_stored_outlives_the_closing_of_its_parent(tmp_path: Path, own: str) -> None:
+    """SQLite would take the parent's locks for the child's, and let the log be removed under it."""
+    run_script(
+        tmp_path / "db",
+        f"""
+        go_on, told = os.pipe()
+
+        def work():
+            mine = {own}
+            inherited = mine.get_collection("docs")
+            inherited.upsert("before", xb[0])
+            os.read(go_on, 1)
+            inherited.upsert("after", xb[0])
+            mine.create_collection("late", 2).add("a", [1, 2])
+            assert len(inherited) == 4002
+
+        process = forked(work)
+        while not docs.get("before"):
+            pass
+        db.close()
+        os.write(told, b"x")
+        assert status_of(process) == 0
+        """,
+    )
+    with faissbase.connect(tmp_path / "db") as db:
+        assert db.list_collections() == ["docs", "late"]
+        assert [record.id for record in db.get_collection("docs").get(["before", "after"])] == [
+            "before",
+            "after",
+        ]
+        assert all(db.get_collection(name).verify().ok for name in db.list_collections())
+
+
+@pytest.mark.parametrize("own", ["memory", "ContextMemory(path)"])
+def test_what_a_fork_has_remembered_outlives_the_closing_of_its_parent(tmp_path: Path, own: str) -> None:
+    run_script(
+        tmp_path / "db",
+        f"""
+        from faissbase.memory import ContextMemory
+
+        def said(text):
+            return [{{"role": "user", "content": text}}]
+
+        path = sys.argv[1] + ".memory"
+        memory = ContextMemory(path)
+        memory.add(said("My dog is called Rex."), "c")
+        go_on, told = os.pipe()
+        done, tell = os.pipe()
+
+        def work():
+            mine = {own}
+            mine.add(said("My cat is called Tom."), "c")
+            os.write(tell, b"x")
+            os.read(go_on, 1)
+            mine.add(said("My bird is called Zoe."), "c")
+
+        process = forked(work)
+        os.read(done, 1)
+        memory.close()
+        os.write(told, b"x")
+        assert status_of(process) == 0
+        with ContextMemory(path) as memory:
+            found = [hit["memory"] for hit in memory.search("Who is called Zoe?", "c")["results"]]
+        assert "My bird is called Zoe." in found, found
+        """,
+    )
+
+
+def test_forks_are_made_while_threads_write_and_search(tmp_path: Path) -> None:
+    run_script(
+        tmp_path / "db",
+        """
+        import threading
+        stop, failed = threading.Event(), []
+
+        def work():
+            docs.upsert(f"child{turn}", xb[turn] + 1)
+            assert docs.get(f"child{turn}")[0].id == f"child{turn}"
+            assert docs.count({"n": {"$exists": True}}) > 0
+
+        def write(thread):
+            n = 0
+            while not stop.is_set():
+                docs.upsert(f"{thread}-{n % 9}", xb[n % 100], {"n": n})
+                n += 1
+
+        def read():
+            while not stop.is_set():
+                docs.count({"n": {"$gte": 3}})
+                docs.get("1", include_vectors=True)
+
+        def watched(target, *args):
+            try:
+                target(*args)
+            except BaseException as error:
+                failed.append(error)
+
+        docs.upsert("0-0", xb[0], {"n": 0})
+        jobs = [(write, 0), (write, 1), (read,)]
+        threads = [threading.Thread(target=watched, args=job, daemon=True) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for turn in range(10):
+            assert status_of(forked(work)) == 0
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not failed, failed
+        assert len(docs.get([f"child{turn}" for turn in range(10)])) == 10
+        """,
+    )
+    with faissbase.connect(tmp_path / "db") as db:
+        assert db.get_collection("docs").verify().ok
+
+
+def test_a_fork_from_within_a_call_is_told_that_it_cannot_use_the_collection(tmp_path: Path) -> None:
+    run_script(
+        tmp_path / "db",
+        """
+        from faissbase.errors import NotReadyError
+
+        def work():
+            for use in (docs.count, lambda: faissbase.connect(db.path).get_collection("docs").count()):
+                try:
+                    use()
+                except NotReadyError as error:
+                    assert "when this process was forked" in str(error)
+                else:
+                    sys.exit(1)
+            docs.close()
+            db.close()
+            os._exit(0)
+
+        others = db.create_collection("others", 32)
+        others.upsert("parent", xb[0])
+        for transaction in ("read_transaction", "write_transaction"):
+            with getattr(docs._parts().store.records, transaction)():
+                assert status_of(forked(work)) == 0
+                assert status_of(forked(lambda: others.upsert(transaction, xb[1]))) == 0
+        assert docs.upsert("parent", xb[0]) == 1
+        assert (len(docs), len(others)) == (4001, 3)
+        """,
+    )
+
+
+def test_a_thread_that_stays_in_a_call_holds_a_fork_up_for_a_while_only(tmp_path: Path) -> None:
+    run_script(
+        tmp_path / "db",
+        """
+        import threading
+        from faissbase.errors import NotReadyError
+        from faissbase.storage import forks
+
+        forks._PATIENCE_S = 0.1
+        inside, leave = threading.Event(), threading.Event()
+
+        def stay():
+            with docs._parts().store.records.read_transaction():
+                inside.set()
+                leave.wait()
+
+        def work():
+            try:
+                docs.upsert("child", xb[0])
+            except NotReadyError:
+                sys.exit(0)
+            sys.exit(1)
+
+        thread = threading.Thread(target=stay)
+        thread.start()
+        inside.wait()
+        assert status_of(forked(work)) == 0
+        assert docs.upsert("parent", xb[0]) == 1
+        leave.set()
+        thread.join()
+        assert status_of(forked(lambda: docs.upsert("child", xb[0]))) == 0
+        assert len(docs) == 4002
+        """,
+    )
+
+
 if __name__ == "__main__":
     serve(Connection(int(sys.argv[1])))

@@ -125,3 +125,14 @@ def test_what_is_open_says_that_it_stays_in_its_process(copied: Any, tmp_path: P
         pytest.raises(TypeError, match="cannot be pickled"),
     ):
         copied(there)
+
+
+@pytest.mark.parametrize("path", [b"db", "d\0b", "\udcff"])
+def test_a_path_that_sqlite_does_not_take_is_refused(path: Any) -> None:
+    with pytest.raises(faissbase.InvalidInputError, match="a path is text of UTF-8 without NUL, got"):
+        faissbase.connect(path)
+
+
+def test_a_path_that_is_too_long_says_so(tmp_path: Path) -> None:
+    with pytest.raises(faissbase.UnavailableError, match="too long"):
+        faissbase.connect(tmp_path / ("x" * 300))

@@ -23,6 +23,7 @@ from faissbase.collection.telling import Told, told
 from faissbase.collection.transfer import bar_of
 from faissbase.errors import ConflictError, InvalidInputError
 from faissbase.filters.tree import Everything, parse
+from faissbase.filters.values import shown
 from faissbase.sharded.reports import ShardedExplanation, ShardedOptimizeReport, ShardedStats
 from faissbase.types import (
     Float32,
@@ -253,7 +254,10 @@ def _filter(where: Where | None) -> Any:
     if where is None:
         return None
     # As a field of metadata: at their top, an operator is refused, and a filter may begin with one.
-    [encoded] = inputs.encode_metadatas([{"where": dict(where)}], 1)
+    try:
+        [encoded] = inputs.encode_metadatas([{"where": dict(where)}], 1)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"filter {shown(dict(where))} is no JSON: {error.__cause__}") from error
     return orjson.Fragment(encoded[len(b'{"where":') : -1])
 
 

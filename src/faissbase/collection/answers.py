@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -156,6 +157,8 @@ def within(moment: Moment, queries: Float32, radius: float, where: Filter, k: in
     """Every matching record nearer than ``radius``, or the first k, for each query, nearest first."""
     selection = moment.select(where)
     view = moment.snapshot.view
+    if view.metric == "cosine":
+        radius = _within_cosine(radius)
     whole = (planner.range_search(view, query[None], radius, selection) for query in queries)
     found = [(near[:k], at[:k]) for near, at in whole]
     width = max((len(slots) for _, slots in found), default=0)
@@ -168,6 +171,13 @@ def within(moment: Moment, queries: Float32, radius: float, where: Filter, k: in
     wanted = list(set(slots[slots >= 0].tolist()))
     rows = moment.store.rows(moment.snapshot, wanted, moment.transaction)
     return SearchResult(slots, distances, moment.store.config.metric, rows)
+
+
+def _within_cosine(radius: float) -> float:
+    """The radius for cosines that are not clipped to [-1, 1] yet, so that a rounding error passes no end."""
+    if radius >= 1.0:
+        return math.inf
+    return radius if radius >= -1.0 else -math.inf
 
 
 def by_text(moment: Moment, text: str, k: int, where: Filter) -> list[Hit]:

@@ -28,8 +28,16 @@ from faissbase.collection.store import Config, Snapshot, Store
 from faissbase.collection.telling import Told
 from faissbase.collection.transfer import LoadReport
 from faissbase.collection.writer import Alone, Delete, Put, Writer
-from faissbase.errors import AccessError, ConflictError, InvalidInputError, NotReadyError, UnavailableError
+from faissbase.errors import (
+    AccessError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    NotReadyError,
+    UnavailableError,
+)
 from faissbase.filters.tree import Everything, Filter, parse
+from faissbase.storage import forks
 from faissbase.types import (
     Durability,
     Float32,
@@ -58,7 +66,7 @@ class Parts:
     process: int
 
 
-# Collections inherited over a fork: SQLite's connections must be neither used nor closed in the child.
+# Collections inherited over a fork, with locks that a thread of the parent may hold.
 _left_to_parent: list[Parts] = []
 
 
@@ -89,8 +97,10 @@ class LocalCollection(OpenHere):
         self._open_parts: Parts | None = None
         self.used_at = 0.0  # by time.monotonic
         self._is_closed = False
+        self._is_deleted = False
         self._asked = Asked()
         self._n_unseen = 0
+        forks.renew_after(self)
 
     def __repr__(self) -> str:
         config = self._config
@@ -119,6 +129,10 @@ class LocalCollection(OpenHere):
 
     # ---- opening ---------------------------------------------------------------------------------
 
+    def renew(self) -> None:
+        """In a fork: whoever was opening the collection then is not here."""
+        self._opening = threading.Lock()
+
     def _parts(self) -> Parts:
         self.used_at = time.monotonic()
         parts = self._open_parts
@@ -135,6 +149,8 @@ class LocalCollection(OpenHere):
         return parts
 
     def _open(self) -> Parts:
+        if self._is_deleted:
+            raise NotFoundError(f"collection {self.name!r} was deleted")
         if self._is_closed:
             raise NotReadyError(f"collection {self.name!r} is closed: connect() again")
         store = Store(
@@ -176,6 +192,11 @@ class LocalCollection(OpenHere):
         with self._opening:
             if self._open_parts is not None and self._open_parts.process == os.getpid():
                 self._open_parts = None
+
+    def close_deleted(self) -> None:
+        """Close what is deleted: whoever still holds it is told so."""
+        self._is_deleted = True
+        self.close()
 
     def close(self) -> None:
         """Finish writes and close the files. Called by ``Database.close``."""
@@ -277,7 +298,8 @@ class LocalCollection(OpenHere):
         """Change parts of stored records, all or none, and return how many.
 
         ``metadatas`` are merged into the stored ones field by field, as ``dict.update`` does; with
-        ``replace=True`` they take their place. None, or None for one record, leaves that part as it is.
+        ``replace=True`` they take their place. None leaves a part as it is, as does None for one record among
+        metadatas or documents.
 
         Raises
         ------

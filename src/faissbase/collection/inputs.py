@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from itertools import repeat
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import orjson
 
 from faissbase.errors import InvalidInputError
+from faissbase.filters.values import plain_date, shown
 from faissbase.storage.checksums import row_checksums
 from faissbase.types import Float32, Metric
 
@@ -30,6 +32,7 @@ _UNIT_TOLERANCE = 1e-6
 _FLOAT32 = np.dtype(np.float32)
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
+_MIN_NORMAL_FLOAT32 = float(np.finfo(np.float32).tiny)  # what is below has fewer digits
 
 
 @dataclass(slots=True)  # frozen, it would take four times as long to make, at every write
@@ -153,6 +156,8 @@ def _as_array(vectors: Any) -> Any:
         vectors = vectors.detach().cpu()
         vectors = vectors.numpy() if str(vectors.dtype) != "torch.bfloat16" else vectors.float().numpy()
     if hasattr(vectors, "to_pylist"):
+        if not hasattr(vectors, "type"):
+            raise InvalidInputError(f"vectors must be one column, got an Arrow {type(vectors).__name__}")
         return _from_arrow(vectors)
     if isinstance(vectors, np.ma.MaskedArray) and np.ma.is_masked(vectors):
         raise InvalidInputError("vectors hold masked values")
@@ -172,10 +177,12 @@ def _what_else(array: Any) -> str:
         return f"{type(array.item()).__name__}: give a list or an array"
     if array.dtype != object:
         return f"dtype {array.dtype}"
-    rows = int | float if array.ndim > 1 else list | tuple | np.ndarray
-    others = ((place, value) for place, value in np.ndenumerate(array) if not isinstance(value, rows))
-    place, value = next(others, ((0,), array.flat[0]))
-    return f"{str(value)[:80]!r} of type {type(value).__name__} in row {place[0]}"
+    has_rows = array.ndim == 1 and any(isinstance(row, list | tuple | np.ndarray) for row in array)
+    wanted = list | tuple | np.ndarray if has_rows else int | float | np.number
+    for place, value in np.ndenumerate(array):
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            return f"{str(value)[:80]!r} of type {type(value).__name__} in row {place[0]}"
+    return "Python objects: give an array of float32, as .astype('float32') makes it"
 
 
 def _from_arrow(vectors: Any) -> Any:
@@ -201,7 +208,7 @@ def _from_arrow(vectors: Any) -> Any:
 def _arrow_width(vectors: Any, n_numbers: int) -> int:
     width = n_numbers // len(vectors)
     if hasattr(vectors, "offsets"):
-        lengths = np.diff(vectors.offsets.to_numpy())
+        lengths = vectors.value_lengths().to_numpy(zero_copy_only=False)
         if (lengths != width).any():
             raise InvalidInputError("vectors must all have the same length")
     return width
@@ -249,6 +256,8 @@ def _unit_rows(matrix: Float32, squares: list[float]) -> tuple[Float32, list[flo
     norms = [1.0 if abs(length - 1.0) <= _UNIT_TOLERANCE else length for length in lengths]
     if norms.count(1.0) == len(norms):
         return matrix, norms
+    if min(norms) < _MIN_NORMAL_FLOAT32:
+        return (matrix / np.array(norms)[:, None]).astype(np.float32), norms
     return matrix / np.array(norms, np.float32)[:, None], norms
 
 
@@ -267,7 +276,7 @@ def encode_metadatas(metadatas: Any, n: int) -> list[bytes]:
 def _encode_objects(given: list[Any]) -> list[bytes]:
     """`_encode_metadata` of many dicts: each is encoded, and only those are looked at that may be wrong."""
     try:
-        encoded = list(map(orjson.dumps, given, repeat(None), repeat(_JSON_OPTIONS)))
+        encoded = list(map(orjson.dumps, given, repeat(plain_date), repeat(_JSON_OPTIONS)))
     except TypeError:
         return list(map(_encode_metadata, given, range(len(given))))  # finds the row
     for row, text in enumerate(encoded):
@@ -282,11 +291,22 @@ def _encode_metadata(metadata: Any, row: int) -> bytes:
             return b"{}"
         metadata = _as_object(metadata, row)
     try:
-        encoded = orjson.dumps(metadata, None, _JSON_OPTIONS)
+        encoded = orjson.dumps(metadata, plain_date, _JSON_OPTIONS)
     except TypeError as error:
-        raise InvalidInputError(f"metadata of row {row} cannot be stored as JSON: {error}") from error
+        field = _unstorable_field(metadata)
+        raise InvalidInputError(f"metadata of row {row} cannot be stored as JSON: {field}{error}") from error
     _check_encoded(metadata, encoded, row)
     return encoded
+
+
+def _unstorable_field(metadata: dict[Any, Any]) -> str:
+    """The field that JSON cannot hold, and what it holds, for a message."""
+    for name, value in metadata.items():
+        try:
+            orjson.dumps({name: value}, plain_date, _JSON_OPTIONS)
+        except TypeError:
+            return f"field {shown(name)} is {shown(value)}: "
+    return ""
 
 
 def _check_encoded(metadata: dict[str, Any], encoded: bytes, row: int) -> None:
@@ -324,6 +344,8 @@ def _check_numbers(value: Any, row: int) -> None:
                 raise InvalidInputError(f"metadata of row {row} holds {item}, which JSON cannot: use None")
         elif isinstance(item, np.ndarray):
             _check_numbers(item.ravel().tolist(), row)
+        elif isinstance(item, Enum):  # stands for its value
+            _check_numbers([item.value], row)
         elif isinstance(item, (dict, list, tuple)):  # several times as fast as a union
             _check_numbers(item, row)
 

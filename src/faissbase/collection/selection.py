@@ -20,6 +20,7 @@ from faissbase.collection.store import Snapshot
 from faissbase.errors import ConflictError, CorruptionError
 from faissbase.filters.columns import Columns
 from faissbase.filters.tree import Everything, Filter
+from faissbase.storage import forks
 from faissbase.storage.records import ReadTransaction, Records
 from faissbase.types import Mask
 
@@ -38,11 +39,15 @@ class Selector:
         most_bytes = _GATHERED_BYTES if memory_bytes is None else min(_GATHERED_BYTES, memory_bytes // 8)
         self._room = Room(most_bytes)
         self._columns = Columns()
-        self._columns_lock = threading.Lock()
+        self.renew()
+        forks.renew_after(self)
         self._generation = 0
         self._read_seq = 0
         self._kept_of: Snapshot | None = None
         self._kept: OrderedDict[Filter, tuple[Snapshot, Selection]] = OrderedDict()
+
+    def renew(self) -> None:
+        self._columns_lock = threading.Lock()
 
     def select(
         self, snapshot: Snapshot, where: Filter, transaction: ReadTransaction | None = None
@@ -91,7 +96,7 @@ class Selector:
                 if now.last_seq == state.last_seq and n_found != _n_stored(snapshot, first_slot, stop_slot):
                     raise CorruptionError("metadata of records cannot be found; run verify() and repair()")
 
-        with self._columns_lock:
+        with forks.holding_off(self._records.path), self._columns_lock:
             if self._generation != state.generation:
                 self._columns.clear()
                 self._kept.clear()

@@ -26,6 +26,7 @@ from faissbase.collection.segments import LiveSegment, Segments
 from faissbase.collection.selected import Selection
 from faissbase.collection.tuning import Tuning
 from faissbase.errors import ConflictError, CorruptionError, NotFoundError, NotReadyError, UnavailableError
+from faissbase.storage import forks
 from faissbase.storage.arrival import Arrival
 from faissbase.storage.files import FolderLock
 from faissbase.storage.records import ReadTransaction, Records, State, WriteTransaction
@@ -182,9 +183,9 @@ class Store:
         except BaseException:
             self._use.release()
             raise
-        self._lock = threading.Lock()
-        self._files = threading.RLock()
-        self._version: int | None = None
+        self.renew()
+        forks.renew_after(self)
+        self._version: tuple[int, int] | None = None
         self._snapshot: Snapshot | None = None
         self._latest: tuple[int, Snapshot] | None = None
         self._vectors: tuple[int, VectorFile] | None = None
@@ -210,6 +211,10 @@ class Store:
             raise
 
     # ---- files -----------------------------------------------------------------------------------
+
+    def renew(self) -> None:
+        self._lock = threading.Lock()
+        self._files = threading.RLock()
 
     def vector_file(self, generation: int) -> VectorFile:
         """The slot file of ``generation``, opened once.
@@ -295,7 +300,7 @@ class Store:
         if latest is not None and latest[0] == self.records.settled() and not news:
             self._integrity.raise_damage()
             return latest[1]
-        with self._lock:
+        with forks.holding_off(self.records.path), self._lock:
             settled = self.records.settled()  # asked first: what is committed after it counts as new
             # Where the counter has moved, somebody has committed: SQLite need not be asked.
             version = self.records.version() if settled is None else None
@@ -478,6 +483,7 @@ class Store:
         other = copy.copy(self)
         other._lock, other._hidden = threading.Lock(), hidden
         other._version = other._snapshot = other._latest = None
+        forks.renew_after(other)
         return other
 
     def close(self) -> None:

@@ -21,9 +21,10 @@ from faissbase.errors import (
     CorruptionError,
     FaissbaseError,
     NotFoundError,
+    NotReadyError,
     UnavailableError,
 )
-from faissbase.storage import records, sqlite
+from faissbase.storage import forks, records, sqlite
 from faissbase.storage.files import alone_in, os_errors, publish, sync_folder
 from faissbase.storage.salvage import damaged_meta, readable_collections
 from faissbase.storage.sqlite import sqlite_errors
@@ -86,12 +87,15 @@ class Catalog:
         if not read_only:
             self._create_if_missing(told or {})
         try:
-            self._connection = sqlite.connect(self._path, read_only=read_only)
+            self._connection: Any = sqlite.connect(self._path, read_only=read_only)
         except CorruptionError as error:
             raise CorruptionError(_ADVICE.format(error=error, root=root)) from error
         self._file = _identity(self._path)
-        self._process = os.getpid()
+        self._n_connections = 1
+        self._is_closed = False
         self._read_only = read_only
+        forks.rest_before(self)
+        forks.renew_after(self)
         self._n_changes = 0
         self._listed: dict[str, tuple[tuple[int, ...], list[Config]]] = {}
         self._placed: tuple[tuple[int, ...], dict[str, str]] | None = None
@@ -126,18 +130,28 @@ class Catalog:
     @contextmanager
     def _use(self) -> Iterator[Any]:
         try:
-            with self._lock, sqlite_errors(self._path):
-                yield self._own_connection()
+            with sqlite_errors(self._path), self._lock:
+                yield self._opened()
         except CorruptionError as error:
             raise CorruptionError(_ADVICE.format(error=error, root=self.root)) from error
 
-    def _own_connection(self) -> Any:
-        if self._process != os.getpid():  # forked: the connection is the parent's
-            self._parents = self._connection
+    def _opened(self) -> Any:
+        if self._is_closed:
+            raise NotReadyError("the database is closed: connect() again")
+        if self._connection is None:
             self._connection = sqlite.connect(self._path, read_only=self._read_only)
             self._file = _identity(self._path)
-            self._process = os.getpid()
+            self._n_connections += 1
         return self._connection
+
+    def rest(self) -> None:
+        """Close the connection, if it is idle; it is opened again when it is needed. See `forks.Resting`."""
+        if self._connection is not None and not self._connection.in_transaction:
+            self._connection.close(True)
+            self._connection = None
+
+    def renew(self) -> None:
+        self._lock = threading.Lock()
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:
@@ -185,7 +199,7 @@ class Catalog:
 
     def _version(self, connection: Any) -> tuple[int, ...]:
         """Another one after every change, whoever made it."""
-        return (os.getpid(), connection.pragma("data_version"), self._n_changes)
+        return (self._n_connections, connection.pragma("data_version"), self._n_changes)
 
     # ---- collections that are elsewhere ----------------------------------------------------------
 
@@ -374,9 +388,9 @@ class Catalog:
                         _remove_unfinished(folder)
 
     def close(self) -> None:
-        with self._lock:
-            if self._process == os.getpid():
-                self._connection.close(True)
+        self._is_closed = True
+        with suppress(NotReadyError), sqlite_errors(self._path), self._lock:
+            self.rest()
 
 
 def repair_catalog(root: str | os.PathLike[str]) -> list[str]:

@@ -91,10 +91,11 @@ def connect(
 
 
 def _check_root(root: Path, read_only: bool) -> None:
-    if root.exists() and not root.is_dir():
-        raise InvalidInputError(f"{root} is a file, a database is a folder")
-    if (root / FILE_NAME).exists():
-        return
+    with os_errors(f"cannot open {root}"):
+        if root.exists() and not root.is_dir():
+            raise InvalidInputError(f"{root} is a file, a database is a folder")
+        if (root / FILE_NAME).exists():
+            return
     if read_only:
         is_lost = any(root.glob("*/*/records.sqlite"))
         advice = ": its catalog is missing, open it once for writing to make it again" if is_lost else ""
@@ -203,7 +204,7 @@ class Database(OpenHere):
         Parameters
         ----------
         name : str
-            1 to 128 letters, digits, ``.``, ``_`` or ``-``.
+            1 to 128 letters, digits, ``.``, ``_`` or ``-``, starting with a letter or digit. Capitals count.
         dimension : int
             1 to 65,535.
         metric : {"cosine", "l2", "ip"}
@@ -344,13 +345,13 @@ class Database(OpenHere):
         url = None if found is None else self._catalog.placement(found)
         if found is not None and url is not None:
             self._elsewhere(found, url).delete(url)
-        self._forget(self._catalog.delete(self.tenant, name))
+        self._forget(self._catalog.delete(self.tenant, name), is_deleted=True)
 
-    def _forget(self, config: Config) -> None:
+    def _forget(self, config: Config, *, is_deleted: bool = False) -> None:
         with self._lock:
             collection = self._collections.pop(config.uuid, None)
         if collection is not None:
-            collection.close()
+            (collection.close_deleted if is_deleted else collection.close)()
 
     def _elsewhere(self, config: Config, url: str) -> Places:
         """What opens a collection that is not in this folder."""

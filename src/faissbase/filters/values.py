@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Hashable, Iterable, Mapping
-from datetime import date, time
+from datetime import date, datetime, time
 from typing import Any, Final
 from uuid import UUID
 
@@ -63,7 +63,8 @@ def value_key(value: Any, depth: int = 0) -> Hashable:
 def plain_operand(value: Any, place: str, depth: int = 0) -> Any:
     """The JSON value that an operand stands for, built of exact ``str int float bool None list dict``.
 
-    Dates, times and UUIDs become the text that orjson stores for them; NumPy scalars become Python's.
+    Dates, times, UUIDs and NumPy scalars become what is stored for them as metadata: ``np.float32(0.1)`` is
+    0.1, as its own digits say, and not the float64 that is nearest to it.
 
     Parameters
     ----------
@@ -101,8 +102,12 @@ def shown(value: object) -> str:
 def _unwrap(value: np.generic, place: str) -> Any:
     if isinstance(value, np.bool_ | np.integer | np.str_):
         return value.item()
+    if isinstance(value, np.float16 | np.float32) and np.isfinite(value):
+        return orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
     if isinstance(value, np.floating):
         return float(value)
+    if isinstance(value, np.datetime64):
+        return _text_as_stored(value, place)
     raise InvalidInputError(
         f"{place} cannot compare with a NumPy {value.dtype} ({value}); use a number, a string or a datetime"
     )
@@ -120,11 +125,34 @@ def _plain_number(value: float, place: str) -> float:
     return float.__float__(value)
 
 
-def _text_as_stored(value: date | time | UUID, place: str) -> Any:
+def _text_as_stored(value: date | time | UUID | np.datetime64, place: str) -> Any:
     try:
-        return orjson.loads(orjson.dumps(value))
+        return orjson.loads(orjson.dumps(value, plain_date, orjson.OPT_SERIALIZE_NUMPY))
     except orjson.JSONEncodeError as error:
         raise InvalidInputError(f"{place} got {value!r}: {error}; use its isoformat() text") from error
+
+
+def plain_date(value: Any) -> date | time:
+    """A date or time of another class, as pandas has, as Python's own, to the microsecond.
+
+    It is orjson's ``default``, asked for what orjson does not know.
+
+    Raises
+    ------
+    TypeError
+        Anything else, and pandas' ``NaT``.
+    """
+    if isinstance(value, datetime):
+        return datetime.combine(date(value.year, value.month, value.day), _plain_time(value.timetz()))
+    if isinstance(value, date):
+        return date(value.year, value.month, value.day)
+    if isinstance(value, time):
+        return _plain_time(value)
+    raise TypeError
+
+
+def _plain_time(value: time) -> time:
+    return time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold)
 
 
 def _plain_container(value: Iterable[Any], place: str, depth: int) -> Any:

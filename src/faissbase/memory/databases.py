@@ -28,6 +28,7 @@ from faissbase.errors import (
 )
 from faissbase.memory.models import Base, Conversation, Fact
 from faissbase.memory.triggers import FORMAT
+from faissbase.storage import forks
 
 DIALECTS = ("sqlite", "postgresql")
 _BUSY_TIMEOUT_MS = 30_000
@@ -117,7 +118,25 @@ def _own_engine(url: Any) -> Engine:
         folder = _folders.pop(url.database, None)
         if folder is not None:
             weakref.finalize(engine, folder.cleanup)
+    if not is_in_memory(engine):
+        _idle[engine] = idle = _Idle(engine)
+        forks.rest_before(idle)
     return engine
+
+
+class _Idle:
+    """An engine's connections while nobody uses them: a fork can share neither SQLite's nor a socket."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = weakref.ref(engine)
+
+    def rest(self) -> None:
+        engine = self._engine()
+        if engine is not None:
+            engine.dispose()
+
+
+_idle: weakref.WeakKeyDictionary[Engine, _Idle] = weakref.WeakKeyDictionary()
 
 
 def _set_up(connection: Any, _: Any) -> None:
@@ -211,9 +230,10 @@ def connected(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def database_errors(engine: Engine) -> Iterator[None]:
-    """Turn what a database cannot do now into `UnavailableError`."""
+    """Turn what a database cannot do now into `UnavailableError`; no fork happens in the block."""
     try:
-        yield
+        with forks.holding_off(engine.url.database or ""):
+            yield
     except (OperationalError, InterfaceError) as error:
         shown = engine.url.render_as_string(hide_password=True)
         raise UnavailableError(f"the database {shown} cannot serve now: {error.orig}") from error

@@ -13,6 +13,7 @@ import threading
 from sqlalchemy import Engine
 
 from faissbase.memory.databases import is_in_memory
+from faissbase.storage import forks
 
 
 class Watch:
@@ -26,12 +27,13 @@ class Watch:
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int, int] = (0, 0, 0)
         self._n_opened = 0
+        forks.rest_before(self)
 
     def version(self) -> tuple[int, int] | None:
         """Another value after every commit; None where that is not known."""
         if self._path is None or not self._is_plain:
             return None
-        with self._lock:
+        with forks.holding_off(self._path), self._lock:
             try:
                 self._open_again(self._path)
                 assert self._connection is not None
@@ -48,6 +50,12 @@ class Watch:
             self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             self._opened = seen
             self._n_opened += 1
+
+    def rest(self) -> None:
+        """Close the connection, which nobody uses; it is opened again when it is needed."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def close(self) -> None:
         """Close the connection."""

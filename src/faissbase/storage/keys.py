@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from faissbase.errors import CorruptionError
-from faissbase.storage import sqlite
+from faissbase.errors import CorruptionError, NotReadyError
+from faissbase.storage import forks, sqlite
 from faissbase.storage.commits import CommitCounter
 from faissbase.storage.files import alone_in, os_errors, publish
 from faissbase.storage.sqlite import sqlite_errors
@@ -65,17 +65,29 @@ class KeyFile:
         self._path = folder / FILE_NAME
         self._lock = threading.Lock()
         self._connection: Any = None
+        self._n_connections = 0
         self._commits: CommitCounter | None = None
+        forks.rest_before(self)
+        forks.renew_after(self)
+
+    def rest(self) -> None:
+        """Close the connection; it is opened again when it is needed. See `forks.Resting`."""
+        if self._connection is not None:
+            self._connection.close(True)
+            self._connection = None
+
+    def renew(self) -> None:
+        self._lock = threading.Lock()
 
     @contextmanager
     def _use(self) -> Iterator[Any]:
         """The connection, or None where no key was ever made."""
-        with _advised(self._path), self._lock:
+        with _advised(self._path), sqlite_errors(self._path), self._lock:
             if self._connection is None and self._path.exists():
                 self._connection = sqlite.connect(self._path)
+                self._n_connections += 1
                 self._commits = _commits_of(self._path)
-            with sqlite_errors(self._path):
-                yield self._connection
+            yield self._connection
 
     def version(self) -> tuple[str, int]:
         """Differs once somebody has changed a key."""
@@ -87,7 +99,7 @@ class KeyFile:
             if connection is None:
                 return "none", 0
             [(version,)] = connection.execute("PRAGMA data_version").fetchall()
-            return "sqlite", int(version)
+            return f"sqlite {self._n_connections}", int(version)
 
     def rows(self) -> list[KeyRow]:
         """Every key, in the order in which they were made."""
@@ -125,18 +137,17 @@ class KeyFile:
     @contextmanager
     def _writing(self) -> Iterator[Any]:
         """One change, whole or not at all, durable at the end."""
-        with _advised(self._path):
+        with _advised(self._path), sqlite_errors(self._path):
             connection = sqlite.connect(self._path)
-        commits, started = _commits_of(self._path), 0
-        try:
-            with _advised(self._path), sqlite_errors(self._path):
+            commits, started = _commits_of(self._path), 0
+            try:
                 connection.execute("BEGIN IMMEDIATE")
                 started = commits.begin()
                 yield connection
                 connection.execute("COMMIT")
-        finally:
-            connection.close(True)  # undoes what is open
-            commits.finish(started)
+            finally:
+                connection.close(True)  # undoes what is open
+                commits.finish(started)
 
     def _change(self, statement: str, *bindings: Any) -> None:
         with self._writing() as connection:
@@ -156,10 +167,8 @@ class KeyFile:
             publish(draft, self._path)
 
     def close(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close(True)
-                self._connection = None
+        with suppress(NotReadyError), sqlite_errors(self._path), self._lock:
+            self.rest()
 
 
 @contextmanager

@@ -5,11 +5,10 @@ Knows rows and slots; not vectors as numbers, not filters, not FAISS.
 
 from __future__ import annotations
 
-import re
 import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from typing import Any
 import apsw
 import numpy as np
 
-from faissbase.errors import ConflictError, CorruptionError, NotReadyError
-from faissbase.storage import sqlite
+from faissbase.errors import ConflictError, CorruptionError, NotFoundError, NotReadyError
+from faissbase.storage import forks, sqlite
 from faissbase.storage.commits import CommitCounter
-from faissbase.storage.signs import sought, spaced
+from faissbase.storage.signs import plain_words, sought, spaced
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.types import Row, Slots
 
@@ -168,26 +167,26 @@ def create_file(folder: Path, meta: dict[str, Any], synchronous: str = "FULL") -
     """Make the records file of a new, empty collection."""
     path = folder / FILE_NAME
     sqlite.create(path, SCHEMA, synchronous)
-    connection = sqlite.connect(path, synchronous=synchronous)
-    try:
-        with sqlite_errors(path):
+    with sqlite_errors(path):
+        connection = sqlite.connect(path, synchronous=synchronous)
+        try:
             facts = {"generation": 0, **meta}
             connection.execute("BEGIN")
             connection.executemany("INSERT INTO meta VALUES(?, ?)", facts.items())
             connection.execute("COMMIT")
-    finally:
-        connection.close()
+        finally:
+            connection.close()
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """The facts a collection keeps about itself: name, dimension, metric and so on."""
     path = folder / FILE_NAME
-    connection = sqlite.connect(path, read_only=True)
-    try:
-        with sqlite_errors(path):
+    with sqlite_errors(path):
+        connection = sqlite.connect(path, read_only=True)
+        try:
             return dict(_all(connection, "SELECT key, value FROM meta"))
-    finally:
-        connection.close()
+        finally:
+            connection.close()
 
 
 def match_expression(text: str) -> str:
@@ -195,10 +194,10 @@ def match_expression(text: str) -> str:
 
     Words without spaces between them, as in Chinese, count whole, too: so they stand in older indexes.
     """
-    words = re.findall(r"\w+", text)
+    found = plain_words(text)
     if not text.isascii():
-        words = list(dict.fromkeys((*words, *sought(text))))
-    return " OR ".join(f'"{word}"' for word in words)
+        found = list(dict.fromkeys((*found, *sought(text))))
+    return " OR ".join(f'"{word}"' for word in found)
 
 
 def _state_of(generation: Any, next_slot: Any, last_seq: Any, deleted: Any, segments: Any) -> State:
@@ -452,13 +451,26 @@ class Records:
     def __init__(self, folder: Path, *, synchronous: str) -> None:
         self.path = folder / FILE_NAME
         self._synchronous = synchronous
-        self._watch = sqlite.connect(self.path, read_only=True)
+        self._watch: apsw.Connection | None = None
+        self._n_watches = 0
         self._idle: list[apsw.Connection] = []
         self._is_closed = False
         self._writer: apsw.Connection | None = None
         self._commits = CommitCounter(folder)
         self._log = sqlite.log_room(self.path) if synchronous == "FULL" else None
         self._write_lock = threading.Lock()
+        with sqlite_errors(self.path):
+            self._watching()
+        forks.rest_before(self)
+
+    def rest(self) -> None:
+        """Close what is idle; each is opened again when it is needed. See `forks.Resting`."""
+        self._close_readers()
+        if self._writer is None or self._writer.in_transaction:
+            return
+        self.end_writer()
+        if self._log is not None:
+            self._log = sqlite.log_room(self.path)  # the log may go with its last connection
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -467,19 +479,19 @@ class Records:
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
         self._check_open()
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = sqlite.connect(self.path, read_only=True)
-        try:
-            with sqlite_errors(self.path):
+        with sqlite_errors(self.path):
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._connected(read_only=True)
+            try:
                 yield connection
-        except BaseException:
-            # A damaged or refused read, or one that was interrupted and may have its moment still open: the
-            # next one starts afresh.
-            connection.close(True)
-            raise
-        self._give_back(connection)
+            except BaseException:
+                # A damaged or refused read, or one that was interrupted and may have its moment still open:
+                # the next one starts afresh.
+                connection.close(True)
+                raise
+            self._give_back(connection)
 
     def _give_back(self, connection: apsw.Connection) -> None:
         if len(self._idle) < _IDLE_READERS and not self._is_closed:
@@ -492,11 +504,26 @@ class Records:
         self._check_open()
         return self._commits.settled()
 
-    def version(self) -> int:
-        """A number that differs whenever somebody has committed. Call it under one lock."""
+    def version(self) -> tuple[int, int]:
+        """Differs whenever somebody has committed. Call it under one lock."""
         self._check_open()
         with sqlite_errors(self.path):
-            return int(_all(self._watch, "PRAGMA data_version")[0][0])
+            found = int(_all(self._watching(), "PRAGMA data_version")[0][0])
+            return self._n_watches, found  # what one connection tells is nothing beside another's
+
+    def _connected(self, **options: Any) -> apsw.Connection:
+        try:
+            return sqlite.connect(self.path, **options)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"{self.path} is gone: its collection was deleted, or the file was lost"
+            ) from error
+
+    def _watching(self) -> apsw.Connection:
+        if self._watch is None:
+            self._watch = self._connected(read_only=True)
+            self._n_watches += 1
+        return self._watch
 
     def news(self, seq: int) -> tuple[State, Slots]:
         """The newest state, and the slots buried after tombstone ``seq``; one statement sees one moment."""
@@ -544,7 +571,7 @@ class Records:
         with self._write_lock, sqlite_errors(self.path):
             self._check_open()
             if self._writer is None:
-                self._writer = sqlite.connect(self.path, synchronous=self._synchronous, log=self._log)
+                self._writer = self._connected(synchronous=self._synchronous, log=self._log)
             if synchronous is not None:
                 self._writer.execute(f"PRAGMA synchronous={synchronous}")
             started, is_ending = 0, False
@@ -599,8 +626,14 @@ class Records:
         lock that `version` is called under.
         """
         self._is_closed = True
+        with suppress(NotReadyError), sqlite_errors(self.path):  # a fork leaves its parent's alone
+            self._close_readers()
+        with self._write_lock, suppress(NotReadyError), sqlite_errors(self.path):
+            self.end_writer()
+
+    def _close_readers(self) -> None:
         while self._idle:
             self._idle.pop().close(True)
-        self._watch.close(True)
-        with self._write_lock:
-            self.end_writer()
+        if self._watch is not None:
+            self._watch.close(True)
+            self._watch = None

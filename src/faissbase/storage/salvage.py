@@ -16,7 +16,7 @@ from typing import Any
 
 import apsw
 
-from faissbase.storage import sqlite
+from faissbase.storage import forks, sqlite
 from faissbase.storage.files import os_errors, publish, sync_data, sync_folder
 from faissbase.storage.records import FILE_NAME, Records, StoredRow, create_file
 from faissbase.storage.sqlite import CHECKSUM_BYTES, PAGE_BYTES
@@ -85,7 +85,7 @@ def _rows_until_damage(connection: apsw.Connection, statement: str) -> Iterator[
 
 
 def _open_damaged(path: Path) -> apsw.Connection:
-    connection = apsw.Connection(str(path), vfs=sqlite.checksum_vfs())
+    connection = forks.opened(apsw.Connection(str(path), vfs=sqlite.checksum_vfs()))
     with suppress(apsw.Error):  # no database at all: whoever reads will be told so
         connection.execute("PRAGMA checksum_verification=OFF")
         connection.execute("PRAGMA writable_schema=ON")  # reads a file also where its end is missing

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import pairwise
+from unicodedata import normalize
 
 _LETTERS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -16,16 +17,28 @@ _LETTERS = (
 )
 _SIGN = re.compile(f"[{_LETTERS}]")
 # A run of signs, with the vowels and tones of Thai and its like that are no letters; or a run of the rest.
-_RUN = re.compile(rf"(?P<signs>[{_LETTERS}]+)|\w(?:(?![{_LETTERS}])\w)*")
+_RUN = re.compile(rf"(?P<signs>[{_LETTERS}]+)|\w(?:(?![{_LETTERS}])[\w\u0300-\u036f])*")
+_WORD = re.compile(r"\w[\w\u0300-\u036f]*")  # an accent that stands for itself is within the word
 
 
 def spaced(text: str) -> str:
     """``text`` with each sign apart from its neighbours, for an index that knows words between spaces.
 
+    Letters are put together with their accents, and Korean's parts of signs, where they came apart.
+
     >>> spaced("FAISS\u3092\u4f7f\u3046")
     'FAISS \u3092  \u4f7f  \u3046 '
     """
-    return text if text.isascii() else _SIGN.sub(r" \g<0> ", text)
+    return text if text.isascii() else _SIGN.sub(r" \g<0> ", normalize("NFC", text))
+
+
+def plain_words(text: str) -> list[str]:
+    """Words between spaces or punctuation, accents that stand for themselves among them.
+
+    >>> plain_words("cafe\u0301, 3.14") == ["cafe\u0301", "3", "14"]
+    True
+    """
+    return _WORD.findall(text)
 
 
 def sought(text: str) -> Iterator[str]:
@@ -34,7 +47,7 @@ def sought(text: str) -> Iterator[str]:
     >>> list(sought("new \u5411\u91cf\u6570"))
     ['new', '\u5411 \u91cf', '\u91cf \u6570']
     """
-    for found in _RUN.finditer(text):
+    for found in _RUN.finditer(normalize("NFC", text)):
         letters = [sign for sign in found["signs"] or "" if sign.isalnum()]
         if not found["signs"]:
             yield found[0]

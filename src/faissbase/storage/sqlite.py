@@ -25,6 +25,7 @@ from faissbase.errors import (
     NotFoundError,
     UnavailableError,
 )
+from faissbase.storage import forks
 from faissbase.storage.log import LogRoom
 
 APPLICATION_ID = 0x46424153  # "FBAS"
@@ -79,7 +80,10 @@ def _translate(error: apsw.Error, path: Path) -> FaissbaseError:
 
 
 class sqlite_errors:
-    """Turn every apsw error of the block into one of ours. A class, for it is entered on every call."""
+    """Turn every apsw error of the block into one of ours. A class, for it is entered on every call.
+
+    No fork happens meanwhile: see `storage.forks`.
+    """
 
     __slots__ = ("_path",)
 
@@ -87,11 +91,12 @@ class sqlite_errors:
         self._path = path
 
     def __enter__(self) -> None:
-        return None
+        forks.enter(self._path)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        forks.leave()
         if isinstance(error, apsw.Error):
             raise _translate(error, self._path) from error
         if isinstance(error, UnicodeDecodeError):  # apsw's, for a text that is none any more
@@ -115,7 +120,7 @@ def create(path: Path, schema: str, synchronous: str = "FULL") -> None:
 
 
 def _new_file(path: Path) -> apsw.Connection:
-    connection = apsw.Connection(str(path), vfs=checksum_vfs())
+    connection = forks.opened(apsw.Connection(str(path), vfs=checksum_vfs()))
     reserve = ctypes.c_int(CHECKSUM_BYTES)
     connection.file_control("main", apsw.SQLITE_FCNTL_RESERVE_BYTES, ctypes.addressof(reserve))
     connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
@@ -202,11 +207,12 @@ def connect(
 def _open(path: Path, read_only: bool) -> apsw.Connection:
     vfs = checksum_vfs()
     if not read_only:
-        return apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+        return forks.opened(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs))
     # A WAL database on a medium that cannot be written has no shared-memory file, and nobody changes it.
     frozen = not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists()
     uri = f"file:{quote(str(path.absolute()))}?mode=ro" + ("&immutable=1" if frozen else "")
-    return apsw.Connection(uri, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI, vfs=vfs)
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    return forks.opened(apsw.Connection(uri, flags=flags, vfs=vfs))
 
 
 def _check_format(connection: apsw.Connection, path: Path) -> None:

@@ -65,13 +65,13 @@ class Tally:
 @contextmanager
 def _reading(folder: Path) -> Iterator[ReadTransaction]:
     path = folder / FILE_NAME
-    connection = sqlite.connect(path, read_only=True)
-    try:
-        with sqlite_errors(path):
+    with sqlite_errors(path):
+        connection = sqlite.connect(path, read_only=True)
+        try:
             connection.execute("BEGIN")
             yield ReadTransaction(connection)
-    finally:
-        connection.close()
+        finally:
+            connection.close()
 
 
 def _read(folder: Path) -> Totals:

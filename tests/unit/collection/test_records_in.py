@@ -7,6 +7,7 @@ import uuid
 from collections import UserDict
 from collections.abc import Iterator
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,10 @@ def test_refused_ids_in_a_set(docs: LocalCollection) -> None:
             {"t": datetime.datetime(2024, 1, 2, tzinfo=datetime.timezone.utc)},
             {"t": "2024-01-02T00:00:00+00:00"},
         ),
+        (
+            {"t": pd.Timestamp("2024-01-02 03:04:05.000006789", tz="UTC")},
+            {"t": "2024-01-02T03:04:05.000006+00:00"},
+        ),
         ({"u": uuid.UUID(int=1)}, {"u": "00000000-0000-0000-0000-000000000001"}),
         ({"i": np.int64(-3), "f": np.float32(0.5), "b": np.bool_(True)}, {"i": -3, "f": 0.5, "b": True}),
         ({"x": np.array([[1, 2], [3, 4]])}, {"x": [[1, 2], [3, 4]]}),
@@ -161,7 +166,12 @@ def test_metadata_comes_back_as_json_has_it(docs: LocalCollection, metadata: Any
         ({"d": Decimal("1")}, "metadata of row 1 cannot be stored as JSON"),
         ({"d": {1, 2}}, "metadata of row 1 cannot be stored as JSON"),
         ({"d": b"x"}, "metadata of row 1 cannot be stored as JSON"),
-        ({"d": 2**64}, "metadata of row 1 cannot be stored as JSON"),
+        ({"d": 2**64}, "metadata of row 1 cannot be stored as JSON: field 'd' is 18446744073709551616: "),
+        (
+            {"n": 1, "d": {"x": pd.NaT}},
+            "metadata of row 1 cannot be stored as JSON: field 'd' is {'x': NaT}: ",
+        ),
+        ({"n": Enum("Levels", {"NONE": float("nan")}).NONE}, "metadata of row 1 holds nan"),  # type: ignore[attr-defined]
         ({"d": 1j}, "metadata of row 1 cannot be stored as JSON"),
         ({"d": "\ud800"}, "metadata of row 1 cannot be stored as JSON"),
         ([("a", 1)], r"metadata of row 1 must be an object \(dict\), got list"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import faissbase
 from faissbase.collection.collection import LocalCollection
 from faissbase.errors import CorruptionError
 from faissbase.storage.records import ReadTransaction
-from faissbase.types import METRICS, Float32, Metric, SearchResult
+from faissbase.types import METRICS, Float32, Metric, Record, SearchResult
 
 N = 1000
 FIVE = [[i, 0] for i in range(5)]
@@ -156,6 +157,15 @@ def test_cosine_scores_of_a_range_search_stay_within_one(memory: faissbase.Datab
     assert np.nanmax(docs.range_search(xb, 0.9).scores) <= 1
 
 
+@pytest.mark.parametrize(("radius", "n"), [(1, 0), (2, 0), (-1.0001, 500), (-2, 500)])
+def test_a_range_of_cosines_ends_where_cosines_do(memory: faissbase.Database, radius: float, n: int) -> None:
+    """A vector's product with itself may be 1.0000001, which is told as 1 and is not above it."""
+    xb = np.random.default_rng(5).normal(size=(250, 33)).astype(np.float32)
+    docs = filled(memory, np.concatenate([xb, -xb]), "cosine")
+    assert [len(hits) for hits in docs.range_search(xb[:50], radius)] == [n] * 50
+    assert len(docs.range_search(xb[0], radius)) == n
+
+
 def test_records_with_one_vector_all_come_back(memory: faissbase.Database) -> None:
     docs = filled(memory, np.ones((50, 3), np.float32), "cosine")
     assert {hit.id for hit in docs.search([1, 1, 1], 50)} == {str(i) for i in range(50)}
@@ -233,6 +243,16 @@ def test_a_radius_that_is_no_number_is_refused(docs: LocalCollection, radius: An
 def test_a_radius_beyond_float32_is_refused(docs: LocalCollection, radius: Any) -> None:
     with pytest.raises(faissbase.InvalidInputError, match="radius"):
         docs.range_search([0, 0], radius)
+
+
+def test_results_and_records_can_be_looked_at_and_compared(docs: LocalCollection) -> None:
+    assert repr(docs.search([[0, 0], [4, 0]], 9)) == "<SearchResult: 2 queries, 9 hits each at most>"
+    assert docs.get(include_vectors=True) == docs.get(include_vectors=True)
+    assert docs.get("1", include_vectors=True) != docs.get("1")
+    assert docs.get("1", include_vectors=True) != docs.get("2", include_vectors=True)
+    [record] = docs.get("1", include_vectors=True)
+    assert record != Record(record.id, record.metadata, record.document, np.zeros(2, np.float32))
+    assert record != "1"
 
 
 def test_range_search_takes_what_is_strictly_nearer(docs: LocalCollection) -> None:
@@ -397,6 +417,21 @@ def test_a_vector_that_was_got_is_the_callers_own(docs: LocalCollection) -> None
 )
 def test_text_search_takes_any_text_as_words(docs: LocalCollection, query: str, ids: list[str]) -> None:
     assert sorted(hit.id for hit in docs.text_search(query)) == ids
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+@pytest.mark.parametrize(
+    "word", ["résumé", "RÉSUMÉ", "resume", "Việt", "Ångström", "한국어", "국어", "x\u0302y"]
+)
+def test_text_search_takes_letters_with_their_accents_or_apart(
+    docs: LocalCollection, stored: Literal["NFC", "NFD"], asked: Literal["NFC", "NFD"], word: str
+) -> None:
+    """Names of files come apart from a Mac, for instance."""
+    text = "Mon résumé, Tiếng Việt, Ångström, 한국어 문서, x\u0302y"
+    docs.upsert(["accents"], [[1, 0]], documents=[unicodedata.normalize(stored, text)])
+    docs.upsert(["others"], [[1, 0]], documents=["re sume vie t x y"])
+    assert [hit.id for hit in docs.text_search(unicodedata.normalize(asked, word))] == ["accents"]
 
 
 def test_text_search_passes_over_accents_and_case(docs: LocalCollection) -> None:

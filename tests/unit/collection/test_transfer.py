@@ -53,6 +53,17 @@ def test_export_then_load_gives_the_same_records(docs: LocalCollection, tmp_path
         np.testing.assert_allclose(new.vector, old.vector, rtol=1e-6)
 
 
+def test_export_writes_vectors_to_the_last_bit_as_get_gives_them(
+    docs: LocalCollection, tmp_path: Path
+) -> None:
+    _fill(docs)
+    docs.export(tmp_path / "out.npy")
+    given = np.stack(
+        [record.vector for record in docs.get(include_vectors=True) if record.vector is not None]
+    )
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), given)
+
+
 def test_export_writes_only_what_matches(docs: LocalCollection, tmp_path: Path) -> None:
     _fill(docs)
     assert docs.export(tmp_path / "few.jsonl", where={"n": {"$lt": 7}}) == 7

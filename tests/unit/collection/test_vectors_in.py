@@ -112,6 +112,13 @@ def test_tensors_are_taken(dtype: str) -> None:
         (pd.Series([ROWS[0], None]), "got 'None' of type NoneType in row 1"),
         (pd.Series([ROWS[0], [1.0]]), "same length"),
         ([[1, 2, "3"]], "got dtype <U"),
+        (np.array(ROWS, object), "got Python objects: give an array of float32"),
+        (pd.DataFrame(ROWS).astype("Float64"), "got Python objects: give an array of float32"),
+        ([[1, 2, 2**70]], "got Python objects: give an array of float32"),
+        (np.array([[1.5, 2, True]], object), "got 'True' of type bool in row 0"),
+        (np.array([np.ones(3), None], object), "got 'None' of type NoneType in row 1"),
+        (pa.table({"v": [1.0, 2.0, 3.0]}), "must be one column, got an Arrow Table"),
+        (pa.record_batch({"v": [1.0, 2.0, 3.0]}), "must be one column, got an Arrow RecordBatch"),
     ],
 )
 def test_what_is_no_vector_is_named(wrong: Any, message: str) -> None:
@@ -193,6 +200,15 @@ def test_arrow_lists_of_unequal_length_are_refused_though_their_total_fits() -> 
         as_matrix(pa.array([[1.0, 2.0, 3.0], [4.0]]), 2)
 
 
+def test_arrow_views_of_lists_are_taken_wherever_their_numbers_lie() -> None:
+    numbers = pa.array([4.0, 5.0, 6.0, 1.0, 2.0, 3.0])
+    views = pa.ListViewArray.from_arrays(pa.array([3, 0], pa.int32()), pa.array([3, 3], pa.int32()), numbers)
+    np.testing.assert_array_equal(as_matrix(views, 3)[0], [[1, 2, 3], [4, 5, 6]])
+    uneven = pa.ListViewArray.from_arrays(pa.array([0, 3], pa.int32()), pa.array([2, 4], pa.int32()), numbers)
+    with pytest.raises(faissbase.InvalidInputError, match="same length"):
+        as_matrix(uneven, 3)
+
+
 @pytest.mark.parametrize(
     "vectors",
     [
@@ -241,6 +257,19 @@ def test_the_longest_vectors_allowed_have_finite_distances(
 def test_cosine_refuses_the_zero_vector_and_names_its_row() -> None:
     with pytest.raises(faissbase.InvalidInputError, match="row 1 is the zero vector"):
         stored_form([[1, 0], [0, 0]], 2, "cosine")
+
+
+def test_cosines_of_the_smallest_numbers_are_right(memory: faissbase.Database) -> None:
+    """Their lengths have few digits as float32, where they have any."""
+    xb = (np.random.default_rng(0).normal(size=(20, 8)) * 1e-44).astype(np.float32)
+    xb[:, 0] = 1e-44
+    docs = memory.create_collection("docs", 8)
+    docs.add([str(i) for i in range(20)], xb)
+    unit = xb.astype(np.float64) / np.linalg.norm(xb.astype(np.float64), axis=1, keepdims=True)
+    for i, hits in enumerate(docs.search(xb, 20)):
+        np.testing.assert_allclose(
+            [hit.distance for hit in hits], sorted(unit @ unit[i], reverse=True), atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-3, 1.0, 3.0, 1e18])

@@ -172,6 +172,16 @@ def test_of_many_deletions_at_once_one_succeeds(root: Path) -> None:
         assert sorted(pool.map(delete, connections)) == ["deleted"] + ["not found"] * 5
 
 
+def test_a_collection_that_is_held_says_that_it_was_deleted(root: Path) -> None:
+    with faissbase.connect(root) as db:
+        held = db.get_collection("a")
+        assert held.search([1, 2])
+        db.delete_collection("a")
+        for call in (held.count, lambda: held.upsert("z", [1, 2]), lambda: held.search([1, 2])):
+            with pytest.raises(faissbase.NotFoundError, match="collection 'a' was deleted"):
+                call()
+
+
 def test_a_collection_deleted_through_another_connection_is_not_found(root: Path) -> None:
     with faissbase.connect(root) as db, faissbase.connect(root) as other:
         used, unused = other.get_collection("a"), other.get_collection("b")
@@ -192,7 +202,7 @@ def test_a_collection_deleted_through_another_connection_is_not_found(root: Path
             lambda: other.delete_collection("a"),
         ]
         for call in calls:
-            with pytest.raises(faissbase.NotFoundError):
+            with pytest.raises(faissbase.NotFoundError, match=r"was deleted|no collection 'a'|is gone"):
                 call()
         assert folders(root) == set()
         other.create_collection("a", 9)

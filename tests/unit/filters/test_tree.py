@@ -10,8 +10,10 @@ from uuid import UUID
 
 import numpy as np
 import orjson
+import pandas as pd
 import pytest
 
+from faissbase.collection.inputs import encode_metadatas
 from faissbase.errors import InvalidInputError
 from faissbase.filters.tree import And, Comparison, Everything, Not, Or, fields, matches, parse
 from faissbase.filters.values import MAX_DEPTH, MAX_ITEMS
@@ -227,12 +229,19 @@ def test_dots_descend_objects_longest_key_first(metadata: dict[str, Any], expect
         Colour.RED,
         ("a", 1),
         OrderedDict(x=(1, 2)),
+        np.float32(0.1),
+        np.float16(0.1),
+        np.datetime64("2024-05-01T12:30:00.25"),
+        [np.float32(0.1), {"x": np.datetime64("2024-05-01")}],
+        pd.Timestamp("2024-05-01 12:30", tz="Europe/Berlin"),
     ],
 )
 def test_operands_mean_what_is_stored_for_them(value: Any) -> None:
-    stored = orjson.loads(orjson.dumps({"a": value}))
+    stored = orjson.loads(encode_metadatas([{"a": value}], 1)[0])
     assert holds({"a": {"$eq": value}}, stored)
     assert holds({"a": {"$in": [value]}}, stored)
+    if not isinstance(value, tuple | list | dict | UUID):
+        assert holds({"a": {"$gte": value, "$lte": value}}, stored)
 
 
 @pytest.mark.parametrize(
@@ -305,7 +314,9 @@ def test_fields_are_all_that_the_filter_looks_at() -> None:
         ({"a": {1, 2}}, "type set"),
         ({"a": np.arange(3)}, "type ndarray"),
         ({"a": b"x"}, "type bytes"),
-        ({"a": np.datetime64("2024-01-01")}, "datetime64"),
+        ({"a": np.timedelta64(1, "D")}, "timedelta"),
+        ({"a": np.datetime64("NaT")}, "NaT"),
+        ({"a": pd.NaT}, "NaT"),
         ({"a": {"$eq": {1: 2}}}, "keys must be strings"),
     ],
 )
