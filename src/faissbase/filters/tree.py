@@ -185,6 +185,7 @@ _canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _EVERYTHING = Everything()
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _PARSED_KEPT = 512
+_KEY_PARTS, _KEY_DEPTH = 64, 8  # a filter of more is parsed each time
 _parsed: dict[tuple[Any, ...], Filter] = {}
 
 
@@ -217,24 +218,26 @@ def parse(where: Mapping[str, Any] | None) -> Filter:
     return known
 
 
-def _plain_key(where: Mapping[str, Any]) -> tuple[Any, ...] | None:
-    """A key for a filter that only compares fields with plain values; None for any other.
+def _plain_key(where: Any, depth: int = 0) -> tuple[Any, ...] | None:
+    """A key for a filter of plain values alone, which says all of it; None for any other, or a long one.
 
     Types are part of it, for ``1``, ``1.0`` and ``True`` are equal in Python and not in a filter.
     """
-    if type(where) is not dict:
+    kind = type(where)
+    if kind in _PLAIN:
+        return kind, where
+    if kind is dict:
+        if not set(map(type, where)) <= {str}:
+            return None
+        parts = where.values()
+    elif kind is list:
+        parts = where
+    else:
         return None
-    key: list[Any] = []
-    for field, value in where.items():
-        if type(field) is not str:
-            return None
-        if type(value) in _PLAIN:
-            key.append((field, type(value), value))
-        elif type(value) is dict and all(type(operand) in _PLAIN for operand in value.values()):
-            key.append((field, *((name, type(operand), operand) for name, operand in value.items())))
-        else:
-            return None
-    return tuple(key)
+    if len(where) > _KEY_PARTS or depth > _KEY_DEPTH:
+        return None
+    keys = [_plain_key(part, depth + 1) for part in parts]
+    return None if None in keys else (kind, *where, *keys) if kind is dict else (kind, *keys)
 
 
 def _all_of(parts: list[Filter]) -> Filter:

@@ -15,7 +15,7 @@ import pytest
 
 from faissbase.collection.inputs import encode_metadatas
 from faissbase.errors import InvalidInputError
-from faissbase.filters.tree import And, Comparison, Everything, Not, Or, fields, matches, parse
+from faissbase.filters.tree import And, Comparison, Everything, Not, Or, _Parser, fields, matches, parse
 from faissbase.filters.values import MAX_DEPTH, MAX_ITEMS
 
 BIG = 2**53
@@ -272,6 +272,34 @@ def test_and_or_not_over_the_same_parts_are_different_cache_keys() -> None:
     trees = {parse({"$and": parts}), parse({"$or": parts}), parse({"$not": {"$and": parts}})}
     assert len(trees) == 3
     assert Everything() in {parse({})}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"$and": [{"a": 1}, {"b": 2}]}, {"$or": [{"a": 1}, {"b": 2}]}),
+        ({"$and": [{"a": 1}, {"b": 2}]}, {"$and": [{"a": True}, {"b": 2}]}),
+        ({"a": {"$in": [1, "1"]}}, {"a": {"$in": [True, "1"]}}),
+        ({"a": {"$in": [[1]]}}, {"a": {"$in": [[1.5]]}}),
+        ({"a": {"$in": ["b", "c"]}}, {"a": {"$nin": ["b", "c"]}}),
+        ({"a": {"x": {"y": 1}}}, {"a": {"x": {"y": "1"}}}),
+        ({"a": "b", "c": "d"}, {"a": "c", "b": "d"}),
+        ({"$not": {"a": {"$gt": 1}}}, {"$not": {"a": {"$gt": 1.5}}}),
+    ],
+)
+def test_what_is_asked_again_is_not_taken_for_another(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for where in (one, other, one):
+        assert parse(where) == _Parser().filter(where, depth=0)
+    assert parse(one) is parse(orjson.loads(orjson.dumps(one)))
+    assert parse(one) != parse(other)
+
+
+def test_a_filter_that_was_changed_is_read_anew() -> None:
+    wanted = ["x"]
+    where = {"$or": [{"a": {"$in": wanted}}, {"b": 1}]}
+    before = parse(where)
+    wanted.append("y")
+    assert before != parse(where) == _Parser().filter(where, depth=0)
 
 
 def test_fields_are_all_that_the_filter_looks_at() -> None:
