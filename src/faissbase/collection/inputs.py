@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import repeat
+from secrets import token_hex
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ _MAX_SQUARED_NORM = 8e37
 _MIN_SQUARED_NORM = 1e-30  # below, float32 squares lose digits
 _UNIT_TOLERANCE = 1e-6
 _FLOAT32 = np.dtype(np.float32)
+_TOGETHER = 128  # metadata objects encoded by one call, and looked at one by one if one may be wrong
+_FEW = 4
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _MIN_NORMAL_FLOAT32 = float(np.finfo(np.float32).tiny)  # what is below has fewer digits
@@ -275,13 +277,28 @@ def encode_metadatas(metadatas: Any, n: int) -> list[bytes]:
 
 def _encode_objects(given: list[Any]) -> list[bytes]:
     """`_encode_metadata` of many dicts: each is encoded, and only those are looked at that may be wrong."""
+    encoded: list[bytes] = []
     try:
-        encoded = list(map(orjson.dumps, given, repeat(plain_date), repeat(_JSON_OPTIONS)))
+        for start in range(0, len(given), _TOGETHER):
+            encoded += _encode_together(given[start : start + _TOGETHER], start)
     except TypeError:
         return list(map(_encode_metadata, given, range(len(given))))  # finds the row
-    for row, text in enumerate(encoded):
-        if b"$" in text or b"null" in text or len(text) > MAX_METADATA_BYTES:
-            _check_encoded(given[row], text, row)
+    return encoded
+
+
+def _encode_together(given: list[Any], first: int) -> list[bytes]:
+    """Rows from ``first`` on, by one call: a call for each, and memory for it, takes far longer."""
+    if len(given) < _FEW:
+        return list(map(_encode_metadata, given, range(first, first + len(given))))
+    mark = token_hex(16)  # nobody can know what parts the rows, and have it in their text
+    marked: list[Any] = [mark] * (2 * len(given) - 1)
+    marked[::2] = given
+    text = orjson.dumps(marked, plain_date, _JSON_OPTIONS)
+    encoded = text[1:-1].split(b',"%s",' % mark.encode())
+    if b"null" in text or b"$" in text or max(map(len, encoded)) > MAX_METADATA_BYTES:
+        for row, each in enumerate(encoded):
+            if b"null" in each or b"$" in each or len(each) > MAX_METADATA_BYTES:
+                _check_encoded(given[row], each, first + row)
     return encoded
 
 

@@ -244,7 +244,9 @@ class Writer:
     ) -> Future[None] | None:
         """Put vectors into slots: with redo copies where small, else begin a sync that the caller awaits."""
         if rows.nbytes > _REDO_BYTES_A_COMMIT:
-            return self._disk.submit(_write_and_sync, vectors, first_slot, rows)
+            # Written here: beside the inserts the other thread would wait for Python's lock at each step.
+            vectors.write(first_slot, rows)
+            return self._disk.submit(vectors.sync)
         if self._redo_bytes >= _REDO_BYTES_KEPT:
             self._store.checkpoint(transaction)
             self._redo_bytes = 0
@@ -270,11 +272,6 @@ class Writer:
             self._store.checkpoint(transaction)
             self._has_redo = False
         return 0
-
-
-def _write_and_sync(vectors: VectorFile, first_slot: int, rows: Float32) -> None:
-    vectors.write(first_slot, rows)
-    vectors.sync()
 
 
 def _ended(synced: Future[None]) -> None:

@@ -11,12 +11,16 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import faissbase
 from faissbase.collection.collection import LocalCollection
+from faissbase.collection.inputs import encode_metadatas
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +188,30 @@ def test_refused_metadata_is_named(docs: LocalCollection, metadata: Any, message
     docs.update("kept", metadatas={})
     with pytest.raises(faissbase.InvalidInputError, match=message.replace("row 1", "row 0")):
         docs.update(["kept"], metadatas=[metadata])
+
+
+@pytest.mark.parametrize("row", [0, 127, 128, 299])
+def test_refused_metadata_is_found_among_many(docs: LocalCollection, row: int) -> None:
+    wrong: list[Any] = [{"n": float("nan")}, {"text": "x" * (1 << 20)}, {"$set": 1}, {"d": {1}}, {1: "x"}]
+    for metadata in wrong:
+        metadatas = [{"n": None, "price": "$5"} for _ in range(300)]
+        metadatas[row] = metadata
+        with pytest.raises(faissbase.InvalidInputError, match=rf"^metadata of row {row}\b"):
+            docs.add([str(i) for i in range(300)], np.ones((300, 2)), metadatas)
+        assert [record.id for record in docs.get()] == ["kept"]
+
+
+TEXTS = st.text() | st.sampled_from(
+    ['",', '","', "},{", "[", "null", "$", "\\", '"', "0" * 32, ',"' + "f" * 32 + '",']
+)
+
+
+@given(st.lists(st.dictionaries(st.text(), TEXTS | st.none() | st.lists(TEXTS)), min_size=1, max_size=300))
+def test_metadata_of_many_is_that_of_each(metadatas: list[dict[str, Any]]) -> None:
+    metadatas = [{key.lstrip("$"): value for key, value in each.items()} for each in metadatas]
+    together = encode_metadatas(metadatas, len(metadatas))
+    assert together == [encode_metadatas([each], 1)[0] for each in metadatas]
+    assert [orjson.loads(text) for text in together] == metadatas
 
 
 def test_refused_update_that_makes_metadata_too_large(docs: LocalCollection) -> None:
