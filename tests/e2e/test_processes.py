@@ -632,6 +632,35 @@ def test_a_fork_from_within_a_call_is_told_that_it_cannot_use_the_collection(tmp
     )
 
 
+@pytest.mark.parametrize("own", ["lake", "faissbase.connect(url, cache=sys.argv[1] + '.cache')"])
+def test_a_fork_is_told_that_it_cannot_use_object_storage(tmp_path: Path, own: str) -> None:
+    """The threads of obstore do not come along: a fork waited for them for ever."""
+    pytest.importorskip("obstore")
+    run_script(
+        tmp_path / "db",
+        f"""
+        from faissbase.errors import NotReadyError
+
+        url = "file://" + sys.argv[1] + ".bucket"
+        lake = faissbase.connect(url, cache=sys.argv[1] + ".cache")
+        photos = lake.create_collection("photos", 32, "l2")
+        photos.upsert("a", xb[0])
+
+        def work():
+            try:
+                ({own}).get_collection("photos").upsert("b", xb[1])
+            except NotReadyError as error:
+                assert "start it by spawn" in str(error)
+            else:
+                sys.exit(1)
+
+        assert status_of(forked(work)) == 0
+        photos.upsert("c", xb[1])
+        assert len(photos) == 2
+        """,
+    )
+
+
 def test_a_thread_that_stays_in_a_call_holds_a_fork_up_for_a_while_only(tmp_path: Path) -> None:
     run_script(
         tmp_path / "db",

@@ -22,6 +22,7 @@ _FIRST_WAIT_S = 0.5
 _MOST_WAIT_S = 8.0
 _MOST_TOLD_S = 60.0
 _SHOWN = 300
+_of_parents: list[Any] = []
 
 
 def _httpx() -> ModuleType:
@@ -73,8 +74,18 @@ class Endpoint:
         self._sleep = sleep
         self._httpx = httpx
         self._timeout_s = timeout_s
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(timeout=timeout_s, headers=headers)
+        self._headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._client = httpx.Client(timeout=timeout_s, headers=self._headers)
+        self._process = os.getpid()
+
+    def _own_client(self) -> Any:
+        """Connections of this process: on one that a fork shares, each would get the other's answers."""
+        if self._process != os.getpid():
+            _of_parents.append(self._client)  # closing it would end what the parent goes on using
+            if not self._client.is_closed:
+                self._client = self._httpx.Client(timeout=self._timeout_s, headers=self._headers)
+            self._process = os.getpid()
+        return self._client
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The decoded JSON that ``path`` answers.
@@ -118,7 +129,7 @@ class Endpoint:
         until = time.monotonic() + self._timeout_s
         headers = {"content-type": "application/json"}
         parts = []
-        with self._client.stream("POST", url, content=content, headers=headers) as answer:
+        with self._own_client().stream("POST", url, content=content, headers=headers) as answer:
             for part in answer.iter_bytes():
                 parts.append(part)
                 if time.monotonic() > until:
@@ -127,7 +138,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._own_client().close()
 
 
 def _wait_s(tried: int) -> float:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from faissbase.errors import AccessError, FaissbaseError, NotFoundError, UnavailableError
+from faissbase.errors import AccessError, FaissbaseError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.storage.files import from_os_error
 
 _NO_BUCKET = re.compile("NoSuchBucket|ContainerNotFound|bucket does not exist")  # S3, Azure, GCS
@@ -25,9 +26,28 @@ _ACCOUNT = (
 )
 
 
+# obstore has threads of its own from the first call on, and a fork without them would wait for ever.
+_is_used = False
+_is_fork = False
+
+
+def _after_fork() -> None:
+    global _is_fork
+    _is_fork = _is_used
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 @contextmanager
 def store_errors(what: str) -> Iterator[None]:
     """The errors of obstore as ours; ``what`` could not be done, and names the URL."""
+    global _is_used
+    if _is_fork:
+        raise NotReadyError(
+            f"{what}: a fork cannot use object storage that its parent has used: start it by spawn"
+        )
+    _is_used = True
     try:
         yield
     except FileNotFoundError as error:
