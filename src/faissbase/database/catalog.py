@@ -24,7 +24,7 @@ from faissbase.errors import (
     UnavailableError,
 )
 from faissbase.storage import records, sqlite
-from faissbase.storage.files import alone_in, os_errors, publish, sync_folder
+from faissbase.storage.files import alone_in, identity, os_errors, publish, sync_folder
 from faissbase.storage.salvage import damaged_meta, readable_collections
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.types import MAX_DIMENSION, METRICS, Problem
@@ -89,7 +89,7 @@ class Catalog:
             self._connection = sqlite.connect(self._path, read_only=read_only)
         except CorruptionError as error:
             raise CorruptionError(_ADVICE.format(error=error, root=root)) from error
-        self._file = _identity(self._path)
+        self._file = identity(self._path)
         self._process = os.getpid()
         self._read_only = read_only
         self._n_changes = 0
@@ -135,14 +135,14 @@ class Catalog:
         if self._process != os.getpid():  # forked: the connection is the parent's
             self._parents = self._connection
             self._connection = sqlite.connect(self._path, read_only=self._read_only)
-            self._file = _identity(self._path)
+            self._file = identity(self._path)
             self._process = os.getpid()
         return self._connection
 
     @contextmanager
     def _writing(self) -> Iterator[Any]:
         with self._use() as connection:
-            if _identity(self._path) != self._file:  # SQLite would go on writing into the removed file
+            if identity(self._path) != self._file:  # SQLite would go on writing into the removed file
                 raise UnavailableError(
                     f"no database at {self.root} any more: its folder was removed or renamed, connect() again"
                 )
@@ -430,15 +430,6 @@ def _remove_unfinished(folder: Path) -> None:
         if path.name != _UNFINISHED:
             path.unlink()
     shutil.rmtree(folder)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file this is, whatever its name; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def make_folder(folder: Path, tenant: str, config: Config) -> None:

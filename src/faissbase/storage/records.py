@@ -17,9 +17,10 @@ from typing import Any
 import apsw
 import numpy as np
 
-from faissbase.errors import ConflictError, CorruptionError, NotReadyError
+from faissbase.errors import ConflictError, CorruptionError, NotReadyError, UnavailableError
 from faissbase.storage import sqlite
 from faissbase.storage.commits import CommitCounter
+from faissbase.storage.files import identity
 from faissbase.storage.signs import sought, spaced
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.types import Row, Slots
@@ -88,6 +89,7 @@ UNION ALL
 SELECT 1, slot, NULL, NULL, NULL, NULL FROM tombstones WHERE seq > ?
 """
 
+_DELETED = "SELECT value FROM meta WHERE key = 'deleted' AND value"
 _IN_GENERATION = "(SELECT value FROM meta WHERE key = 'generation') = ?"
 _FEW_ROWS = 32
 _ROWS = "SELECT slot, id, metadata, document FROM records WHERE "
@@ -453,6 +455,7 @@ class Records:
         self.path = folder / FILE_NAME
         self._synchronous = synchronous
         self._watch = sqlite.connect(self.path, read_only=True)
+        self._file = identity(self.path)  # which nobody else gets as long as it is open
         self._idle: list[apsw.Connection] = []
         self._is_closed = False
         self._writer: apsw.Connection | None = None
@@ -464,13 +467,34 @@ class Records:
         if self._is_closed:
             raise NotReadyError(f"{self.path} is closed: connect() again")
 
+    def is_in_place(self) -> bool:
+        """Whether the file is still where it was opened: neither gone nor another one in its place."""
+        return identity(self.path) == self._file
+
+    def _check_in_place(self, writer: apsw.Connection | None = None) -> None:
+        """Refuse another file in the place of this one, or none, unless the collection is deleted."""
+        if not self.is_in_place() and not (writer and _all(writer, _DELETED)):
+            raise UnavailableError(
+                f"{self.path} is not what was opened any more: its folder was removed, renamed or replaced, "
+                "connect() again"
+            )
+
+    def _new_reader(self) -> apsw.Connection:
+        connection = sqlite.connect(self.path, read_only=True)
+        try:
+            self._check_in_place()
+        except BaseException:
+            connection.close(True)
+            raise
+        return connection
+
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
         self._check_open()
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = sqlite.connect(self.path, read_only=True)
+            connection = self._new_reader()
         try:
             with sqlite_errors(self.path):
                 yield connection
@@ -551,6 +575,7 @@ class Records:
             transaction = WriteTransaction(self._writer)
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
+                self._check_in_place(self._writer)
                 started = self._commits.begin()
                 if self._log is not None:
                     self._log.make()
