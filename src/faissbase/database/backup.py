@@ -67,9 +67,13 @@ def new_backup(path: Path) -> Iterator[IO[bytes]]:
     ------
     AlreadyExistsError
         ``path`` exists.
+    NotFoundError
+        No such folder.
     """
     if path.exists():
         raise AlreadyExistsError(f"{path} exists already: a backup never overwrites")
+    if not path.parent.is_dir():
+        raise NotFoundError(f"cannot write backup {path}: make the folder {path.parent} first")
     with os_errors(f"cannot write backup {path}"), draft_folder(path.parent) as folder:
         draft = folder / path.name
         with open(draft, "wb") as out:

@@ -95,9 +95,13 @@ class Catalog:
         self._n_changes = 0
         self._listed: dict[str, tuple[tuple[int, ...], list[Config]]] = {}
         self._placed: tuple[tuple[int, ...], dict[str, str]] | None = None
-        self._check_pages()
-        if not read_only:
-            self._finish_interrupted(tenant)
+        try:
+            self._check_pages()
+            if not read_only:
+                self._finish_interrupted(tenant)
+        except BaseException:
+            self._connection.close(True)
+            raise
 
     def _check_pages(self) -> None:
         """It is small: check that its pages belong together, which their checksums do not say."""
