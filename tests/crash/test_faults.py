@@ -379,7 +379,9 @@ def _small_disk(mounted: Path) -> Iterator[Callable[..., AbstractContextManager[
     try:
         yield filled
     finally:
-        subprocess.run(["umount", str(mounted)], check=True)
+        subprocess.run(
+            ["umount", "--lazy", str(mounted)], check=True
+        )  # an error that is told keeps files open
 
 
 def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
