@@ -428,3 +428,17 @@ def test_a_medium_that_is_read_only_is_told_and_can_be_read(tmp_path: Path) -> N
         with faissbase.connect(folder, read_only=True) as db:
             assert [hit.id for hit in db.get_collection("docs").search([1, 0], k=1)] == ["a"]
             db.backup(tmp_path / "backup.tar")
+
+
+def test_an_empty_disk_is_restored_into_where_it_is_mounted(tmp_path: Path) -> None:
+    with faissbase.connect(tmp_path / "db") as db:
+        db.create_collection("docs", dimension=2, metric="l2").add("a", [1, 0])
+        db.backup(tmp_path / "backup.tar")
+    disk = tmp_path / "small"
+    with _small_disk(disk) as filled:
+        with filled(64 << 10), pytest.raises(AlreadyExistsError, match="not empty"):
+            faissbase.restore(tmp_path / "backup.tar", disk)
+        faissbase.restore(tmp_path / "backup.tar", disk)
+        assert sorted(entry.name for entry in disk.iterdir()) == ["catalog.sqlite", "default"]
+        with faissbase.connect(disk) as db:
+            assert [record.id for record in db.get_collection("docs").get()] == ["a"]

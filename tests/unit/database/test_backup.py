@@ -236,6 +236,28 @@ def test_restore_wants_a_new_folder_or_an_empty_one(backup: tuple[Path, Contents
         faissbase.restore(path.parent, path.parent / "restored")
 
 
+def test_an_empty_folder_that_one_stands_in_is_filled(
+    backup: tuple[Path, Contents], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, expected = backup
+    (tmp_path / "here" / ".faissbase-draft-killed").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    faissbase.restore(path, ".")
+    assert sorted(entry.name for entry in Path.cwd().iterdir()) == ["catalog.sqlite", "default"]
+    with faissbase.connect(".") as db:
+        assert contents(db) == expected
+    with pytest.raises(faissbase.AlreadyExistsError, match="not empty"):
+        faissbase.restore(path, ".")
+
+
+def test_a_link_leads_to_the_folder_that_is_restored(backup: tuple[Path, Contents], tmp_path: Path) -> None:
+    path, expected = backup
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    faissbase.restore(path, tmp_path / "link")
+    with faissbase.connect(tmp_path / "real") as db:
+        assert contents(db) == expected
+
+
 def test_a_backup_cut_short_anywhere_is_refused(backup: tuple[Path, Contents]) -> None:
     path, _ = backup
     data = path.read_bytes()
