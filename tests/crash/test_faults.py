@@ -6,6 +6,7 @@ on, until it needs no more calls.
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from tests.crash.model import Model, Operation, apply, assert_holds, contents, d
 import faissbase
 from faissbase.collection.collection import LocalCollection
 from faissbase.database.database import Database
-from faissbase.errors import AlreadyExistsError, NotFoundError, UnavailableError
+from faissbase.errors import AccessError, AlreadyExistsError, NotFoundError, UnavailableError
 
 # Where SQLite passes over a failed sync, as when it closes a file, apsw tells of it in this way.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -357,22 +358,87 @@ def test_a_file_that_may_not_grow_loses_nothing(tmp_path: Path) -> None:
         _fills_up(tmp_path / str(size_bytes), _largest_file(size_bytes))
 
 
-def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
-    """On a real file system of 6 MB, where one can be mounted."""
-    mounted = tmp_path / "small"
+@contextmanager
+def _small_disk(mounted: Path) -> Iterator[Callable[..., AbstractContextManager[None]]]:
+    """A real file system of 6 MB, where one can be mounted; what is called fills it for a block."""
     mounted.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(mounted)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("may not mount a file system here")
 
     @contextmanager
-    def until_there_is_room() -> Iterator[None]:
+    def filled(leave_bytes: int = 0) -> Iterator[None]:
         ballast = mounted / "ballast"
-        ballast.write_bytes(bytes(2_500_000))
-        yield
-        ballast.unlink()
+        room = os.statvfs(mounted)
+        ballast.write_bytes(bytes(room.f_bavail * room.f_frsize - leave_bytes))
+        try:
+            yield
+        finally:
+            ballast.unlink()
 
     try:
-        _fills_up(mounted / "db", until_there_is_room())
+        yield filled
     finally:
-        subprocess.run(["umount", str(mounted)], check=True)
+        subprocess.run(
+            ["umount", "--lazy", str(mounted)], check=True
+        )  # an error that is told keeps files open
+
+
+def test_a_disk_that_is_full_loses_nothing(tmp_path: Path) -> None:
+    with _small_disk(tmp_path / "small") as filled:
+        _fills_up(tmp_path / "small" / "db", filled(3_500_000))
+
+
+def test_opening_on_a_full_disk_says_how_much_it_takes(tmp_path: Path) -> None:
+    folder = tmp_path / "small" / "db"
+    with _small_disk(tmp_path / "small") as filled:
+        with faissbase.connect(folder) as db:
+            db.create_collection("docs", dimension=2, metric="l2").add("a", [1, 0])
+        with filled(), pytest.raises(UnavailableError, match="the disk is full: opening takes 32 KiB"):
+            faissbase.connect(folder, read_only=True)
+        with filled(80 << 10), faissbase.connect(folder) as db:
+            docs = db.get_collection("docs")
+            assert [hit.id for hit in docs.search([1, 0], k=1)] == ["a"]
+            with pytest.raises(UnavailableError, match="free some space"):
+                docs.upsert([f"b{i}" for i in range(20_000)], np.ones((20_000, 2)))
+        with faissbase.connect(folder) as db:
+            assert [record.id for record in db.get_collection("docs").get()] == ["a"]
+
+
+def test_a_backup_to_a_full_disk_names_the_backup(tmp_path: Path) -> None:
+    with faissbase.connect(tmp_path / "db") as db, _small_disk(tmp_path / "small") as filled:
+        docs = db.create_collection("docs", dimension=2, metric="l2")
+        docs.add([str(i) for i in range(5000)], np.ones((5000, 2)))
+        path = tmp_path / "small" / "backup.tar"
+        for leave_bytes in (0, 4096, 8192, 65536, 131072):
+            with filled(leave_bytes), pytest.raises(UnavailableError, match=f"^cannot write backup {path}: "):
+                db.backup(path)
+        assert list(path.parent.iterdir()) == []
+        db.backup(path)
+
+
+def test_a_medium_that_is_read_only_is_told_and_can_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "small" / "db"
+    with _small_disk(folder.parent):
+        with faissbase.connect(folder) as db:
+            db.create_collection("docs", dimension=2, metric="l2").add("a", [1, 0])
+        subprocess.run(["mount", "-o", "remount,ro", str(folder.parent)], check=True)
+        with pytest.raises(AccessError, match=r"cannot be written to: connect\(\.\.\., read_only=True\)"):
+            faissbase.connect(folder)
+        with faissbase.connect(folder, read_only=True) as db:
+            assert [hit.id for hit in db.get_collection("docs").search([1, 0], k=1)] == ["a"]
+            db.backup(tmp_path / "backup.tar")
+
+
+def test_an_empty_disk_is_restored_into_where_it_is_mounted(tmp_path: Path) -> None:
+    with faissbase.connect(tmp_path / "db") as db:
+        db.create_collection("docs", dimension=2, metric="l2").add("a", [1, 0])
+        db.backup(tmp_path / "backup.tar")
+    disk = tmp_path / "small"
+    with _small_disk(disk) as filled:
+        with filled(64 << 10), pytest.raises(AlreadyExistsError, match="not empty"):
+            faissbase.restore(tmp_path / "backup.tar", disk)
+        faissbase.restore(tmp_path / "backup.tar", disk)
+        assert sorted(entry.name for entry in disk.iterdir()) == ["catalog.sqlite", "default"]
+        with faissbase.connect(disk) as db:
+            assert [record.id for record in db.get_collection("docs").get()] == ["a"]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import faissbase
-from faissbase.errors import InvalidInputError, UnavailableError
+from faissbase.collection.collection import LocalCollection
+from faissbase.errors import InvalidInputError, NotFoundError, UnavailableError
 
 PLACES = {
     "folder": "data",
@@ -83,6 +86,49 @@ def test_nothing_is_made_in_a_folder_that_is_no_longer_there(how: str, tmp_path:
         with pytest.raises(UnavailableError, match="was removed or renamed"):
             db.create_collection("docs", dimension=2)
     assert not list(data.glob("default/*")), "and nothing is left behind"
+
+
+_WRITES: dict[str, Callable[[LocalCollection], object]] = {
+    "upsert": lambda docs: docs.upsert(["b"], [[0, 1]]),
+    "large upsert": lambda docs: docs.upsert([f"b{i}" for i in range(40_000)], np.ones((40_000, 2))),
+    "update": lambda docs: docs.update(["a"], metadatas=[{"year": 2026}]),
+    "delete": lambda docs: docs.delete(["a"]),
+    "reset": lambda docs: docs.reset(),
+    "optimize": lambda docs: docs.optimize(),
+}
+
+
+@pytest.mark.parametrize("has_written", [False, True], ids=["opened", "written to"])
+@pytest.mark.parametrize("how", ["removed", "renamed", "replaced"])
+@pytest.mark.parametrize("write", _WRITES.values(), ids=_WRITES)
+def test_nothing_is_written_where_another_folder_is_now(
+    write: Callable[[LocalCollection], object], how: str, has_written: bool, tmp_path: Path
+) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup.tar"
+    with faissbase.connect(data) as db:
+        db.create_collection("docs", dimension=2).add(["a", "dead"], [[1, 0], [0, 1]])
+        db.get_collection("docs").delete(["dead"])
+        db.backup(backup)
+    with faissbase.connect(data) as db:
+        docs = db.get_collection("docs")
+        assert len(docs) == 1
+        if has_written:
+            docs.upsert(["a"], [[1, 0]])
+        if how == "removed":
+            shutil.rmtree(data)
+        else:
+            data.rename(tmp_path / "other")
+        if how == "replaced":
+            faissbase.restore(backup, data)
+        with pytest.raises((UnavailableError, NotFoundError)):
+            write(docs)
+        assert docs.search([1, 0], k=2)[0].id == "a"
+    if how == "replaced":
+        with faissbase.connect(data, read_only=True) as db:
+            assert [record.id for record in db.get_collection("docs").get()] == ["a"]
+            assert db.get_collection("docs").verify().ok
+    else:
+        assert not data.exists()
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -341,6 +341,8 @@ class Building:
         self._writer.run(Alone(put))
 
     def _remove_others(self) -> None:
+        if not self._store.records.is_in_place():
+            return  # others lie there now
         with self._store.records.read_transaction() as transaction:
             live = [row.name for row in transaction.segments(transaction.state())]
         self._files.remove_others(live)

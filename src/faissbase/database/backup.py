@@ -31,7 +31,7 @@ from faissbase.errors import (
     InvalidInputError,
     NotFoundError,
 )
-from faissbase.storage.files import draft_folder, os_errors, publish, sync_folder
+from faissbase.storage.files import draft_folder, os_errors, publish, remove_drafts, sync_folder
 from faissbase.storage.records import FILE_NAME as RECORDS_NAME
 from faissbase.storage.records import Records, State
 from faissbase.storage.vectors import VectorFile
@@ -67,9 +67,13 @@ def new_backup(path: Path) -> Iterator[IO[bytes]]:
     ------
     AlreadyExistsError
         ``path`` exists.
+    NotFoundError
+        No such folder.
     """
     if path.exists():
         raise AlreadyExistsError(f"{path} exists already: a backup never overwrites")
+    if not path.parent.is_dir():
+        raise NotFoundError(f"cannot write backup {path}: make the folder {path.parent} first")
     with os_errors(f"cannot write backup {path}"), draft_folder(path.parent) as folder:
         draft = folder / path.name
         with open(draft, "wb") as out:
@@ -208,11 +212,16 @@ def restore(path: str | os.PathLike[str], into: str | os.PathLike[str], *, tenan
     source, target = Path(path), Path(into)
     if not source.is_file():
         raise NotFoundError(f"no backup at {source}")
+    if target.is_symlink():
+        target = target.resolve()
+    stays = target.is_dir() and (target.is_mount() or target.samefile(Path.cwd()))
+    if stays:
+        remove_drafts(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise AlreadyExistsError(f"{target} exists already and is not empty: restore into a new folder")
     with os_errors(f"cannot restore into {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with draft_folder(target.parent) as folder:
+        with draft_folder(target if stays else target.parent) as folder:
             draft = folder / _UNFINISHED
             draft.mkdir()
             _extract(source, draft)
@@ -221,8 +230,21 @@ def restore(path: str | os.PathLike[str], into: str | os.PathLike[str], *, tenan
             Catalog(draft, read_only=False).close()
             for level in (*draft.glob("*/"), draft):
                 sync_folder(level)
-            publish(draft, target)
+            if stays:
+                _move_in(draft, target)
+            else:
+                publish(draft, target)
     return target
+
+
+def _move_in(draft: Path, target: Path) -> None:
+    """Fill an empty folder that cannot be replaced: where a disk is mounted, or somebody stands in it.
+
+    The catalog comes last. A crash before it leaves whole collections, of which the next `connect` makes one.
+    """
+    for entry in sorted(draft.iterdir(), key=lambda entry: entry.name == CATALOG_NAME):
+        os.rename(entry, target / entry.name)
+    sync_folder(target)
 
 
 def _rename_tenant(draft: Path, tenant: str) -> None:

@@ -25,7 +25,7 @@ from faissbase.errors import (
     UnavailableError,
 )
 from faissbase.storage import forks, records, sqlite
-from faissbase.storage.files import alone_in, os_errors, publish, sync_folder
+from faissbase.storage.files import alone_in, identity, os_errors, publish, sync_folder
 from faissbase.storage.salvage import damaged_meta, readable_collections
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.types import MAX_DIMENSION, METRICS, Problem
@@ -90,7 +90,7 @@ class Catalog:
             self._connection: Any = sqlite.connect(self._path, read_only=read_only)
         except CorruptionError as error:
             raise CorruptionError(_ADVICE.format(error=error, root=root)) from error
-        self._file = _identity(self._path)
+        self._file = identity(self._path)
         self._n_connections = 1
         self._is_closed = False
         self._read_only = read_only
@@ -99,9 +99,13 @@ class Catalog:
         self._n_changes = 0
         self._listed: dict[str, tuple[tuple[int, ...], list[Config]]] = {}
         self._placed: tuple[tuple[int, ...], dict[str, str]] | None = None
-        self._check_pages()
-        if not read_only:
-            self._finish_interrupted(tenant)
+        try:
+            self._check_pages()
+            if not read_only:
+                self._finish_interrupted(tenant)
+        except BaseException:
+            self._connection.close(True)
+            raise
 
     def _check_pages(self) -> None:
         """It is small: check that its pages belong together, which their checksums do not say."""
@@ -140,7 +144,7 @@ class Catalog:
             raise NotReadyError("the database is closed: connect() again")
         if self._connection is None:
             self._connection = sqlite.connect(self._path, read_only=self._read_only)
-            self._file = _identity(self._path)
+            self._file = identity(self._path)
             self._n_connections += 1
         return self._connection
 
@@ -156,7 +160,7 @@ class Catalog:
     @contextmanager
     def _writing(self) -> Iterator[Any]:
         with self._use() as connection:
-            if _identity(self._path) != self._file:  # SQLite would go on writing into the removed file
+            if identity(self._path) != self._file:  # SQLite would go on writing into the removed file
                 raise UnavailableError(
                     f"no database at {self.root} any more: its folder was removed or renamed, connect() again"
                 )
@@ -444,15 +448,6 @@ def _remove_unfinished(folder: Path) -> None:
         if path.name != _UNFINISHED:
             path.unlink()
     shutil.rmtree(folder)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file this is, whatever its name; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def make_folder(folder: Path, tenant: str, config: Config) -> None:

@@ -85,6 +85,15 @@ def write_whole(path: Path, content: bytes) -> None:
         publish(draft, path)
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file this is, whatever its name; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Let one process at a time into the block; the lock goes with the process that holds it."""

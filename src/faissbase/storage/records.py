@@ -16,9 +16,10 @@ from typing import Any
 import apsw
 import numpy as np
 
-from faissbase.errors import ConflictError, CorruptionError, NotFoundError, NotReadyError
+from faissbase.errors import ConflictError, CorruptionError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.storage import forks, sqlite
 from faissbase.storage.commits import CommitCounter
+from faissbase.storage.files import identity
 from faissbase.storage.signs import plain_words, sought, spaced
 from faissbase.storage.sqlite import sqlite_errors
 from faissbase.types import Row, Slots
@@ -87,6 +88,7 @@ UNION ALL
 SELECT 1, slot, NULL, NULL, NULL, NULL FROM tombstones WHERE seq > ?
 """
 
+_DELETED = "SELECT value FROM meta WHERE key = 'deleted' AND value"
 _IN_GENERATION = "(SELECT value FROM meta WHERE key = 'generation') = ?"
 _FEW_ROWS = 32
 _ROWS = "SELECT slot, id, metadata, document FROM records WHERE "
@@ -451,6 +453,7 @@ class Records:
     def __init__(self, folder: Path, *, synchronous: str) -> None:
         self.path = folder / FILE_NAME
         self._synchronous = synchronous
+        self._file = identity(self.path)  # which nobody else gets as long as it is open
         self._watch: apsw.Connection | None = None
         self._n_watches = 0
         self._idle: list[apsw.Connection] = []
@@ -475,6 +478,18 @@ class Records:
     def _check_open(self) -> None:
         if self._is_closed:
             raise NotReadyError(f"{self.path} is closed: connect() again")
+
+    def is_in_place(self) -> bool:
+        """Whether the file is still where it was opened: neither gone nor another one in its place."""
+        return identity(self.path) == self._file
+
+    def _check_in_place(self, writer: apsw.Connection | None = None) -> None:
+        """Refuse another file in the place of this one, or none, unless the collection is deleted."""
+        if not self.is_in_place() and not (writer and _all(writer, _DELETED)):
+            raise UnavailableError(
+                f"{self.path} is not what was opened any more: its folder was removed, renamed or replaced, "
+                "connect() again"
+            )
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
@@ -513,11 +528,17 @@ class Records:
 
     def _connected(self, **options: Any) -> apsw.Connection:
         try:
-            return sqlite.connect(self.path, **options)
+            connection = sqlite.connect(self.path, **options)
         except NotFoundError as error:
             raise NotFoundError(
                 f"{self.path} is gone: its collection was deleted, or the file was lost"
             ) from error
+        try:
+            self._check_in_place()
+        except BaseException:
+            connection.close(True)
+            raise
+        return connection
 
     def _watching(self) -> apsw.Connection:
         if self._watch is None:
@@ -578,6 +599,7 @@ class Records:
             transaction = WriteTransaction(self._writer)
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
+                self._check_in_place(self._writer)
                 started = self._commits.begin()
                 if self._log is not None:
                     self._log.make()

@@ -7,6 +7,7 @@ so a flipped bit in an index or a row is an error and not another answer.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import threading
 from contextlib import suppress
@@ -34,6 +35,7 @@ PAGE_BYTES = 4096  # docs/decisions/002: a small commit writes three pages
 CHECKSUM_BYTES = 8
 _WAL_PAGES = 4000
 _LOG_PAGES_LEFT_ALONE = 32
+_SHARED_KIB = 32  # the least that the index of the log takes
 # A batch's pages must fit, or SQLite writes them to the WAL more than once; taken only as it is filled.
 _WRITER_CACHE_KIB = 32 << 10
 BUSY_TIMEOUT_S = 30.0
@@ -63,8 +65,11 @@ def _translate(error: apsw.Error, path: Path) -> FaissbaseError:
     # Writers look before, so at a constraint a table and its index disagree.
     if isinstance(error, apsw.ConstraintError) or "invalid fts5 file format" in text:
         return CorruptionError(f"{text}; run verify() and repair()")
-    # Whoever opens the file first makes one beside it, whose size is set then.
-    if isinstance(error, apsw.FullError) or extended == apsw.SQLITE_IOERR_SHMSIZE:
+    if extended == apsw.SQLITE_IOERR_SHMSIZE:  # whoever opens the file first makes one beside it
+        return UnavailableError(
+            f"{path}: the disk is full: opening takes {_SHARED_KIB} KiB; free some space and try again"
+        )
+    if isinstance(error, apsw.FullError):
         # SQLite's own words are of the statement: of a copy they may be "not an error".
         return UnavailableError(
             f"{path}: the disk is full; nothing was stored, free some space and try again"
@@ -133,7 +138,16 @@ def copy(source: apsw.Connection, path: Path) -> None:
     ``cksumvfs`` learns from the first page that pages want checksums. So not by ``VACUUM INTO``, which writes
     it last, and not into an empty file: what does not fit the cache would be written before it, and pages
     that came from the source's log, where they have no checksums yet, would never get one.
+
+    A disk without room for it is an `OSError`: SQLite does not say which of the two files it was.
     """
+    try:
+        _copy(source, path)
+    except apsw.FullError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+def _copy(source: apsw.Connection, path: Path) -> None:
     target = _new_file(path)
     try:
         target.execute("PRAGMA synchronous=FULL")
@@ -191,12 +205,13 @@ def connect(
                 if log is not None:
                     _watch_log(connection, log)
                 connection.execute(f"PRAGMA cache_size=-{_WRITER_CACHE_KIB}")
-        except apsw.CantOpenError as error:  # its log, which everybody has who may write
+        except (apsw.CantOpenError, apsw.ReadOnlyError) as error:  # its log is made by all who may write
             connection.close()
-            if read_only or os.access(path.parent, os.W_OK):
+            denied = [each for each in (path.parent, path) if not os.access(each, os.W_OK)]
+            if read_only or not denied:
                 raise
-            raise UnavailableError(
-                f"{path.parent} cannot be written to: connect(..., read_only=True) opens it for reading"
+            raise AccessError(
+                f"{denied[0]} cannot be written to: connect(..., read_only=True) opens it for reading"
             ) from error
         except BaseException:
             connection.close()

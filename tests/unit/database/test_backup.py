@@ -167,9 +167,12 @@ def test_a_backup_never_overwrites(memory: faissbase.Database, tmp_path: Path) -
     assert path.read_text() == "mine"
 
 
+def test_a_backup_into_a_folder_that_is_not_there_is_told(memory: faissbase.Database, tmp_path: Path) -> None:
+    with pytest.raises(faissbase.NotFoundError, match=r"make the folder .*/missing first"):
+        memory.backup(tmp_path / "missing" / "backup.tar")
+
+
 def test_a_backup_that_fails_leaves_nothing(memory: faissbase.Database, tmp_path: Path) -> None:
-    with pytest.raises(faissbase.UnavailableError, match="cannot write backup"):
-        memory.backup(tmp_path / "absent" / "backup.tar")
     memory.create_collection("docs", 2).add("a", [1, 2])
     [rows] = memory.path.glob("*/*/records.sqlite")
     size = rows.stat().st_size
@@ -231,6 +234,28 @@ def test_restore_wants_a_new_folder_or_an_empty_one(backup: tuple[Path, Contents
         faissbase.restore(path.parent / "absent.tar", path.parent / "restored")
     with pytest.raises(faissbase.NotFoundError, match="no backup at"):
         faissbase.restore(path.parent, path.parent / "restored")
+
+
+def test_an_empty_folder_that_one_stands_in_is_filled(
+    backup: tuple[Path, Contents], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, expected = backup
+    (tmp_path / "here" / ".faissbase-draft-killed").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    faissbase.restore(path, ".")
+    assert sorted(entry.name for entry in Path.cwd().iterdir()) == ["catalog.sqlite", "default"]
+    with faissbase.connect(".") as db:
+        assert contents(db) == expected
+    with pytest.raises(faissbase.AlreadyExistsError, match="not empty"):
+        faissbase.restore(path, ".")
+
+
+def test_a_link_leads_to_the_folder_that_is_restored(backup: tuple[Path, Contents], tmp_path: Path) -> None:
+    path, expected = backup
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    faissbase.restore(path, tmp_path / "link")
+    with faissbase.connect(tmp_path / "real") as db:
+        assert contents(db) == expected
 
 
 def test_a_backup_cut_short_anywhere_is_refused(backup: tuple[Path, Contents]) -> None:

@@ -246,12 +246,20 @@ def test_memory_databases_of_dead_processes_are_cleared_away(
 
 
 @pytest.mark.parametrize(
-    ("is_writable", "message"), [(False, r"read_only=True\) opens it"), (True, "no log")]
+    ("is_writable", "wanted", "message"),
+    [
+        (False, faissbase.AccessError, r"read_only=True\) opens it"),
+        (True, faissbase.UnavailableError, "no log"),
+    ],
 )
 def test_a_folder_that_cannot_be_written_says_how_to_read_it(
-    is_writable: bool, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_writable: bool,
+    wanted: type[faissbase.FaissbaseError],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """SQLite cannot make its log on a read-only file system, which no test may mount."""
+    """SQLite cannot make its log on a read-only file system, which not every test may mount."""
 
     def no_log(*_: Any) -> None:
         raise apsw.CantOpenError("no log")
@@ -259,5 +267,5 @@ def test_a_folder_that_cannot_be_written_says_how_to_read_it(
     faissbase.connect(tmp_path).close()
     monkeypatch.setattr(sqlite, "_check_format", no_log)
     monkeypatch.setattr(os, "access", lambda *_: is_writable)
-    with pytest.raises(faissbase.UnavailableError, match=message):
+    with pytest.raises(wanted, match=message):
         faissbase.connect(tmp_path)

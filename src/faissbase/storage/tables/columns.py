@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from faissbase.errors import InvalidInputError
-from faissbase.storage.tables.contract import DEFAULT_ID_COLUMN, METADATA_COLUMN, Request, wrong_dimension
+from faissbase.storage.tables.contract import METADATA_COLUMN, Request, wrong_dimension
 from faissbase.storage.tables.fields import Refusal, check_integers, merge_metadata, parse_json
 from faissbase.types import Batch, Float32
 
@@ -25,8 +25,8 @@ def check_columns(schema: Any, request: Request) -> None:
         raise InvalidInputError(
             f"{wanted} a column {request.vector_column!r} in {request.path}; it has {names}"
         )
-    if request.id_column != DEFAULT_ID_COLUMN and request.id_column not in names:
-        raise InvalidInputError(f"expected a column {request.id_column!r} in {request.path}; it has {names}")
+    for missing in request.asked_for.difference(names):
+        raise InvalidInputError(f"expected a column {missing!r} in {request.path}; it has {names}")
     for field in schema:
         _check_type(field, request)
 

@@ -38,6 +38,11 @@ class Request:
     document_column: str = DEFAULT_DOCUMENT_COLUMN
     rows_only: bool = False
 
+    @property
+    def asked_for(self) -> set[str]:
+        """Columns of ids and documents that have to be there: the usual ones alone may be absent."""
+        return {self.id_column, self.document_column} - {DEFAULT_ID_COLUMN, DEFAULT_DOCUMENT_COLUMN}
+
 
 class Reader(Protocol):
     """A record file. Holds no open file except while `batches` is being iterated.

@@ -5,6 +5,8 @@ Knows bytes and operating system errors, no format.
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import gzip
 import itertools
 import os
@@ -91,10 +93,9 @@ class Draft:
             self.temporary, self.file = _open_new(path)
 
     def sync(self) -> None:
-        """Make the bytes durable and close the file."""
+        """Make the bytes durable. The file stays open, and with it the lock that says somebody is at it."""
         self.file.flush()
         os.fsync(self.file.fileno())
-        self.file.close()
 
     def discard(self) -> None:
         """Remove the temporary file; the target stays as it was."""
@@ -116,17 +117,32 @@ def publish(drafts: Sequence[Draft]) -> None:
         first.path.unlink(missing_ok=True)
     for draft in reversed(drafts):
         os.replace(draft.temporary, draft.path)
+        draft.file.close()
     _sync_folder(first.path.parent)
 
 
 def _open_new(path: Path) -> tuple[Path, BinaryIO]:
+    """A new file beside ``path``, locked. What killed processes have left of such files is removed first."""
+    for leftover in path.parent.glob(f"{glob.escape(path.name)}.faissbase-*.tmp"):
+        _remove_abandoned(leftover)
     for number in itertools.count():
-        temporary = path.with_name(f"{path.name}.{os.getpid()}-{number}.tmp")
+        temporary = path.with_name(f"{path.name}.faissbase-{os.getpid()}-{number}.tmp")
         try:
-            return temporary, temporary.open("x+b")
+            file = temporary.open("x+b")
         except FileExistsError:
             continue
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, file
+        file.close()  # another process took it for abandoned, between its making and its locking
     raise AssertionError("count() does not end")
+
+
+def _remove_abandoned(leftover: Path) -> None:
+    with suppress(OSError), leftover.open("rb") as file:  # removed meanwhile, or somebody is at it
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        leftover.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -208,6 +208,8 @@ class CsvReader(_TextReader[dict[str, str]]):
             raise InvalidInputError(
                 f"no vector column {self._request.vector_column!r} in {self._request.path}; it has {header}"
             )
+        for missing in self._request.asked_for.difference(header):
+            raise InvalidInputError(f"no column {missing!r} in {self._request.path}; it has {header}")
         return header
 
     def _named(self, header: list[str], row: list[str], line: int) -> dict[str, str]:

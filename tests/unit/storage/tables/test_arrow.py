@@ -178,6 +178,10 @@ def test_ids_may_be_integers_and_columns_may_have_other_names(tmp_path: Path, re
         read_all(path, dimension=2)
     with pytest.raises(ValueError, match="expected a column 'nokey'"):
         read_all(path, dimension=2, vector_column="emb", id_column="nokey")
+    with pytest.raises(
+        ValueError, match=r"expected a column 'notext' in .*; it has \['emb', 'key', 'text'\]"
+    ):
+        read_all(path, dimension=2, vector_column="emb", document_column="notext")
 
 
 def test_repeated_column_names_are_refused(tmp_path: Path, read_all: ReadAll) -> None:

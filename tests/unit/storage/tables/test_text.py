@@ -179,6 +179,16 @@ def test_csv_blames_the_line(tmp_path: Path, line: str, message: str) -> None:
         read_lines(tmp_path / "a.csv", "id,vector", 'a,"[1, 2]"', line)
 
 
+@pytest.mark.parametrize("column", ["id_column", "document_column"])
+def test_csv_header_without_a_column_that_is_asked_for_lists_what_there_is(
+    column: str, tmp_path: Path, read_all: ReadAll
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('key,vector\na,"[1, 2]"\n')
+    with pytest.raises(ValueError, match=r"no column 'other' in .*; it has \['key', 'vector'\]"):
+        read_all(path, dimension=2, **{column: "other"})
+
+
 def test_csv_header_without_the_vector_column_lists_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no vector column 'vector' in .*; it has \['id', 'emb'\]"):
         read_lines(tmp_path / "a.csv", "id,emb", 'a,"[1, 2]"')

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import resource
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,32 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, suffi
     gc.collect(1)  # what this test has made; all that the worker holds would take a fifth of a second
     assert path.read_bytes() == b"old"
     assert names_in(tmp_path) == [path.name]
+
+
+_KILLED = """
+import os, signal, sys
+import numpy as np
+from faissbase.storage.tables import open_writer
+from faissbase.types import Batch
+
+open_writer(sys.argv[1], dimension=2).write(Batch(np.ones((3, 2), np.float32)))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "npy"])
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path, suffix: str) -> None:
+    path, mine = tmp_path / f"a.{suffix}", tmp_path / f"a.{suffix}.2026-11.tmp"
+    mine.write_text("mine")
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    left = set(names_in(tmp_path))
+    assert left > {mine.name}
+    with open_writer(path, dimension=2) as first, open_writer(path, dimension=2) as second:
+        assert left.isdisjoint(set(names_in(tmp_path)) - {mine.name})
+        first.write(rows(2))
+        second.write(rows(3))
+    assert {name for name in names_in(tmp_path) if name.endswith(".tmp")} == {mine.name}
 
 
 @pytest.mark.parametrize("suffix", WRITABLE)
