@@ -34,7 +34,8 @@ on where it stopped.
 formats:
   .parquet .arrow .ipc .feather
   .jsonl .ndjson .csv .tsv (also with .gz)
-       columns id, vector and document; all other columns are metadata
+       columns id, vector and document; all other columns are metadata; an
+       empty document in CSV or TSV is none
   .npy .npz:KEY .fvecs .bvecs
        vectors alone; ids, metadata and documents come from --rows FILE (one
        of the formats above) or FILE.rows.jsonl, else row numbers are the ids

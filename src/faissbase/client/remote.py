@@ -389,7 +389,7 @@ class RemoteCollection(OpenHere):
     def export(
         self, path: str | os.PathLike[str], where: Where | None = None, *, progress: bool = False
     ) -> int:
-        """Write the matching records to a file of any format `load_file` reads; how many. It is written here.
+        """Write the matching records to a file that `load_file` reads; how many. It is written here.
 
         Page by page: what others write meanwhile may be in it or not.
         """

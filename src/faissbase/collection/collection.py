@@ -583,7 +583,12 @@ class LocalCollection(OpenHere):
     def export(
         self, path: str | os.PathLike[str], where: Where | None = None, *, progress: bool = False
     ) -> int:
-        """Write the matching records of this moment to a file of any format `load_file` reads; how many."""
+        """Write the matching records of this moment to a file that `load_file` reads; how many.
+
+        ``.parquet``, ``.arrow``, ``.feather``, ``.jsonl``, ``.csv`` and ``.tsv`` hold everything; ``.npy``,
+        ``.fvecs`` and ``.bvecs`` the vectors, beside ``<path>.rows.jsonl`` with the rest. An older file is
+        replaced, once the new one is whole. CSV and TSV have no empty document: it is read as none.
+        """
         filter, target = parse(where), Path(path)
         return self._pinned(lambda moment: transfer.export(moment, target, filter, progress=progress))
 

@@ -512,7 +512,7 @@ class ShardedCollection(OpenHere):
     def export(
         self, path: str | os.PathLike[str], where: Where | None = None, *, progress: bool = False
     ) -> int:
-        """Write the matching records of this version to a file of any format `load_file` reads; how many."""
+        """Write the matching records of this version to a file that `load_file` reads; how many."""
         parse(where)
         with self._now() as (manifest, group):
             return export(group, manifest, Path(path), where, progress=progress)
