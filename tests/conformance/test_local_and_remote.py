@@ -309,7 +309,7 @@ def test_a_backup_is_restored_with_the_same_records(db: Any, docs: Any, tmp_path
     with pytest.raises(faissbase.AlreadyExistsError, match="exists already"):
         db.backup(path)
     assert path.read_bytes() == before
-    with pytest.raises(faissbase.UnavailableError):
+    with pytest.raises(faissbase.NotFoundError, match="make the folder"):
         db.backup(tmp_path / "absent" / "docs.faissbase")
 
 
