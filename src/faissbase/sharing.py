@@ -1,10 +1,42 @@
-"""Many who read or one who changes. Knows threads only."""
+"""Many who read or one who changes; what a fork cannot share. Knows threads and processes only."""
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic, Protocol, TypeVar
+
+
+class Closable(Protocol):
+    @property
+    def is_closed(self) -> bool: ...
+
+
+C = TypeVar("C", bound=Closable)
+_of_parents: list[Closable] = []  # to be neither used nor closed: the parent goes on using them
+
+
+class EachProcess(Generic[C]):
+    """A client for each process: on connections that a fork shares, each would get the other's answers.
+
+    ``make`` makes one. What was closed before the fork stays closed.
+    """
+
+    def __init__(self, make: Callable[[], C]) -> None:
+        self._make = make
+        self._client = make()
+        self._process = os.getpid()
+
+    def own(self) -> C:
+        """The one of this process."""
+        if self._process != os.getpid():
+            _of_parents.append(self._client)
+            if not self._client.is_closed:
+                self._client = self._make()
+            self._process = os.getpid()
+        return self._client
 
 
 class Sharing:

@@ -39,9 +39,8 @@ from faissbase.collection.transfer import LoadReport, Source
 from faissbase.database.backup import new_backup
 from faissbase.errors import AlreadyExistsError, NotFoundError, NotReadyError, UnavailableError
 from faissbase.sharded.reports import ShardedExplanation, ShardedOptimizeReport, ShardedStats
+from faissbase.sharing import EachProcess
 from faissbase.types import Hit, Metric, OpenHere, Page, Record, RepairReport, VerifyReport, Where
-
-_of_parents: list[httpx.AsyncClient] = []
 
 
 class AsyncConnection:
@@ -50,20 +49,9 @@ class AsyncConnection:
     def __init__(self, address: Address) -> None:
         self.url = address.url
         self.forms = Forms()
-        self._address = address
-        self._http = httpx.AsyncClient(**client_options(address))
-        self._process = os.getpid()
+        self._http = EachProcess(lambda: httpx.AsyncClient(**client_options(address)))
         self._long = long_timeout(address)
         self._chance = random.Random()
-
-    def _own_http(self) -> httpx.AsyncClient:
-        """Connections of this process: on one that a fork shares, each would get the other's answers."""
-        if self._process != os.getpid():
-            _of_parents.append(self._http)  # closing it would end what the parent goes on using
-            if not self._http.is_closed:
-                self._http = httpx.AsyncClient(**client_options(self._address))
-            self._process = os.getpid()
-        return self._http
 
     async def run(self, steps: Steps[T]) -> T:
         """Drive an operation to its end."""
@@ -103,7 +91,7 @@ class AsyncConnection:
         self, exchange: Exchange, content: bytes | None
     ) -> tuple[int, str | None, str | None, bytes]:
         """Status, media type, when to try again, and content of the answer to a request."""
-        async with self._own_http().stream(
+        async with self._http.own().stream(
             exchange.method,
             exchange.path,
             content=content,
@@ -120,7 +108,7 @@ class AsyncConnection:
 
     async def backup(self, exchange: Exchange, path: Path) -> None:
         """Write the backup that answers a request to ``path``, whole or not at all."""
-        request = self._own_http().stream(
+        request = self._http.own().stream(
             exchange.method, exchange.path, content=exchange.content(), timeout=self._long
         )
         with new_backup(path) as out:
@@ -136,7 +124,7 @@ class AsyncConnection:
                 raise NotReadyError("the database is closed: aconnect() again") from error
 
     async def close(self) -> None:
-        await self._own_http().aclose()
+        await self._http.own().aclose()
 
 
 class AsyncDatabase(OpenHere):

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from faissbase.errors import AccessError, FaissbaseError, InvalidInputError, NotReadyError, UnavailableError
+from faissbase.sharing import EachProcess
 
 BASE_URL = "https://api.openai.com/v1"
 _RETRIED = (408, 409, 429, 500, 502, 503, 504)
@@ -22,7 +23,6 @@ _FIRST_WAIT_S = 0.5
 _MOST_WAIT_S = 8.0
 _MOST_TOLD_S = 60.0
 _SHOWN = 300
-_of_parents: list[Any] = []
 
 
 def _httpx() -> ModuleType:
@@ -74,18 +74,8 @@ class Endpoint:
         self._sleep = sleep
         self._httpx = httpx
         self._timeout_s = timeout_s
-        self._headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(timeout=timeout_s, headers=self._headers)
-        self._process = os.getpid()
-
-    def _own_client(self) -> Any:
-        """Connections of this process: on one that a fork shares, each would get the other's answers."""
-        if self._process != os.getpid():
-            _of_parents.append(self._client)  # closing it would end what the parent goes on using
-            if not self._client.is_closed:
-                self._client = self._httpx.Client(timeout=self._timeout_s, headers=self._headers)
-            self._process = os.getpid()
-        return self._client
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        self._clients = EachProcess(lambda: httpx.Client(timeout=timeout_s, headers=headers))
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The decoded JSON that ``path`` answers.
@@ -129,7 +119,7 @@ class Endpoint:
         until = time.monotonic() + self._timeout_s
         headers = {"content-type": "application/json"}
         parts = []
-        with self._own_client().stream("POST", url, content=content, headers=headers) as answer:
+        with self._clients.own().stream("POST", url, content=content, headers=headers) as answer:
             for part in answer.iter_bytes():
                 parts.append(part)
                 if time.monotonic() > until:
@@ -138,7 +128,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Close the connections."""
-        self._own_client().close()
+        self._clients.own().close()
 
 
 def _wait_s(tried: int) -> float:

@@ -85,7 +85,7 @@ def write_whole(path: Path, content: bytes) -> None:
         publish(draft, path)
 
 
-def identity(path: Path) -> tuple[int, int] | None:
+def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """Which file this is, whatever its name; None where there is none."""
     try:
         found = os.stat(path)

@@ -22,6 +22,7 @@ from weakref import WeakSet
 import apsw
 
 from faissbase.errors import NotReadyError
+from faissbase.storage.files import identity
 
 T = TypeVar("T")
 _PATIENCE_S = 5.0
@@ -126,20 +127,12 @@ def _wait_outside(me: int) -> None:
 
 
 def _check(path: Path | str) -> None:
-    if _identity(path) in _lost:
+    if identity(path) in _lost:
         leave()
         raise NotReadyError(
             f"{path} was in use by another thread when this process was forked: start it by spawn, or fork "
             "before threads work with the database"
         )
-
-
-def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _before() -> None:
@@ -176,7 +169,7 @@ def _are_others_outside() -> bool:
 def _still_open() -> Iterator[tuple[apsw.Connection, tuple[int, int]]]:
     for connection in _members(_connections):
         with suppress(apsw.ConnectionClosedError):
-            file = _identity(connection.filename)
+            file = identity(connection.filename)
             if file is not None:
                 yield connection, file
 

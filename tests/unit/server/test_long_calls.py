@@ -14,6 +14,7 @@ from faissbase.client.aremote import AsyncCollection, AsyncConnection
 from faissbase.client.calls import Facts
 from faissbase.client.remote import Connection, RemoteCollection
 from faissbase.client.settings import address_of
+from faissbase.sharing import EachProcess
 
 FACTS = Facts("0" * 32, "docs", 2, "l2", "auto")
 LONG: list[tuple[str, Callable[[Any], Any]]] = [
@@ -40,8 +41,8 @@ def test_long_work_is_waited_for_and_asked_for_once(name: str, call: Callable[[A
     asked: list[httpx.Request] = []
     address = address_of("http://127.0.0.1:1", timeout_s=5)
     connection, twin = Connection(address), AsyncConnection(address)
-    connection._http = httpx.Client(base_url=address.url, transport=silent(asked))
-    twin._http = httpx.AsyncClient(base_url=address.url, transport=silent(asked))
+    connection._http = EachProcess(lambda: httpx.Client(base_url=address.url, transport=silent(asked)))
+    twin._http = EachProcess(lambda: httpx.AsyncClient(base_url=address.url, transport=silent(asked)))
     with pytest.raises(faissbase.UnavailableError, match="timed out"):
         call(RemoteCollection(connection, FACTS))
     with pytest.raises(faissbase.UnavailableError, match="timed out"):
